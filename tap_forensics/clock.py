@@ -1,0 +1,76 @@
+"""The only place where time is read or waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from tap_forensics.errors import OutOfTime
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """`now` is aware UTC; `monotonic` and `sleep` are in seconds. Tests pass their own three."""
+
+    now: Callable[[], datetime] = _utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A moment on the monotonic clock after which nothing new is begun."""
+
+    clock: Clock
+    at_seconds: float
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float) -> Deadline:
+        return cls(clock, clock.monotonic() + seconds)
+
+    def remaining_seconds(self) -> float:
+        return self.at_seconds - self.clock.monotonic()
+
+    def passed(self) -> bool:
+        return self.remaining_seconds() <= 0
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, or raises `OutOfTime` at once when the wait would end after the deadline."""
+        if seconds >= self.remaining_seconds():
+            raise OutOfTime(f"waiting {seconds:.0f} s would end after the run's deadline")
+        self.clock.sleep(seconds)
+
+
+def every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+    """Calls `action` on a daemon thread each `seconds` until the returned function is called."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(seconds):
+            action()
+
+    threading.Thread(target=loop, name="every", daemon=True).start()
+    return stop.set
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC with `Z`, to the second where it is whole: how TAP writes and reads an interval."""
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+def parse_iso(text: str) -> datetime:
+    """Aware UTC from ISO 8601; a moment without an offset counts as UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def whole_second(moment: datetime) -> datetime:
+    return moment - timedelta(microseconds=moment.microsecond)

@@ -1,0 +1,89 @@
+"""Everything that can go wrong, by what it means for the run.
+
+    CollectorError
+    ├── RunFailed                 give up the run; the state stays as it was committed last
+    │   ├── SettingsFault         a variable is missing or wrong; nothing was called
+    │   ├── CredentialsRefused    TAP answered 401 or 403
+    │   ├── StateUnreadable       the state object is neither ours nor the published function's, or is newer
+    │   ├── LeaseLost             another run took the state over
+    │   └── StorageFailed         the bucket could not be read or written
+    ├── TryLater                  the answer cannot be had now; gap or backlog keeps the question
+    │   ├── Unavailable           5xx, time-out, reset, a body cut or unreadable
+    │   ├── RateLimited           429, and waiting for it is not worth this run's time
+    │   ├── QuotaSpent            our own call ledger says stop
+    │   └── OutOfTime             the run's own deadline
+    └── Refused                   this question will not be answered (400, 404 and whatever is unexpected)
+
+No message holds a credential: none is ever given to one of these.
+"""
+
+from __future__ import annotations
+
+
+class CollectorError(Exception):
+    """The root of the tree above."""
+
+
+class RunFailed(CollectorError):
+    """The run ends here and says so; what it had committed stands."""
+
+
+class SettingsFault(RunFailed):
+    """One or more settings are wrong; `faults` holds one sentence each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class CredentialsRefused(RunFailed):
+    """TAP refused the service principal or its secret."""
+
+
+class StateUnreadable(RunFailed):
+    """The state object cannot be understood; it is left untouched."""
+
+
+class LeaseLost(RunFailed):
+    """The state was committed by another run since we read it."""
+
+
+class StorageFailed(RunFailed):
+    """The bucket could not be read or written."""
+
+
+class TryLater(CollectorError):
+    """The answer cannot be had now."""
+
+
+class Unavailable(TryLater):
+    """The API did not give a usable answer; `retry_after_seconds` is its own wish, if it named one."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(TryLater):
+    """TAP answered 429; `retry_after_seconds` is None where it named no usable time."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaSpent(TryLater):
+    """The call ledger has no call left in this pool."""
+
+
+class OutOfTime(TryLater):
+    """The run's deadline came first."""
+
+
+class Refused(CollectorError):
+    """TAP answered, and the answer is no: `status` and the start of its body, made harmless."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(f"TAP answered {status}: {words or '(no body)'}")
+        self.status = status
+        self.words = words

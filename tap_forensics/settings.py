@@ -1,0 +1,292 @@
+"""Environment variables → one frozen `Settings`; every fault is found before anything is called.
+
+`DECLARED` is the one list of them: `load_settings` reads by it, and the table in README is made from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tap_forensics.errors import SettingsFault
+
+MISSING_WORDING = "Error: Missing required environment variables"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run needs to know; units are in the names. Credentials stay out of `repr`."""
+
+    gcs_bucket: str
+    gcs_prefix: str
+    state_key: str
+    tap_principal: str = field(repr=False)
+    tap_secret: str = field(repr=False)
+    tap_api_base: str
+    lookback_hours: int
+    max_threats: int
+    overlap_minutes: int
+    end_lag_seconds: int
+    dedup_hours: int
+    campaign_reports: str
+    record_shape: str
+    fetch_concurrency: int
+    run_budget_seconds: int
+    lease_seconds: int
+    tap_siem_daily_limit: int
+    tap_forensics_daily_limit: int | None
+    https_proxy: str | None = field(repr=False)
+    no_proxy: str
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One declared variable: `parse` gets the text and raises ValueError saying what is allowed."""
+
+    name: str
+    default: str | None
+    meaning: str
+    parse: Callable[[str], Any] = str
+    required: bool = False
+    secret: bool = False
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"a whole number from {low} to {high}")
+
+    return parse
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(" or ".join(words))
+
+    return parse
+
+
+def _bucket(text: str) -> str:
+    # https://cloud.google.com/storage/docs/buckets#naming
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", text):
+        return text
+    raise ValueError("the bare name of a bucket, such as my-tap-logs (no gs://, no folder)")
+
+
+def _prefix(text: str) -> str:
+    trimmed = text.strip("/")
+    if "//" in trimmed or not trimmed.isprintable() or len(trimmed.encode()) > 512:
+        # SecOps' Cloud Storage feed does not read below an empty folder name.
+        raise ValueError("a folder path without empty parts (//) or control characters, 512 bytes at most")
+    return trimmed
+
+
+def _object_name(text: str) -> str:
+    if text.endswith("/") or not text.isprintable() or len(text.encode()) > 1000:
+        raise ValueError("an object name without control characters or a closing slash, 1,000 bytes at most")
+    return text
+
+
+def _api_base(text: str) -> str:
+    expected = ValueError("an https address without user, query or fragment (http only on a loopback host)")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise expected from None
+    loopback = host in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme not in ("https", "http") or (parts.scheme == "http" and not loopback):
+        raise expected
+    if not host or "@" in parts.netloc or parts.query or parts.fragment or not text.isascii():
+        raise expected
+    return text.rstrip("/")
+
+
+def _principal(text: str) -> str:
+    if ":" in text or not text.isprintable():
+        # RFC 7617: the first colon ends the user name.
+        raise ValueError("a service principal without colon or control characters")
+    return text
+
+
+def _secret(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("one line of text without control characters")
+    return text
+
+
+def _proxy(text: str) -> str:
+    address = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = None
+    if not usable:
+        raise ValueError("the address of an HTTP proxy, such as http://proxy.example.com:3128")
+    return address
+
+
+# Settings is built from these by name, so a name here is a field there, in lower case.
+DECLARED = (
+    Variable("GCS_BUCKET", None, "the bucket that SecOps reads", _bucket, required=True),
+    Variable("GCS_PREFIX", "tap-forensics", "folder of the evidence objects; may be empty", _prefix),
+    Variable("STATE_KEY", "{GCS_PREFIX}/state.json", "name of the state object", _object_name),
+    Variable(
+        "TAP_PRINCIPAL", None, "TAP service principal", _principal, required=True, secret=True
+    ),
+    Variable("TAP_SECRET", None, "its secret", _secret, required=True, secret=True),
+    Variable("TAP_PRINCIPAL_FILE", None, "path of a mounted secret, instead; read anew each run"),
+    Variable("TAP_SECRET_FILE", None, "path of a mounted secret, instead; read anew each run"),
+    Variable(
+        "LOOKBACK_HOURS",
+        "1",
+        "how far the first run reads back; more than the API's 7 days is capped",
+        _whole(1, 87_600),
+    ),
+    Variable("MAX_THREATS", "500", "threats whose forensics one run asks for", _whole(1, 1_000_000)),
+    Variable(
+        "TAP_API_BASE",
+        "https://tap-api-v2.proofpoint.com",
+        "where TAP answers; https, or http on a loopback host",
+        _api_base,
+    ),
+    Variable(
+        "OVERLAP_MINUTES",
+        "60",
+        "how far each run reads back over the last one: TAP indexes events up to about 30 minutes late",
+        _whole(0, 1440),
+    ),
+    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", _whole(0, 3600)),
+    Variable(
+        "DEDUP_HOURS",
+        "24",
+        "a threat is not fetched again within; `0` as the published function "
+        "(then set `OVERLAP_MINUTES=2` too, or each hour repeats the last); within one run it counts always",
+        _whole(0, 168),
+    ),
+    Variable(
+        "CAMPAIGN_REPORTS",
+        "once",
+        "a campaign's report `once` a run, or `every` time it is answered",
+        _one_of("once", "every"),
+    ),
+    Variable(
+        "RECORD_SHAPE",
+        "report",
+        '`report`: a flat report with `_threatId` and `generated`; `response`: `{"generated":…,"reports":[…]}`',
+        _one_of("report", "response"),
+    ),
+    Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", _whole(1, 64)),
+    Variable(
+        "RUN_BUDGET_SECONDS",
+        "480",
+        "the run ends itself before this; keep it a minute under the function's timeout",
+        _whole(5, 3540),
+    ),
+    Variable(
+        "LEASE_SECONDS",
+        "180",
+        "how long a run's lease holds after its last commit (each commit renews it)",
+        _whole(1, 3600),
+    ),
+    Variable(
+        "TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", _whole(1, 1_000_000)
+    ),
+    Variable(
+        "TAP_FORENSICS_DAILY_LIMIT",
+        None,
+        "forensics calls in any 24 hours; unset: only what 429 teaches",
+        _whole(1, 1_000_000),
+    ),
+    Variable("HTTPS_PROXY", None, "HTTP proxy for TAP", _proxy, secret=True),
+    Variable("NO_PROXY", "", "hosts reached without it, separated by commas"),
+)
+
+_MAY_BE_EMPTY = ("GCS_PREFIX",)
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Reads and checks every declared variable, and the mounted secrets they name.
+
+    Raises `SettingsFault` naming each fault: the variable, what was given (never a credential), what is
+    allowed.
+    """
+    faults: list[str] = []
+    texts = _texts(environ, faults)
+    values = {variable.name: _value(variable, texts, faults) for variable in DECLARED}
+    missing = [v.name for v in DECLARED if v.required and not texts.get(v.name)]
+    blamed = " ".join(faults)
+    missing = [name for name in missing if f"{name}_FILE" not in blamed]
+    if missing:
+        faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
+    if faults:
+        raise SettingsFault(faults)
+    del values["TAP_PRINCIPAL_FILE"], values["TAP_SECRET_FILE"]
+    return Settings(**{name.lower(): value for name, value in values.items()})
+
+
+def _texts(environ: Mapping[str, str], faults: list[str]) -> dict[str, str]:
+    """What was given: blanks count as unset, files are read, the proxies' lower-case names are known."""
+    given = {
+        v.name: environ[v.name].strip()
+        for v in DECLARED
+        if environ.get(v.name, "").strip() or (v.name in _MAY_BE_EMPTY and v.name in environ)
+    }
+    for name in ("HTTPS_PROXY", "NO_PROXY"):
+        if name not in given and environ.get(name.lower(), "").strip():
+            given[name] = environ[name.lower()].strip()
+    for name in ("TAP_PRINCIPAL", "TAP_SECRET"):
+        if f"{name}_FILE" in given:
+            _take_file(name, given, faults)
+    return given
+
+
+def _take_file(name: str, given: dict[str, str], faults: list[str]) -> None:
+    path = given[f"{name}_FILE"]
+    if name in given:
+        faults.append(f"{name} and {name}_FILE are both set: remove one")
+        return
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        faults.append(f"{name}_FILE={_shown(path)} cannot be read ({reason}): check the mounted secret")
+        return
+    if text:
+        given[name] = text
+    else:
+        faults.append(f"{name}_FILE={_shown(path)} is empty: add a version to the mounted secret")
+
+
+def _value(variable: Variable, texts: dict[str, str], faults: list[str]) -> Any:
+    text = texts.get(variable.name, variable.default)
+    if variable.name == "STATE_KEY" and text == variable.default:
+        prefix = texts.get("GCS_PREFIX", "tap-forensics").strip("/")
+        text = f"{prefix}/state.json".lstrip("/")
+    if text is None:
+        return None
+    try:
+        return variable.parse(text)
+    except ValueError as allowed:
+        given = "(not shown)" if variable.secret else _shown(text)
+        faults.append(f"{variable.name}={given} is not allowed: give {allowed}")
+        return None
+
+
+def _remedy(missing: list[str]) -> str:
+    mounted = [f"{name}_FILE" for name in missing if name.startswith("TAP_")]
+    return f" (or {', '.join(mounted)} with the path of a mounted secret)" if mounted else ""
+
+
+def _shown(text: str) -> str:
+    """What was given, cut and escaped; the user part of an address is taken out."""
+    without_user = re.sub(r"//[^/@\s]*@", "//(not shown)@", text)
+    return ascii(without_user[:100])
