@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tap_forensics.errors import OutOfTime
-
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -40,12 +38,6 @@ class Deadline:
 
     def passed(self) -> bool:
         return self.remaining_seconds() <= 0
-
-    def sleep(self, seconds: float) -> None:
-        """Waits, or raises `OutOfTime` at once when the wait would end after the deadline."""
-        if seconds >= self.remaining_seconds():
-            raise OutOfTime(f"waiting {seconds:.0f} s would end after the run's deadline")
-        self.clock.sleep(seconds)
 
 
 def every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:

@@ -65,11 +65,17 @@ class Unavailable(TryLater):
 
 
 class RateLimited(TryLater):
-    """TAP answered 429; `retry_after_seconds` is None where it named no usable time."""
+    """TAP answered 429; `retry_after_seconds` is None where it named no usable time.
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+    `lasting`: nothing but 429 for so long that the limit is to be remembered.
+    """
+
+    def __init__(
+        self, message: str, retry_after_seconds: float | None = None, *, lasting: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.lasting = lasting
 
 
 class QuotaSpent(TryLater):

@@ -139,9 +139,7 @@ DECLARED = (
     Variable("GCS_BUCKET", None, "the bucket that SecOps reads", _bucket, required=True),
     Variable("GCS_PREFIX", "tap-forensics", "folder of the evidence objects; may be empty", _prefix),
     Variable("STATE_KEY", "{GCS_PREFIX}/state.json", "name of the state object", _object_name),
-    Variable(
-        "TAP_PRINCIPAL", None, "TAP service principal", _principal, required=True, secret=True
-    ),
+    Variable("TAP_PRINCIPAL", None, "TAP service principal", _principal, required=True, secret=True),
     Variable("TAP_SECRET", None, "its secret", _secret, required=True, secret=True),
     Variable("TAP_PRINCIPAL_FILE", None, "path of a mounted secret, instead; read anew each run"),
     Variable("TAP_SECRET_FILE", None, "path of a mounted secret, instead; read anew each run"),
@@ -181,7 +179,7 @@ DECLARED = (
     Variable(
         "RECORD_SHAPE",
         "report",
-        '`report`: a flat report with `_threatId` and `generated`; `response`: `{"generated":…,"reports":[…]}`',
+        '`report`: the report with `_threatId` and `generated`; `response`: `{"generated":…,"reports":[…]}`',
         _one_of("report", "response"),
     ),
     Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", _whole(1, 64)),
@@ -197,9 +195,7 @@ DECLARED = (
         "how long a run's lease holds after its last commit (each commit renews it)",
         _whole(1, 3600),
     ),
-    Variable(
-        "TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", _whole(1, 1_000_000)
-    ),
+    Variable("TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", _whole(1, 1_000_000)),
     Variable(
         "TAP_FORENSICS_DAILY_LIMIT",
         None,

@@ -1,0 +1,124 @@
+"""The object store. Every write has a precondition; nothing here knows what the bytes mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.storage import Client
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from tap_forensics.errors import CollectorError, StorageFailed
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 30
+_LEAST_PATIENCE_SECONDS = 10
+_MOST_PATIENCE_SECONDS = 60
+
+_REMEDIES = {
+    401: "check the function's service account",
+    403: "give the function's service account roles/storage.objectAdmin on this bucket",
+    404: "check GCS_BUCKET: there is no such bucket",
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object's bytes and the generation they were read at."""
+
+    data: bytes
+    generation: int
+
+
+class Conflict(CollectorError):
+    """The precondition did not hold, and what lies there is not what we wrote: `stored` (None: nothing)."""
+
+    def __init__(self, name: str, stored: Stored | None) -> None:
+        super().__init__(f"object {name} is not as it was")
+        self.stored = stored
+
+
+def open_client() -> Client:
+    """A client with the function's own identity, or for STORAGE_EMULATOR_HOST without one.
+
+    Raises `StorageFailed` where there are no Google credentials.
+    """
+    try:
+        return Client(project=None)
+    except GoogleAuthError:
+        raise StorageFailed(
+            "no Google credentials were found: run as a service account, or on a laptop "
+            "`gcloud auth application-default login`, or set STORAGE_EMULATOR_HOST"
+        ) from None
+
+
+class Bucket:
+    """One bucket; `remaining_seconds` tells how long the run may still wait for it."""
+
+    def __init__(self, client: Client, name: str, remaining_seconds: Callable[[], float]) -> None:
+        self._bucket = client.bucket(name)
+        self._remaining_seconds = remaining_seconds
+        self.name = name
+
+    def read(self, name: str) -> Stored | None:
+        """The whole object, or None where there is none. Raises `StorageFailed`."""
+        blob = self._bucket.blob(name)
+        try:
+            data = self._attempt("read", name, blob.download_as_bytes)
+        except NotFound:
+            return None
+        return Stored(data, int(blob.generation))
+
+    def create(self, name: str, data: bytes, content_type: str) -> int:
+        """Writes an object that must not exist yet; gives its generation. Raises as `replace`."""
+        return self.replace(name, data, content_type, generation=0)
+
+    def replace(self, name: str, data: bytes, content_type: str, generation: int) -> int:
+        """Writes over exactly this generation (0: none); gives the new one.
+
+        The library asks again after a lost answer, so our own write can meet us as 412: what lies there is
+        read back, and our own bytes count as success. Raises `Conflict` or `StorageFailed`; after the
+        latter the write may still have landed.
+        """
+        blob = self._bucket.blob(name)
+
+        def upload(**limits: Any) -> None:
+            blob.upload_from_string(data, content_type, if_generation_match=generation, **limits)
+
+        try:
+            self._attempt("write", name, upload)
+        except PreconditionFailed:
+            stored = self.read(name)
+            if stored is None or stored.data != data:
+                raise Conflict(name, stored) from None
+            return stored.generation
+        except NotFound as error:
+            raise StorageFailed(self._sentence("write", name, error)) from None
+        return int(blob.generation)
+
+    def _attempt(self, verb: str, name: str, call: Callable[..., T]) -> T:
+        patience = min(max(self._remaining_seconds(), _LEAST_PATIENCE_SECONDS), _MOST_PATIENCE_SECONDS)
+        try:
+            return call(timeout=(_CONNECT_SECONDS, _READ_SECONDS), retry=DEFAULT_RETRY.with_timeout(patience))
+        except (NotFound, PreconditionFailed):
+            raise
+        except (
+            GoogleAPIError,
+            GoogleAuthError,
+            InvalidResponse,
+            DataCorruption,
+            OSError,  # what requests raises is one, too
+        ) as error:
+            raise StorageFailed(self._sentence(verb, name, error)) from error
+
+    def _sentence(self, verb: str, name: str, error: Exception) -> str:
+        code = getattr(error, "code", None)
+        remedy = _REMEDIES.get(int(code)) if code is not None else None
+        told = f"{type(error).__name__}{f' ({int(code)})' if code is not None else ''}"
+        return f"could not {verb} gs://{self.name}/{name}: {told}{f'; {remedy}' if remedy else ''}"

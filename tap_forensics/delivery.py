@@ -1,0 +1,277 @@
+"""Outcomes → lines → batches → objects → state. One thread makes lines, one uploads and commits."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tap_forensics.bucket import Bucket, Conflict
+from tap_forensics.clock import Clock
+from tap_forensics.errors import StorageFailed
+from tap_forensics.figures import Figures
+from tap_forensics.forensics import Fetched
+from tap_forensics.held import HeldState
+from tap_forensics.log import harmless
+from tap_forensics.ndjson import LONGEST_LINE_BYTES, Provenance, report_lines
+from tap_forensics.settings import Settings
+from tap_forensics.state import settle
+
+_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH_SECONDS = 60.0
+_CONTENT_TYPE = "application/x-ndjson"
+
+
+@dataclass(frozen=True)
+class Written:
+    """One report's lines; `campaign_id` where it is a campaign's."""
+
+    campaign_id: str | None
+    lines: list[bytes]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One threat's reports: all of them lie in one object."""
+
+    threat_id: str
+    reports: list[Written]
+
+    def lines(self) -> Iterator[bytes]:
+        for report in self.reports:
+            yield from report.lines
+
+
+@dataclass
+class Batch:
+    """What becomes one object."""
+
+    begun_at_seconds: float
+    entries: list[Entry] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.size_bytes += sum(map(len, entry.lines()))
+
+    def lines(self) -> list[bytes]:
+        return [line for entry in self.entries for line in entry.lines()]
+
+
+def object_name(prefix: str, run_id: str, number: int) -> str:
+    """`PREFIX/tap_forensics_YYYYMMDD_HHMMSS.ndjson`, then `…_0002.ndjson`."""
+    base = f"{prefix}/tap_forensics_{run_id}".lstrip("/")
+    return f"{base}.ndjson" if number == 1 else f"{base}_{number:04d}.ndjson"
+
+
+class Delivery:
+    """Takes outcomes while the run fetches; `finish` makes sure that all of them lie in the bucket."""
+
+    def __init__(
+        self,
+        held: HeldState,
+        bucket: Bucket,
+        settings: Settings,
+        clock: Clock,
+        log: logging.Logger,
+        figures: Figures,
+    ) -> None:
+        self._held, self._bucket, self._settings = held, bucket, settings
+        self._clock, self._log, self._figures = clock, log, figures
+        self._once = settings.campaign_reports == "once"
+        self._campaigns = set(held.lease.campaigns)
+        self._batch = Batch(clock.monotonic())
+        self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
+        self._failure: BaseException | None = None
+        context = contextvars.copy_context()
+        self._uploader = threading.Thread(target=context.run, args=(self._upload_all,), daemon=True)
+        self._uploader.start()
+
+    def take(self, fetched: Fetched, campaign: str | None) -> None:
+        """Makes the lines of one threat; hands the batch over when it is large or old enough."""
+        entry = self._entry(fetched, campaign)
+        fetched.release()
+        self._batch.add(entry)
+        self.hand_over_if_due()
+
+    def hand_over_if_due(self) -> None:
+        """Raises what stopped the uploader, if anything did."""
+        self._raise_failure()
+        age = self._clock.monotonic() - self._batch.begun_at_seconds
+        if self._batch.entries and (self._batch.size_bytes >= _BATCH_BYTES or age >= _BATCH_SECONDS):
+            self._hand_over()
+        elif not self._batch.entries:
+            self._batch.begun_at_seconds = self._clock.monotonic()
+
+    def finish(self) -> None:
+        """Writes what is left and waits for it. Raises what stopped the uploader."""
+        if self._batch.entries:
+            self._hand_over()
+        self._put(None)
+        self._uploader.join()
+        self._raise_failure()
+
+    def _hand_over(self) -> None:
+        self._put(self._batch)
+        self._batch = Batch(self._clock.monotonic())
+
+    def _put(self, batch: Batch | None) -> None:
+        while self._uploader.is_alive():
+            try:
+                self._batches.put(batch, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _entry(self, fetched: Fetched, campaign: str | None) -> Entry:
+        reports = [self._written(report, fetched, campaign) for report in fetched.reports]
+        return Entry(fetched.threat_id, [report for report in reports if report])
+
+    def _written(self, report: msgspec.Raw, fetched: Fetched, campaign: str | None) -> Written | None:
+        """None for what is no report, and for a campaign's report that this run has written."""
+        scope = _scope(report)
+        if scope is None:
+            self._figures.odd_entries += 1
+            self._log.warning("Threat %s: a report that is no JSON object", harmless(fetched.threat_id))
+            return None
+        campaign_id = scope.campaign_id()
+        if campaign_id and self._once:
+            if campaign_id in self._campaigns:
+                return None
+            self._campaigns.add(campaign_id)
+        provenance = Provenance(fetched.threat_id, campaign_id or campaign, fetched.generated)
+        made = report_lines(report, provenance, self._settings.record_shape, LONGEST_LINE_BYTES)
+        for cut in made.cut:
+            self._log.warning("Threat %s: %s was too large", harmless(fetched.threat_id), harmless(cut))
+        self._figures.reports += 1
+        return Written(campaign_id, made.lines)
+
+    def _upload_all(self) -> None:
+        try:
+            while (batch := self._batches.get()) is not None:
+                self._deliver(batch)
+        except BaseException as error:  # noqa: BLE001 - carried to the run's thread, which raises it
+            self._failure = error
+
+    def _deliver(self, batch: Batch) -> None:
+        """Writes the object, then settles its threats in the state and commits."""
+        self._held.renew_if_run_out()
+        while batch.lines():
+            number = self._held.lease.batches + 1
+            name = object_name(self._settings.gcs_prefix, self._held.lease.run_id, number)
+            sleeper = self._write(name, batch)
+            if sleeper is None:
+                break
+            batch = self._without(batch, sleeper)
+        self._settle(batch)
+        self._held.commit_if_due()
+
+    def _write(self, name: str, batch: Batch) -> bytes | None:
+        """None where the object is ours now; else the bytes that another run had put there."""
+        lines = batch.lines()
+        data = b"".join(lines)
+        self._held.in_doubt = True
+        try:
+            self._bucket.create(name, data, _CONTENT_TYPE)
+        except Conflict as conflict:
+            self._held.in_doubt = False
+            if conflict.stored is None:
+                raise StorageFailed(f"gs://{self._bucket.name}/{name} was there and then was not") from None
+            # A run that slept through its lease wrote it, or the published function did. Is the lease ours?
+            self._held.commit()
+            return conflict.stored.data
+        self._held.in_doubt = False
+        with self._held.changing():
+            self._held.lease.batches += 1
+        self._figures.objects += 1
+        self._figures.lines += len(lines)
+        self._figures.lines_bytes += len(data)
+        self._log.info("Wrote %d records to gs://%s/%s", len(lines), self._bucket.name, name)
+        return None
+
+    def _without(self, batch: Batch, data: bytes) -> Batch:
+        """The batch less what lies in the bucket already, in another's object."""
+        record_object(self._held, data, self._clock)
+        with self._held.changing() as state:
+            campaigns = set(self._held.lease.campaigns) if self._once else set()
+            left = [entry for entry in batch.entries if entry.threat_id not in state.collected]
+        self._campaigns.update(campaigns)
+        self._log.warning("Another run had written this batch's object; going on with the next name")
+        return Batch(
+            batch.begun_at_seconds,
+            [Entry(e.threat_id, [r for r in e.reports if r.campaign_id not in campaigns]) for e in left],
+        )
+
+    def _settle(self, batch: Batch) -> None:
+        with self._held.changing() as state:
+            for entry in batch.entries:
+                settle(state, entry.threat_id, self._clock.now())
+                self._held.lease.campaigns.extend(r.campaign_id for r in entry.reports if r.campaign_id)
+            self._figures.threats_fetched += len(batch.entries)
+
+
+def recover_batches(held: HeldState, bucket: Bucket, prefix: str, clock: Clock) -> int:
+    """Counts a dead run's objects that its last commit did not know of; gives how many there were.
+
+    They were written one after the other, so the first missing name ends the search.
+    """
+    found = 0
+    while True:
+        name = object_name(prefix, held.lease.run_id, held.lease.batches + 1)
+        stored = bucket.read(name)
+        if stored is None:
+            return found
+        record_object(held, stored.data, clock)
+        found += 1
+
+
+def record_object(held: HeldState, data: bytes, clock: Clock) -> None:
+    """Settles the threats and campaigns of one evidence object as this run's next batch."""
+    with held.changing() as state:
+        for line in _delivered(data):
+            settle(state, line.threat_id, clock.now())
+            scopes = [_scope(report) for report in line.reports or ()] or [_Scope(line.scope, line.id)]
+            held.lease.campaigns.extend(c for s in scopes if s and (c := s.campaign_id()))
+        held.lease.batches += 1
+
+
+class _Scope(msgspec.Struct):
+    scope: Any = None
+    id: Any = None
+
+    def campaign_id(self) -> str | None:
+        known = self.scope == "CAMPAIGN" and isinstance(self.id, str)
+        return str(self.id) if known else None
+
+
+class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):
+    threat_id: str
+    scope: Any = None
+    id: Any = None
+    reports: list[msgspec.Raw] | None = None
+
+
+def _scope(report: msgspec.Raw) -> _Scope | None:
+    try:
+        return msgspec.json.decode(report, type=_Scope)
+    except msgspec.DecodeError:
+        return None
+
+
+def _delivered(data: bytes) -> Iterator[_Line]:
+    """The lines of an evidence object; what is none is passed over."""
+    for line in data.splitlines():
+        try:
+            yield msgspec.json.decode(line, type=_Line)
+        except (msgspec.DecodeError, RecursionError):
+            continue

@@ -1,0 +1,46 @@
+"""The figures of one run: what its final log line says, and what the metrics are made from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class Figures:
+    """Counts of this run; `*_seconds` and `*_bytes` as named. `outcome` is how it ended:
+
+    `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
+    `failed`.
+    """
+
+    outcome: str = "failed"
+    reason: str = ""
+    run_id: str = ""
+    windows: int = 0
+    windows_failed: int = 0
+    events: int = 0
+    odd_entries: int = 0
+    threats_found: int = 0
+    threats_new: int = 0
+    threats_fetched: int = 0
+    threats_skipped: int = 0
+    threats_failed: int = 0
+    threats_given_up: int = 0
+    threats_left: int = 0
+    reports: int = 0
+    lines: int = 0
+    lines_bytes: int = 0
+    objects: int = 0
+    siem_calls: int = 0
+    siem_429s: int = 0
+    forensics_calls: int = 0
+    forensics_429s: int = 0
+    gaps: int = 0
+    lost_intervals: int = 0
+    oldest_backlog_seconds: int = 0
+    cursor_lag_seconds: int | None = None
+    seconds: float = 0.0
+
+    def as_fields(self) -> dict[str, Any]:
+        return asdict(self)

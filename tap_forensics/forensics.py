@@ -1,0 +1,211 @@
+"""Threats → reports: N workers fetch, and their outcomes come out in order of arrival."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tap_forensics.clock import Deadline
+from tap_forensics.errors import RateLimited, Refused, Unavailable
+from tap_forensics.ndjson import repaired
+from tap_forensics.tap import Answer, Tap, patiently
+from tap_forensics.throttle import Gate
+
+_ATTEMPTS = 3
+# So many threats in a row without one answer: the API is down, and the rest would only cost calls.
+_FAILURES_IN_A_ROW = 20
+_LARGEST_GENERATED_BYTES = 100
+_MOMENT_SECONDS = 0.25
+
+
+class _Body(msgspec.Struct):
+    generated: msgspec.Raw = msgspec.Raw()
+    reports: list[msgspec.Raw] | None = None
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A threat's reports as they came; `release` is to be called when they are used up."""
+
+    threat_id: str
+    generated: msgspec.Raw | None
+    reports: list[msgspec.Raw]
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """There is nothing to fetch for this threat; `refused` where TAP's answer was unexpected."""
+
+    threat_id: str
+    why: str
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Failed:
+    """No usable answer for this threat, this time."""
+
+    threat_id: str
+    why: str
+
+
+class _Done:
+    """A worker's last word."""
+
+
+Outcome = Fetched | Skipped | Failed
+
+
+@dataclass
+class FanOut:
+    """The workers' common ground. `ended_by` is why they stopped before the last threat, if they did."""
+
+    tap: Tap
+    gate: Gate
+    deadline: Deadline
+    waiting: Callable[[Exception, float], None]
+    ended_by: Exception | None = None
+    failures_in_a_row: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) -> Generator[Outcome | None]:
+    """Yields one outcome a threat until all are done or the fan-out ends; then `ended_by` tells why.
+    None means that nothing came for a moment.
+
+    At most `workers` calls are in flight and as many outcomes wait to be taken. Closing the generator stops
+    the workers.
+    """
+    left = iter(list(threat_ids))
+    outcomes: queue.Queue[Outcome | _Done] = queue.Queue(maxsize=workers)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            _work(fan_out, left, outcomes, stop)
+        finally:
+            _hand_over(outcomes, _Done(), stop)
+
+    for _ in range(workers):
+        # A thread starts with an empty context; execution_id for the log lives in the event's.
+        threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    running = workers
+    try:
+        while running:
+            try:
+                outcome = outcomes.get(timeout=_MOMENT_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(outcome, _Done):
+                running -= 1
+            else:
+                yield outcome
+    finally:
+        stop.set()
+
+
+def _work(
+    fan_out: FanOut, left: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
+) -> None:
+    while not stop.is_set():
+        with fan_out.lock:
+            threat_id = None if fan_out.ended_by else next(left, None)
+        if threat_id is None:
+            return
+        try:
+            outcome = _outcome(fan_out, threat_id)
+        except Exception as error:  # noqa: BLE001 - carried to the run's thread, which raises it
+            with fan_out.lock:
+                fan_out.ended_by = fan_out.ended_by or error
+            return
+        _count_failures(fan_out, outcome)
+        _hand_over(outcomes, outcome, stop)
+
+
+def _hand_over(
+    outcomes: queue.Queue[Outcome | _Done], outcome: Outcome | _Done, stop: threading.Event
+) -> None:
+    while not stop.is_set():
+        try:
+            outcomes.put(outcome, timeout=0.2)
+        except queue.Full:
+            continue
+        return
+
+
+def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
+    """Raises what ends the fan-out: refused credentials, a lasting 429, no calls or time left."""
+    try:
+        return patiently(
+            lambda: _ask(fan_out, threat_id),
+            attempts=_ATTEMPTS,
+            deadline=fan_out.deadline,
+            waits_for=(Unavailable,),
+            waiting=fan_out.waiting,
+        )
+    except Unavailable as error:
+        return Failed(threat_id, str(error))
+    except Refused as error:
+        return Skipped(threat_id, str(error), refused=error.status != 404)
+
+
+def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
+    answer = _through_the_gate(fan_out, threat_id)
+    try:
+        if answer.status == 204:
+            return Skipped(threat_id, "no content")
+        body = _body.decode(repaired(answer.body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer.release()
+        raise Unavailable("the answer is not the JSON that TAP documents") from None
+    if not body.reports:
+        answer.release()
+        return Skipped(threat_id, "no reports")
+    return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
+
+
+def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
+    """One call, asked again for as long as the gate lets a 429 be waited for."""
+    gate = fan_out.gate
+    while True:
+        ticket = gate.enter()
+        try:
+            answer = fan_out.tap.forensics(threat_id)
+        except RateLimited as error:
+            seconds = gate.limited(ticket, error.retry_after_seconds)
+            if seconds is not None:
+                fan_out.waiting(error, seconds)
+            continue
+        except Refused:
+            gate.passed(ticket)
+            raise
+        except BaseException:
+            gate.left(ticket)
+            raise
+        gate.passed(ticket)
+        return answer
+
+
+def _count_failures(fan_out: FanOut, outcome: Outcome) -> None:
+    with fan_out.lock:
+        fan_out.failures_in_a_row = fan_out.failures_in_a_row + 1 if isinstance(outcome, Failed) else 0
+        if fan_out.failures_in_a_row >= _FAILURES_IN_A_ROW:
+            fan_out.ended_by = fan_out.ended_by or Unavailable(
+                f"{_FAILURES_IN_A_ROW} threats in a row had no usable answer: the API seems to be down"
+            )
+
+
+def _generated(raw: msgspec.Raw) -> msgspec.Raw | None:
+    """TAP's time text, as it came; anything else is no time."""
+    is_text = 2 < len(bytes(raw)) <= _LARGEST_GENERATED_BYTES and bytes(raw).startswith(b'"')
+    return raw if is_text else None

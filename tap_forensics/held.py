@@ -1,0 +1,190 @@
+"""The state while this run holds its lease: read, committed with a generation precondition, given back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from tap_forensics.bucket import Bucket, Conflict, Stored
+from tap_forensics.clock import Clock
+from tap_forensics.errors import LeaseLost
+from tap_forensics.ledger import Ledger
+from tap_forensics.settings import Settings
+from tap_forensics.state import VERSION, Lease, State, decode, encode, new_lease
+
+# Cloud Storage takes about one write a second to one object name:
+# https://cloud.google.com/storage/quotas#objects
+_BETWEEN_COMMITS_SECONDS = 1.0
+_LONGEST_WITHOUT_COMMIT_SECONDS = 60.0
+_JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the working state is; `handover` is the published function's object where that is another."""
+
+    name: str
+    handover: str | None
+
+
+def state_place(settings: Settings) -> Place:
+    """Outside the feed's prefix: SecOps would ingest our state there at every commit, and could delete it."""
+    prefix, key = f"{settings.gcs_prefix}/", settings.state_key
+    if prefix == "/" or not key.startswith(prefix):
+        return Place(key, None)
+    outside = f"state/{key}"
+    return Place(outside if not outside.startswith(prefix) else f"working-state/{key}", key)
+
+
+class HeldState:
+    """One run's state. Any thread may change it inside `changing`; commits happen one at a time.
+
+    No lock that `changing` needs is held over an upload.
+    """
+
+    def __init__(self, bucket: Bucket, place: Place, clock: Clock, lease_seconds: int) -> None:
+        self._bucket, self._place, self._clock = bucket, place, clock
+        self._lease_seconds = lease_seconds
+        self._changes = threading.Lock()
+        self._commits = threading.Lock()
+        self._committed_at = clock.monotonic() - _BETWEEN_COMMITS_SECONDS
+        self._generation = 0
+        self._state = State(VERSION)
+        self._owner = ""
+        self._ledger: Ledger | None = None
+        self.in_doubt = False
+        self.taken_over = False
+
+    def acquire(self) -> bool:
+        """Takes the lease, a dead run's too; False while another run's is live, or where one was faster.
+
+        Raises `StateUnreadable` or `StorageFailed`; nothing is written then.
+        """
+        found = self._read()
+        now = self._clock.now()
+        if found.lease and found.lease.until > now:
+            return False
+        self.taken_over = found.lease is not None
+        lease = new_lease(found, now, self._lease_seconds)
+        self._owner = lease.owner
+        self._state = msgspec.structs.replace(found, lease=lease)
+        try:
+            self.commit()
+        except LeaseLost:
+            return False
+        return True
+
+    def _read(self) -> State:
+        stored = self._bucket.read(self._place.name)
+        now = self._clock.now()
+        if stored is not None:
+            self._generation = stored.generation
+            return decode(stored.data, f"gs://{self._bucket.name}/{self._place.name}", now)
+        if self._place.handover and (old := self._bucket.read(self._place.handover)):
+            return decode(old.data, f"gs://{self._bucket.name}/{self._place.handover}", now)
+        return State(VERSION)
+
+    @contextmanager
+    def changing(self) -> Iterator[State]:
+        """The state, to look at or to change, while no other thread does."""
+        with self._changes:
+            yield self._state
+
+    def keep_ledger(self, limits: dict[str, int | None]) -> Ledger:
+        """The call ledger as the state has it; from now on each commit takes its count along."""
+        with self._changes:
+            self._ledger = Ledger(self._state.calls, limits)
+        return self._ledger
+
+    @property
+    def cursor(self) -> datetime | None:
+        return self._state.last_event_time
+
+    @property
+    def lease(self) -> Lease:
+        """This run's lease. Only between `acquire` and `release`."""
+        lease = self._state.lease
+        if lease is None:
+            raise LeaseLost("the lease was given back")
+        return lease
+
+    def commit(self) -> None:
+        """Writes the state, at most once a second, and renews the lease.
+
+        Raises `LeaseLost` or `StorageFailed`.
+        """
+        with self._commits:
+            pause = _BETWEEN_COMMITS_SECONDS - self._seconds_since_commit()
+            if pause > 0:
+                self._clock.sleep(pause)
+            self._write()
+
+    def commit_if_due(self) -> None:
+        """After a change: commits, unless it did within this second; the next commit holds it then."""
+        if self._seconds_since_commit() >= _BETWEEN_COMMITS_SECONDS:
+            self.commit()
+
+    def renew_if_due(self) -> None:
+        """Commits once a minute or third of the lease, so that no other run takes over meanwhile."""
+        due = min(_LONGEST_WITHOUT_COMMIT_SECONDS, self._lease_seconds / 3)
+        if self._seconds_since_commit() >= max(due, _BETWEEN_COMMITS_SECONDS):
+            self.commit()
+
+    def renew_if_run_out(self) -> None:
+        """Before a batch is written: a lease that ran out is ours only if the state says so still."""
+        if self._clock.now() >= self.lease.until:
+            self.commit()
+
+    def release(self) -> None:
+        """Gives the lease back with the last commit; not where a batch is in doubt: its object is found
+        by the run that takes over.
+        """
+        if not self.in_doubt:
+            with self._changes:
+                self._state.last_run_id = self.lease.run_id
+                self._state.lease = None
+        self.commit()
+
+    def write_handover(self) -> None:
+        """The published function's own object, as it writes it, so that going back to it works."""
+        cursor = self._state.last_event_time
+        if self._place.handover is None or cursor is None:
+            return
+        data = msgspec.json.encode({"last_event_time": cursor.isoformat()})
+        lies_there = self._bucket.read(self._place.handover)
+        if lies_there is None or lies_there.data != data:
+            generation = lies_there.generation if lies_there else 0
+            self._bucket.replace(self._place.handover, data, _JSON, generation)
+
+    def _write(self) -> None:
+        with self._changes:
+            if self._state.lease:
+                self._state.lease.until = self._clock.now() + timedelta(seconds=self._lease_seconds)
+            if self._ledger:
+                self._state.calls = self._ledger.dump()
+            data = encode(self._state)
+        try:
+            self._generation = self._replace(data)
+        except Conflict as conflict:
+            self._generation = self._generation_of_ours(conflict.stored)
+            self._generation = self._replace(data)
+        self._committed_at = self._clock.monotonic()
+
+    def _replace(self, data: bytes) -> int:
+        return self._bucket.replace(self._place.name, data, _JSON, self._generation)
+
+    def _generation_of_ours(self, stored: Stored | None) -> int:
+        """Of an earlier commit of this run whose answer never came; anything else is another run's."""
+        if stored:
+            lease = decode(stored.data, self._place.name, self._clock.now()).lease
+            if lease and lease.owner == self._owner:
+                return stored.generation
+        raise LeaseLost(f"gs://{self._bucket.name}/{self._place.name} was changed by another run") from None
+
+    def _seconds_since_commit(self) -> float:
+        return self._clock.monotonic() - self._committed_at

@@ -1,0 +1,91 @@
+"""How many calls each of TAP's pools has seen in the last 24 hours, and what it said of its limit."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from enum import Enum
+
+import msgspec
+
+from tap_forensics.errors import QuotaSpent
+
+SIEM = "siem"
+FORENSICS = "forensics"
+
+# Throttling is by a rolling 24 h (read off Proofpoint's table by integrators). Ten-minute buckets keep the
+# state small; a bucket counts until its last second is a day old, so the ledger errs on the safe side.
+_BUCKET_SECONDS = 600
+_ROLLING_SECONDS = 24 * 3600
+# Counted from a run's start; the next run of an hourly schedule, a little early perhaps, is an hour later.
+_ASK_AGAIN = timedelta(minutes=55)
+
+
+class Pool(msgspec.Struct, omit_defaults=True):
+    """One pool as the state keeps it: bucket number → calls; when a 429 last ended a run's calls."""
+
+    buckets: dict[int, int] = {}
+    limited_at: datetime | None = None
+
+
+class Standing(Enum):
+    """What a run may do with a pool whose limit only a 429 told."""
+
+    OPEN = "open"
+    ONE_CALL = "one call to see whether the limit has passed"
+    CLOSED = "closed until an hour after the last 429"
+
+
+class Ledger:
+    """Counts calls; any thread may count. `limits` maps a pool to its calls per 24 h, or None."""
+
+    def __init__(self, pools: dict[str, Pool], limits: dict[str, int | None]) -> None:
+        self._pools = {name: pools.get(name, Pool()) for name in limits}
+        self._limits = limits
+        self._lock = threading.Lock()
+        self.made = dict.fromkeys(limits, 0)
+        self.refused = dict.fromkeys(limits, 0)
+
+    def take(self, name: str, now: datetime) -> None:
+        """Counts one call, before it is made. Raises `QuotaSpent` where the configured limit is reached."""
+        with self._lock:
+            pool, limit = self._pools[name], self._limits[name]
+            bucket = _bucket(now)
+            pool.buckets = {
+                start: calls
+                for start, calls in pool.buckets.items()
+                if (start + 1) * _BUCKET_SECONDS > now.timestamp() - _ROLLING_SECONDS
+            }
+            if limit is not None and sum(pool.buckets.values()) >= limit:
+                raise QuotaSpent(f"all {limit} {name} calls of the last 24 hours are used")
+            pool.buckets[bucket] = pool.buckets.get(bucket, 0) + 1
+            self.made[name] += 1
+
+    def saw_429(self, name: str) -> None:
+        with self._lock:
+            self.refused[name] += 1
+
+    def limit_met(self, name: str, run_started: datetime) -> None:
+        """Remembers that 429 ended this run's calls; a configured limit makes that void."""
+        with self._lock:
+            self._pools[name].limited_at = None if self._limits[name] is not None else run_started
+
+    def limit_gone(self, name: str) -> None:
+        with self._lock:
+            self._pools[name].limited_at = None
+
+    def standing(self, name: str, now: datetime) -> Standing:
+        with self._lock:
+            met = self._pools[name].limited_at
+        if met is None or self._limits[name] is not None or met > now:
+            return Standing.OPEN
+        return Standing.ONE_CALL if now - met >= _ASK_AGAIN else Standing.CLOSED
+
+    def dump(self) -> dict[str, Pool]:
+        """A copy for the state."""
+        with self._lock:
+            return {n: Pool(dict(p.buckets), p.limited_at) for n, p in self._pools.items()}
+
+
+def _bucket(now: datetime) -> int:
+    return int(now.timestamp()) // _BUCKET_SECONDS

@@ -1,0 +1,88 @@
+"""One JSON object a line on Cloud Run, readable lines in a terminal; strange text made harmless.
+
+The wording of the messages that operators search for is the published function's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Headers(Protocol):
+    """Of an HTTP request: names are looked up without regard to case."""
+
+    def get(self, key: str, default: str, /) -> str: ...
+
+
+# An entry over 256 KB is cut by Cloud Logging: https://cloud.google.com/logging/quotas
+_LONGEST_MESSAGE = 8000
+
+
+def run_log(environ: Mapping[str, str], headers: Headers) -> logging.Logger:
+    """A logger of this run's own; `headers` are those of the event's request, for its trace."""
+    log = logging.Logger("tap_forensics", logging.INFO)
+    handler = _Stdout()
+    on_cloud_run = "K_SERVICE" in environ
+    handler.setFormatter(_Structured(_trace(environ, headers)) if on_cloud_run else _Readable())
+    log.addHandler(handler)
+    return log
+
+
+def harmless(text: str, limit: int = 200) -> str:
+    """At most `limit` characters; what does not print (controls, line ends, bidi marks) is escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return shown + ("…" if len(text) > limit else "")
+
+
+class _Stdout(logging.Handler):
+    """Writes to whatever stdout is now: functions-framework puts its own in place to add execution_id."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stdout, flush=True)  # noqa: T201 - this is the log
+
+
+class _Structured(logging.Formatter):
+    """https://cloud.google.com/logging/docs/structured-logging"""
+
+    def __init__(self, trace: dict[str, str]) -> None:
+        super().__init__()
+        self._trace = trace
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {"severity": record.levelname, "message": _message(record), **self._trace, **_fields(record)}
+        return json.dumps(entry, default=str)
+
+
+class _Readable(logging.Formatter):
+    """`HH:MM:SS LEVEL message` and, where there are figures, one `name=value` after the other."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = self.formatTime(record, "%H:%M:%S")
+        figures = " ".join(f"{k}={v}" for group in _fields(record).values() for k, v in group.items())
+        return f"{clock} {record.levelname:7} {_message(record)}{': ' + figures if figures else ''}"
+
+
+def _message(record: logging.LogRecord) -> str:
+    return harmless(record.getMessage(), _LONGEST_MESSAGE)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+def _trace(environ: Mapping[str, str], headers: Headers) -> dict[str, str]:
+    """The request's trace id, from W3C's header or Google's older one; nothing else of them is passed on."""
+    given = f"{headers.get('traceparent', '')} {headers.get('X-Cloud-Trace-Context', '')}"
+    found = re.search(r"(?:^00-|\s)([0-9a-f]{32})[-/]", given)
+    if not found:
+        return {}
+    project = environ.get("GOOGLE_CLOUD_PROJECT")
+    # https://cloud.google.com/trace/docs/trace-log-integration: the bare id is taken for this project's.
+    name = f"projects/{project}/traces/{found[1]}" if project else found[1]
+    return {"logging.googleapis.com/trace": name}

@@ -1,0 +1,292 @@
+"""The TAP API over HTTP: credentials, one bounded pool, limits of size and time, status → error.
+
+Knows no bucket and no state. Facts about the API are from Proofpoint's TAP SIEM and Forensics API
+documentation, and from what integrators saw on live tenants where it is silent.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+
+import urllib3
+from urllib3.util import Timeout, make_headers, parse_url
+
+from tap_forensics import __version__
+from tap_forensics.clock import Clock, Deadline, every
+from tap_forensics.errors import CredentialsRefused, OutOfTime, RateLimited, Refused, Unavailable
+from tap_forensics.ledger import FORENSICS, SIEM, Ledger
+from tap_forensics.log import harmless
+from tap_forensics.settings import Settings
+from tap_forensics.throttle import LONGEST_RETRY_AFTER_SECONDS
+from tap_forensics.windows import Window
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 60
+_CALL_SECONDS = 120
+_LARGEST_BYTES = 64 * 1024 * 1024
+# Above this, bodies are read one at a time: eight workers at the limit would not fit a 512 MiB function.
+_LARGE_BYTES = 2 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+_ERROR_BODY_BYTES = 4096
+_QUOTED_CHARACTERS = 500
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A 200 or 204; `release` gives a large body's place back and must be called once it is used up."""
+
+    status: int
+    body: bytes
+    release: Callable[[], None]
+
+
+class Tap:
+    """One run's connection to TAP. Use as a context manager: leaving it closes every socket."""
+
+    def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, ledger: Ledger) -> None:
+        self._clock, self._deadline, self.ledger = clock, deadline, ledger
+        self._base = settings.tap_api_base
+        token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
+        self._never_quoted = (settings.tap_secret, token)
+        self._headers = {
+            "Authorization": f"Basic {token}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": f"tap-forensics/{__version__}",
+        }
+        self._large = threading.Semaphore(1)
+        self._in_flight: dict[int, tuple[float, socket.socket]] = {}
+        self._pool = _connection_pool(settings, self._began)
+        self._stop_watching = every(0.5, self._cut_overdue)
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop_watching()
+        for _, sock in list(self._in_flight.values()):
+            _shut(sock)
+        self._pool.close()
+
+    def siem(self, window: Window) -> Answer:
+        """Everything of one window. Raises as `_get`."""
+        # Without format=json the API answers syslog.
+        query = urlencode({"format": "json", "interval": str(window)})
+        return self._get(SIEM, f"/v2/siem/all?{query}")
+
+    def forensics(self, threat_id: str) -> Answer:
+        """The reports of one threat, its campaign's included. Raises as `_get`."""
+        query = f"threatId={quote(threat_id, safe='')}&includeCampaignForensics=true"
+        return self._get(FORENSICS, f"/v2/forensics?{query}")
+
+    def _get(self, pool: str, path: str) -> Answer:
+        """One request. Raises `CredentialsRefused`, `RateLimited`, `Unavailable`, `Refused`, `QuotaSpent`,
+        `OutOfTime`; nothing of the credentials is in any of them.
+        """
+        if self._deadline.passed():
+            raise OutOfTime("the run's deadline came first")
+        self.ledger.take(pool, self._clock.now())
+        thread = threading.get_ident()
+        try:
+            response = self._pool.urlopen(
+                "GET",
+                urlsplit(self._base).path + path,
+                headers=self._headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            )
+            return self._answer(pool, response)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            # Some of these quote what the other side sent.
+            raise Unavailable(f"no usable answer ({type(error).__name__})") from None
+        finally:
+            self._in_flight.pop(thread, None)
+
+    def _answer(self, pool: str, response: urllib3.BaseHTTPResponse) -> Answer:
+        place = _Place(self._large, self._deadline)
+        good = response.status in (200, 204)
+        try:
+            body = _read(response, _LARGEST_BYTES if good else _ERROR_BODY_BYTES, good, place)
+        except BaseException:
+            response.close()
+            place.release()
+            raise
+        response.release_conn()
+        if good:
+            return Answer(response.status, body, place.release)
+        raise self._error(pool, response.status, response.headers, body)
+
+    def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
+        retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
+        if status in (401, 403):
+            return CredentialsRefused(_REFUSED_CREDENTIALS[status])
+        if status == 429:
+            self.ledger.saw_429(pool)
+            return RateLimited("TAP answered 429", retry_after)
+        if status == 408 or status >= 500:
+            return Unavailable(f"TAP answered {status}: {self._quoted(body)}", retry_after)
+        return Refused(status, self._quoted(body))
+
+    def _quoted(self, body: bytes) -> str:
+        text = body.decode("utf-8", "replace")
+        for secret in self._never_quoted:
+            text = text.replace(secret, "(not shown)")
+        return harmless(text, _QUOTED_CHARACTERS)
+
+    def _began(self, sock: socket.socket) -> None:
+        limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
+        self._in_flight[threading.get_ident()] = (limit, sock)
+
+    def _cut_overdue(self) -> None:
+        """Socket time-outs start anew with each byte; this ends a call whose bytes drip."""
+        now = self._clock.monotonic()
+        for limit, sock in list(self._in_flight.values()):
+            if now >= limit:
+                _shut(sock)
+
+
+_REFUSED_CREDENTIALS = {
+    401: "TAP answered 401: TAP_PRINCIPAL or TAP_SECRET is wrong or was revoked; "
+    "make a new service credential in the TAP dashboard (Settings, Connected Applications) and set both",
+    403: "TAP answered 403: TAP_PRINCIPAL is known but has no right to this API; "
+    "ask for SIEM and Forensics API access for this service credential in the TAP dashboard",
+}
+
+
+class _Place:
+    """The one place for a large body: taken while reading, given back when the body is used up."""
+
+    def __init__(self, large: threading.Semaphore, deadline: Deadline) -> None:
+        self._large, self._deadline = large, deadline
+        self._taken = False
+
+    def take(self) -> None:
+        while not self._taken:
+            if self._deadline.passed():
+                raise OutOfTime("the run's deadline came first")
+            self._taken = self._large.acquire(timeout=0.2)
+
+    def release(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._large.release()
+
+
+def _read(response: urllib3.BaseHTTPResponse, limit: int, whole: bool, place: _Place) -> bytes:
+    """The decoded body up to `limit` bytes; where the `whole` is wanted, more is an `Unavailable`."""
+    chunks, size = [], 0
+    for chunk in response.stream(_CHUNK_BYTES, decode_content=True):
+        size += len(chunk)
+        if size > limit:
+            if whole:
+                raise Unavailable(f"an answer over {limit} bytes was refused while it was read")
+            response.close()
+            break
+        if size > _LARGE_BYTES:
+            place.take()
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _connection_pool(
+    settings: Settings, began: Callable[[socket.socket], None]
+) -> urllib3.HTTPConnectionPool:
+    """One pool to the API's host, through HTTPS_PROXY unless NO_PROXY names the host."""
+    host = urlsplit(settings.tap_api_base)
+    width = settings.fetch_concurrency + 1
+    manager = urllib3.PoolManager(num_pools=1, maxsize=width)
+    if settings.https_proxy and host.scheme == "https" and not _bypassed(host.netloc, settings.no_proxy):
+        auth = parse_url(settings.https_proxy).auth
+        headers = make_headers(proxy_basic_auth=auth) if auth else None
+        manager = urllib3.ProxyManager(
+            settings.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
+        )
+    pool = manager.connection_from_url(settings.tap_api_base)
+    pool.ConnectionCls = _telling(pool.ConnectionCls, began)
+    return pool
+
+
+def _bypassed(netloc: str, no_proxy: str) -> bool:
+    return bool(proxy_bypass_environment(netloc, {"no": no_proxy}))
+
+
+def _telling(connection: Any, began: Callable[[socket.socket], None]) -> Any:
+    """A connection class that hands out its socket as soon as a request is sent."""
+
+    class Telling(connection):  # type: ignore[misc]  # the base is urllib3's, chosen by scheme at run time
+        def request(self, *args: Any, **kwargs: Any) -> None:
+            super().request(*args, **kwargs)
+            began(self.sock)
+
+    return Telling
+
+
+def _shut(sock: socket.socket) -> None:
+    """Makes a blocked read in another thread return, TLS or not."""
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        return  # closed already
+
+
+def parse_retry_after(text: str | None, now: datetime) -> float | None:
+    """Seconds from now, from RFC 9110's two forms; None for anything else, and for a time not ahead."""
+    if text is None:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text) or None
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    seconds = (moment - now).total_seconds()
+    return seconds if seconds > 0 else None
+
+
+def patiently(
+    ask: Callable[[], T],
+    *,
+    attempts: int,
+    deadline: Deadline,
+    waits_for: tuple[type[Unavailable] | type[RateLimited], ...],
+    waiting: Callable[[Exception, float], None],
+) -> T:
+    """Asks up to `attempts` times; raises the last error, also where waiting would end after the deadline.
+
+    Pauses are jittered and double from 1 s to 20 s; the API's own `Retry-After` up to 300 s comes first.
+    """
+    for attempt in range(attempts):
+        try:
+            return ask()
+        except waits_for as error:
+            pause = _pause_seconds(attempt, error.retry_after_seconds)
+            if attempt == attempts - 1 or pause >= deadline.remaining_seconds():
+                raise
+            waiting(error, pause)
+            deadline.clock.sleep(pause)
+    raise AssertionError("attempts is at least 1")
+
+
+def _pause_seconds(attempt: int, retry_after_seconds: float | None) -> float:
+    if retry_after_seconds is not None and retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS:
+        return retry_after_seconds
+    longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,79 @@
+"""Which intervals of time to ask the SIEM API for. Pure: moments in, windows out."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tap_forensics.clock import iso, whole_second
+
+# Proofpoint's TAP SIEM API documentation: at least 30 s, at most 1 h, starting at most 7 days back.
+SHORTEST = timedelta(seconds=30)
+LONGEST = timedelta(hours=1)
+KEPT = timedelta(days=7)
+# The edge moves while a run works; asking this much inside it stays clear of a 400.
+EDGE_MARGIN = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """Half-open, aware UTC, in whole seconds: start ≤ t < end."""
+
+    start: datetime
+    end: datetime
+
+    def __str__(self) -> str:
+        return f"{iso(self.start)}/{iso(self.end)}"
+
+    def long_enough(self) -> bool:
+        return self.end - self.start >= SHORTEST
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a run reads: `window`, perhaps of no length; `beyond` is what the API no longer gives."""
+
+    window: Window
+    beyond: Window | None
+
+
+def oldest_askable(now: datetime) -> datetime:
+    """The earliest whole second that a window may still start at."""
+    edge = now - KEPT + EDGE_MARGIN
+    second = whole_second(edge)
+    return second if second == edge else second + timedelta(seconds=1)
+
+
+def plan_span(
+    cursor: datetime | None, now: datetime, *, lookback: timedelta, overlap: timedelta, lag: timedelta
+) -> Span:
+    """From the cursor less the overlap, or the lookback without one, to now less the lag; inside 7 days.
+
+    `beyond` starts at the cursor: what lies before it was read once.
+    """
+    wanted = now - lookback if cursor is None else cursor - overlap
+    unread = wanted if cursor is None else cursor
+    start = max(whole_second(wanted), oldest_askable(now))
+    end = max(start, whole_second(now - lag))
+    asked_in_full = cursor is None and lookback <= KEPT
+    beyond = None if asked_in_full or unread >= start else Window(whole_second(unread), start)
+    return Span(Window(start, end), beyond)
+
+
+def plan_windows(span: Window) -> list[Window]:
+    """Cuts a span into the fewest windows of equal length (to the second) that the API accepts.
+
+    Equal parts leave no remainder under 30 s. A span under 30 s gives none: it waits for the next run.
+    """
+    if not span.long_enough():
+        return []
+    seconds = int((span.end - span.start).total_seconds())
+    count = -(-seconds // int(LONGEST.total_seconds()))
+    edges = [span.start + timedelta(seconds=seconds * i // count) for i in range(count + 1)]
+    return [Window(start, end) for start, end in itertools.pairwise(edges)]
+
+
+def widened(window: Window) -> Window:
+    """At least 30 s long, by asking a little past its end: for what is left of a gap at the 7-day edge."""
+    return Window(window.start, max(window.end, window.start + SHORTEST))
