@@ -59,7 +59,7 @@ def _run(settings: Settings, client: Client, clock: Clock, log: logging.Logger, 
         figures.outcome = "busy"
         return
     with _lease_given_back(held, log):
-        ended_by = _work(settings, held, bucket, clock, log, figures)
+        ended_by = _work(settings, held, bucket, budget, log, figures)
     _tell_state(held, clock, figures)
     figures.outcome = "incomplete" if ended_by or figures.threats_left or figures.gaps else "complete"
     figures.reason = "; ".join(map(str, ended_by))
@@ -74,13 +74,14 @@ def _work(
     settings: Settings,
     held: HeldState,
     bucket: Bucket,
-    clock: Clock,
+    budget: Deadline,
     log: logging.Logger,
     figures: Figures,
 ) -> list[TryLater]:
     """Everything between taking the lease and giving it back; gives what left work for the next run."""
-    seconds = settings.run_budget_seconds
-    deadline = Deadline.after(clock, seconds - min(_RESERVE_SECONDS, seconds * _RESERVE_SHARE))
+    clock = budget.clock
+    reserve = min(_RESERVE_SECONDS, settings.run_budget_seconds * _RESERVE_SHARE)
+    deadline = Deadline(clock, budget.at_seconds - reserve)
     ledger = held.keep_ledger(
         {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
     )

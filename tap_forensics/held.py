@@ -57,6 +57,7 @@ class HeldState:
         self._state = State(VERSION)
         self._owner = ""
         self._ledger: Ledger | None = None
+        self._lost: LeaseLost | None = None
         self.in_doubt = False
         self.taken_over = False
 
@@ -91,8 +92,10 @@ class HeldState:
 
     @contextmanager
     def changing(self) -> Iterator[State]:
-        """The state, to look at or to change, while no other thread does."""
+        """The state, to look at or to change, while no other thread does. Raises `LeaseLost` once it is."""
         with self._changes:
+            if self._lost:
+                raise self._lost
             yield self._state
 
     def keep_ledger(self, limits: dict[str, int | None]) -> Ledger:
@@ -132,7 +135,7 @@ class HeldState:
     def renew_if_due(self) -> None:
         """Commits once a minute or third of the lease, so that no other run takes over meanwhile."""
         due = min(_LONGEST_WITHOUT_COMMIT_SECONDS, self._lease_seconds / 3)
-        if self._seconds_since_commit() >= max(due, _BETWEEN_COMMITS_SECONDS):
+        if not self._lost and self._seconds_since_commit() >= max(due, _BETWEEN_COMMITS_SECONDS):
             self.commit()
 
     def renew_if_run_out(self) -> None:
@@ -168,12 +171,12 @@ class HeldState:
             if self._ledger:
                 self._state.calls = self._ledger.dump()
             data = encode(self._state)
+        self._committed_at = self._clock.monotonic()
         try:
             self._generation = self._replace(data)
         except Conflict as conflict:
             self._generation = self._generation_of_ours(conflict.stored)
             self._generation = self._replace(data)
-        self._committed_at = self._clock.monotonic()
 
     def _replace(self, data: bytes) -> int:
         return self._bucket.replace(self._place.name, data, _JSON, self._generation)
@@ -184,7 +187,9 @@ class HeldState:
             lease = decode(stored.data, self._place.name, self._clock.now()).lease
             if lease and lease.owner == self._owner:
                 return stored.generation
-        raise LeaseLost(f"gs://{self._bucket.name}/{self._place.name} was changed by another run") from None
+        where = f"gs://{self._bucket.name}/{self._place.name}"
+        self._lost = LeaseLost(f"{where} was changed by another run, which holds the lease now")
+        raise self._lost from None
 
     def _seconds_since_commit(self) -> float:
         return self._clock.monotonic() - self._committed_at
