@@ -23,13 +23,16 @@ check: $(VENV)/ready
 tests: $(VENV)/ready
 	$(RUN) -m pytest
 
-# The other interpreters run what differs between them: the code, not the crashes.
+# The other interpreters run what differs between them: the code, not the crashes. pyenv keeps them off the PATH.
 others: $(VENV)/ready
 	@for version in $(OTHERS); do \
-	  if [ "$$($(RUN) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = "$$version" ]; then continue; fi; \
-	  python$$version -c '' 2>/dev/null || { echo "Python $$version is not on this machine"; continue; }; \
-	  echo "Python $$version"; \
-	  $(MAKE) --no-print-directory VENV=.venv-$$version PYTHON=python$$version quick || exit 1; \
+	  if $(RUN) -V | grep -q " $$version\."; then continue; fi; found=; \
+	  for python in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+	    if $$python -c '' 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "Python $$version: not on this machine"; continue; fi; \
+	  echo "Python $$version:"; \
+	  $(MAKE) --no-print-directory VENV=.venv-$$version PYTHON=$$found quick || exit 1; \
 	done
 
 quick: $(VENV)/ready

@@ -1,0 +1,165 @@
+"""The two shows: `demo` in a world made up on the spot, `run` against the real API with a local bucket."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tap_forensics.sandbox import display
+from tap_forensics.sandbox.events import FunctionServer, curl_line, post_event
+from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.sandbox.processes import is_free
+from tap_forensics.sandbox.tap_api import TapServer, utc_now
+from tap_forensics.sandbox.world import World
+
+PREFIX = "tap-forensics"
+WORKING_STATE = f"state/{PREFIX}/state.json"
+LOOKBACK_HOURS = 3
+
+Lines = dict[str, list[bytes]]
+
+
+def demo(source: Path, seed: int = 1) -> int:
+    """Runs the function twice in a seeded world and checks what came. Returns 0, or 1 with a line a fault."""
+    started = utc_now()
+    # Well inside what the function asks for, so that neither edge of its windows decides what must come.
+    start, end = started - timedelta(hours=LOOKBACK_HOURS, minutes=-10), started - timedelta(minutes=5)
+    world = World(seed, start=start, end=end, messages_per_hour=16, clicks_per_hour=5, campaigns=3)
+    with TapServer(world) as api, FakeBucket() as bucket:
+        with FunctionServer(_environment(api, bucket), source, echo=display.log_line) as function:
+            _show_world(world, api, bucket, function)
+            faults = _run(function, "First event: {} posted as Eventarc posts it")
+            before = lines_by_threat(bucket.objects(PREFIX))
+            _show_results(bucket, before)
+            faults += _run(function, "Second event, at once")
+            after = lines_by_threat(bucket.objects(PREFIX))
+        expected = _expected(world)
+        faults += verdict(expected, before, after)
+    display.heading("In short")
+    if faults:
+        print("\n".join(f"NOT AS IT SHOULD BE: {fault}" for fault in faults))
+        return 1
+    print(
+        f"All {len(expected)} threats with evidence have their lines: {_count(before)} after the first event "
+        f"and {_count(after)} after the second, no line twice. Everything started here has ended."
+    )
+    return 0
+
+
+def run(source: Path, port: int, environment: Mapping[str, str]) -> int:
+    """The function against the real API, with the user's environment and a local bucket, until Ctrl-C."""
+    if not _has_credentials(environment):
+        print(
+            "Set TAP_PRINCIPAL and TAP_SECRET to the TAP service credentials, or TAP_PRINCIPAL_FILE and "
+            "TAP_SECRET_FILE to the files that hold them."
+        )
+        return 2
+    if not is_free(port):
+        print(f"Port {port} is in use; give another one with --port.")
+        return 2
+    with FakeBucket(environment.get("GCS_BUCKET") or "demo-bucket") as bucket:
+        env = dict(environment) | {"GCS_BUCKET": bucket.name, "STORAGE_EMULATOR_HOST": bucket.url}
+        # A proxy on the way to the API is none on the way to this machine.
+        for name in ("NO_PROXY", "no_proxy"):
+            env[name] = ",".join(filter(None, [environment.get(name), "127.0.0.1"]))
+        with FunctionServer(env, source, port, echo=display.log_line) as function:
+            _run(function, "First event")
+            display.object_list(bucket.objects())
+            display.heading("Up until Ctrl-C")
+            print(f"Another event:\n  {curl_line(function.url)}")
+            print(f"The objects:\n  curl {bucket.url}/storage/v1/b/{bucket.name}/o", flush=True)
+            function.wait()
+    print("The function has ended by itself.")
+    return 1
+
+
+def lines_by_threat(objects: Mapping[str, bytes]) -> Lines:
+    """The evidence lines under their `_threatId`. An NDJSON line ends at \\n and at no other separator."""
+    found: Lines = {}
+    for name, data in objects.items():
+        if name.endswith(".ndjson"):
+            for line in data.removesuffix(b"\n").split(b"\n"):
+                found.setdefault(json.loads(line)["_threatId"], []).append(line)
+    return found
+
+
+def verdict(expected: set[str], before: Lines, after: Lines) -> list[str]:
+    """What is wrong with the outcome, a sentence each: threats without a line, lines that came twice."""
+    faults = []
+    if missing := expected - before.keys():
+        faults.append(f"{len(missing)} of {len(expected)} threats have no line, such as {min(missing)}")
+    twice = [line for line, times in Counter(chain.from_iterable(after.values())).items() if times > 1]
+    if twice:
+        faults.append(f"{len(twice)} lines came twice")
+    grown = [name for name in before if len(after.get(name, [])) != len(before[name])]
+    if grown:
+        faults.append(f"the second event changed the lines of {len(grown)} threats, such as {grown[0]}")
+    return faults
+
+
+def _environment(api: TapServer, bucket: FakeBucket) -> dict[str, str]:
+    return {
+        "GCS_BUCKET": bucket.name,
+        "LOOKBACK_HOURS": str(LOOKBACK_HOURS),
+        "STORAGE_EMULATOR_HOST": bucket.url,
+        "TAP_API_BASE": api.url,
+        "TAP_PRINCIPAL": api.principal,
+        "TAP_SECRET": api.secret,
+    }
+
+
+def _has_credentials(environment: Mapping[str, str]) -> bool:
+    return all(
+        environment.get(name) or environment.get(f"{name}_FILE") for name in ("TAP_PRINCIPAL", "TAP_SECRET")
+    )
+
+
+def _show_world(world: World, api: TapServer, bucket: FakeBucket, function: FunctionServer) -> None:
+    display.heading("The local world")
+    print(f"  TAP stand-in  {api.url}  {len(world.events)} events, {len(world.threats)} threats")
+    print(f"  bucket        {bucket.url}  gs://{bucket.name}")
+    print(f"  function      {function.url}")
+
+
+def _run(function: FunctionServer, title: str) -> list[str]:
+    """Posts an event, says how it went, and returns the fault if the answer is not 200."""
+    display.heading(title)
+    started = time.monotonic()
+    status, body = post_event(function.url)
+    print(f"  answer: {status} after {time.monotonic() - started:.1f} s")
+    return [] if status == 200 else [f"the function answered {status}: {body[:200]}"]
+
+
+def _show_results(bucket: FakeBucket, lines: Lines) -> None:
+    objects = bucket.objects()
+    display.heading("Objects in the bucket")
+    display.object_list(objects)
+    if lines:
+        display.heading("One line of evidence, cut for the eye")
+        print(display.pretty(_telling(lines), most=2))
+    for name in (WORKING_STATE, f"{PREFIX}/state.json"):
+        if name in objects:
+            display.heading(f"{name}, cut for the eye")
+            print(display.pretty(json.loads(objects[name]), most=3))
+
+
+def _telling(lines: Lines) -> Any:
+    """A line that has evidence to show, if any has."""
+    records = [json.loads(line) for group in lines.values() for line in group]
+    return next((record for record in records if record.get("forensics")), records[0])
+
+
+def _expected(world: World) -> set[str]:
+    """Threats that the first event must bring: shown by then, and with a report to give."""
+    shown = world.threat_ids_between(world.start, world.end, now=world.end + timedelta(minutes=5))
+    return {name for name in shown if world.threats[name].answer == "report"}
+
+
+def _count(lines: Lines) -> int:
+    return sum(map(len, lines.values()))

@@ -1,0 +1,152 @@
+"""Failure by instruction: what to do to which request, counted, so that a fault never met can fail a test."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from tap_forensics.sandbox.exchange import Request
+
+Kind = Literal["status", "reset", "cut", "drip", "drip_headers", "hang", "body", "delay"]
+Predicate = Callable[[Request], bool]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a request instead of, or on the way to, its true answer.
+
+    - `status`: this `status`, `body` and `headers`. `body`: the same with 200, for hostile bytes.
+    - `reset`: the connection ends in RST, after `after_bytes` of the answer (0: before any).
+    - `cut`: the head promises the whole body, `after_bytes` of it come, then the connection closes.
+    - `drip`: `chunk_bytes` of the body every `delay_seconds`; `drip_headers`: so the head, byte by byte.
+    - `hang`: accepted and never answered, until the client goes, the server stops or the plan releases it.
+    - `delay`: the true answer after `delay_seconds`.
+
+    `times` None means for ever. `reason` "" leaves the reason phrase out of the status line.
+    """
+
+    kind: Kind
+    times: int | None = 1
+    status: int = 503
+    body: bytes = b'{"message":"made to fail"}'
+    headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str | None = None
+    delay_seconds: float = 0.05
+    after_bytes: int = 0
+    chunk_bytes: int = 16
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"no such fault: {self.kind!r}")
+
+
+@dataclass
+class Rule:
+    """A fault, where it applies, and how often it was met."""
+
+    name: str
+    applies: Predicate
+    fault: Fault
+    met: int = 0
+
+    @property
+    def spent(self) -> bool:
+        return self.fault.times is not None and self.met >= self.fault.times
+
+    @property
+    def fulfilled(self) -> bool:
+        return self.met >= (1 if self.fault.times is None else self.fault.times)
+
+
+class FaultPlan:
+    """An ordered list of faults. The first that applies and is not spent is met; safe between threads."""
+
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+        self._lock = threading.Lock()
+        self.released = threading.Event()
+
+    def add(
+        self,
+        where: str | Predicate,
+        fault: Fault,
+        *,
+        threat_id: str | None = None,
+        overlapping: tuple[datetime, datetime] | None = None,
+        args: Mapping[str, str] | None = None,
+    ) -> Fault:
+        """Plans `fault` for requests to the path `where`, or for which the predicate `where` holds.
+
+        Narrowed by `threat_id`, by an `interval` that overlaps [start, end), and by exact `args`.
+        """
+        tests: list[Predicate] = [where if callable(where) else lambda request: request.path == where]
+        wanted = dict(args or {}) | ({"threatId": threat_id} if threat_id else {})
+        if wanted:
+            tests.append(lambda request: wanted.items() <= request.query.items())
+        if overlapping:
+            tests.append(lambda request: overlaps(request.query.get("interval", ""), overlapping))
+        place = where if isinstance(where, str) else getattr(where, "__name__", "a predicate")
+        rule = Rule(f"{fault.kind} on {place}", lambda request: all(test(request) for test in tests), fault)
+        with self._lock:
+            self._rules.append(rule)
+        return fault
+
+    def meet(self, request: Request) -> Fault | None:
+        """The fault for this request, counted as met; None where the true answer shall come."""
+        with self._lock:
+            for rule in self._rules:
+                if not rule.spent and rule.applies(request):
+                    rule.met += 1
+                    return rule.fault
+        return None
+
+    def counts(self) -> list[tuple[str, int, int | None]]:
+        """(name, times met, times planned) of each fault, in order."""
+        with self._lock:
+            return [(rule.name, rule.met, rule.fault.times) for rule in self._rules]
+
+    def assert_all_met(self) -> None:
+        """Raises AssertionError that names every fault met less often than planned."""
+        with self._lock:
+            missed = [rule for rule in self._rules if not rule.fulfilled]
+        if missed:
+            lines = "; ".join(f"{rule.name} (met {rule.met} of {rule.fault.times or 1})" for rule in missed)
+            raise AssertionError(f"faults never met: {lines}")
+
+    def clear(self) -> None:
+        """Forgets all faults and lets hanging requests go."""
+        with self._lock:
+            self._rules.clear()
+        self.release()
+
+    def release(self) -> None:
+        """Ends every hang under way; later ones hang again."""
+        self.released.set()
+        self.released = threading.Event()
+
+
+def overlaps(interval: str, window: tuple[datetime, datetime]) -> bool:
+    """Whether `START/END` (both ISO 8601) shares a moment with the half-open window."""
+    try:
+        start, end = (datetime.fromisoformat(part) for part in interval.split("/"))
+    except ValueError:
+        return False
+    return start < window[1] and window[0] < end
+
+
+def add_from_json(plan: FaultPlan, order: Mapping[str, Any]) -> None:
+    """Plans a fault told over HTTP: `{"path": …, "threat_id"?: …, "args"?: {…}, "fault": {"kind": …, …}}`.
+
+    The fault's `body` is text, or `body_base64` for bytes that are none. Raises ValueError, KeyError or
+    TypeError on an order that cannot be read.
+    """
+    fields = dict(order["fault"])
+    if "body_base64" in fields:
+        fields["body"] = base64.b64decode(fields.pop("body_base64"), validate=True)
+    elif "body" in fields:
+        fields["body"] = fields["body"].encode()
+    plan.add(order["path"], Fault(**fields), threat_id=order.get("threat_id"), args=order.get("args"))

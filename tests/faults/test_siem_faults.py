@@ -1,0 +1,274 @@
+"""Discovery, row by row: what the published function loses on the SIEM API, and every status of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime, timedelta
+
+import pytest
+
+from tap_forensics.errors import CredentialsRefused
+from tap_forensics.sandbox.exchange import Request
+from tap_forensics.sandbox.faults import Fault
+from tap_forensics.sandbox.world import World
+from tests.faults.lab import SIEM, START, STATE, Lab, lab
+
+ATTEMPTS = 3
+
+
+def world_of_hours(hours: int, seed: int = 7) -> World:
+    return World(seed, start=START - timedelta(hours=hours), end=START - timedelta(minutes=40), evidences=3)
+
+
+def all_delivered_once(the: Lab) -> bool:
+    return dict(the.delivered()) == dict.fromkeys(the.truth(), 1)
+
+
+UNUSABLE = [
+    pytest.param(Fault("status", status=500), id="500"),
+    pytest.param(Fault("status", status=502, reason=""), id="502 without a reason phrase"),
+    pytest.param(Fault("status", status=503), id="503"),
+    pytest.param(Fault("status", status=503, headers={"Retry-After": "soon, perhaps"}), id="odd Retry-After"),
+    pytest.param(Fault("status", status=504), id="504"),
+    pytest.param(Fault("status", status=404, body=b'{"message":"HTTP 404 Not Found"}'), id="404"),
+    pytest.param(Fault("status", status=302, headers={"Location": "https://example.com/"}), id="302"),
+    pytest.param(Fault("reset"), id="reset"),
+    pytest.param(Fault("cut", after_bytes=40), id="cut"),
+    pytest.param(Fault("body", body=b"<html>garbled"), id="not JSON"),
+    pytest.param(Fault("body", body=b"[]"), id="a list"),
+    pytest.param(Fault("body", body=b'{"messagesDelivered":"none"}'), id="a list that is a text"),
+    pytest.param(Fault("body", body=b"[" * 10_000 + b"]" * 10_000), id="nested 10,000 deep"),
+]
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_an_hour_that_cannot_be_read_becomes_a_gap_and_is_read_by_a_later_run(fault: Fault) -> None:
+    with lab(world_of_hours(4), LOOKBACK_HOURS="4") as the:
+        broken = (START - timedelta(hours=3), START - timedelta(hours=3) + timedelta(seconds=1))
+        the.tap.faults.add(SIEM, Fault(**{**vars(fault), "times": None}), overlapping=broken)
+        first = the.run().good
+        assert first.outcome == "incomplete"
+        assert first.gaps == 1
+        assert datetime.fromisoformat(the.state()["last_event_time"]) > START - timedelta(hours=1)
+        gap = the.state()["gaps"][0]
+        assert gap["start"] <= broken[0].isoformat() < gap["end"]
+        assert not all_delivered_once(the)
+        the.tap.faults.clear()
+        the.time.advance(hours=1)
+        second = the.run().good
+        assert second.gaps == 0
+        assert all_delivered_once(the)
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_a_fault_that_passes_costs_nothing(fault: Fault) -> None:
+    with lab(world_of_hours(2), LOOKBACK_HOURS="2") as the:
+        the.tap.faults.add(SIEM, fault)
+        the.run_until_done()
+        assert all_delivered_once(the)
+
+
+def test_three_hours_in_a_row_mean_that_the_api_is_down_and_the_cursor_stays() -> None:
+    with lab(world_of_hours(6), LOOKBACK_HOURS="6") as the:
+        the.tap.faults.add(SIEM, Fault("status", times=None))
+        ran = the.run()
+        assert "last_event_time" not in the.state()
+        assert "gaps" not in the.state()
+        assert len(the.tap.calls_to(SIEM)) == 3 * ATTEMPTS
+        assert ran.says("seems to be down", logging.WARNING)
+        the.tap.faults.clear()
+        the.time.advance(hours=1)
+        the.run(LOOKBACK_HOURS="7")
+        assert all_delivered_once(the)
+
+
+def test_three_hours_that_can_never_be_read_do_not_hold_back_the_later_ones_for_ever() -> None:
+    with lab(world_of_hours(8), LOOKBACK_HOURS="8") as the:
+        three = (START - timedelta(hours=8), START - timedelta(hours=5, minutes=30))
+        the.tap.faults.add(SIEM, Fault("status", times=None), overlapping=three)
+        for _ in range(4):
+            the.run(LOOKBACK_HOURS="8")
+        assert the.state()["last_event_time"] > (START - timedelta(hours=1)).isoformat()
+        assert the.state()["gaps"]
+        the.tap.faults.clear()
+        the.run_until_done()
+        assert all_delivered_once(the)
+
+
+def test_a_gap_older_than_the_api_keeps_is_named_at_error() -> None:
+    with lab(world_of_hours(4), LOOKBACK_HOURS="4") as the:
+        broken = (START - timedelta(hours=3), START - timedelta(hours=3) + timedelta(seconds=1))
+        the.tap.faults.add(SIEM, Fault("status", times=None), overlapping=broken)
+        the.run()
+        gap = the.state()["gaps"][0]
+        for _ in range(7):
+            the.time.advance(hours=23)
+            the.run()
+        the.time.advance(hours=7)
+        ran = the.run()
+        lost = [line for line in ran.said(logging.ERROR) if "Lost interval" in line]
+        assert len(lost) == 1
+        assert gap["start"] in lost[0]
+        assert "gaps" not in the.state()
+        assert the.state()["lost"][-1]["start"] == gap["start"]
+
+
+def test_a_429_is_waited_for_as_long_as_the_api_asks() -> None:
+    with lab() as the:
+        the.tap.faults.add(SIEM, Fault("status", status=429, headers={"Retry-After": "120"}))
+        before = the.time.now()
+        ran = the.run()
+        assert ran.says("Rate limited (429). Retrying after 120s...", logging.WARNING)
+        assert the.time.now() - before >= timedelta(seconds=120)
+        assert all_delivered_once(the)
+        assert ran.good.siem_429s == 1
+
+
+def test_a_lasting_429_leaves_the_cursor_and_the_next_run_goes_on() -> None:
+    with lab(world_of_hours(3), LOOKBACK_HOURS="3") as the:
+        the.tap.faults.add(SIEM, Fault("status", status=429, times=None), overlapping=(START, START))
+        the.tap.faults.add(SIEM, Fault("status", status=429, times=ATTEMPTS))
+        the.run()
+        assert "last_event_time" not in the.state()
+        the.tap.faults.clear()
+        the.run(LOOKBACK_HOURS="4")
+        assert all_delivered_once(the)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(401, "TAP_PRINCIPAL or TAP_SECRET"), (403, "has no right to this API")]
+)
+def test_refused_credentials_fail_the_run_and_leave_the_cursor(status: int, words: str) -> None:
+    with lab(world_of_hours(3), LOOKBACK_HOURS="3") as the:
+        the.run()
+        before = the.state()
+        the.time.advance(hours=1)
+        the.tap.faults.add(SIEM, Fault("status", status=status, times=None))
+        ran = the.run()
+        assert isinstance(ran.failure, CredentialsRefused)
+        assert ran.says(words, logging.ERROR)
+        after = the.state()
+        assert after["last_event_time"] == before["last_event_time"]
+        assert "lease" not in after
+        assert "gaps" not in after
+
+
+def test_still_current_shortens_the_window_and_the_rest_is_read_later() -> None:
+    with lab(world_of_hours(2), LOOKBACK_HOURS="2") as the:
+        now = the.time.now
+        the.tap.clock = lambda: now() - timedelta(minutes=10)
+        ran = the.run()
+        assert ran.good.gaps == 0
+        cursor = datetime.fromisoformat(the.state()["last_event_time"])
+        assert START - timedelta(minutes=20) < cursor <= START - timedelta(minutes=10) + timedelta(seconds=5)
+        the.tap.clock = now
+        the.time.advance(hours=1)
+        the.run()
+        assert all_delivered_once(the)
+
+
+def test_too_short_waits_for_the_next_run() -> None:
+    with lab(world_of_hours(1)) as the:
+        words = b"The requested interval is too short. Requests must be for at least 30.00s of data"
+        the.tap.faults.add(SIEM, Fault("status", status=400, body=words))
+        ran = the.run()
+        assert "last_event_time" not in the.state()
+        assert not ran.says("Lost")
+        the.run()
+        assert all_delivered_once(the)
+
+
+def test_too_far_into_the_past_is_clamped_and_what_is_lost_is_named() -> None:
+    with lab(world_of_hours(3), LOOKBACK_HOURS="168") as the:
+        now = the.time.now
+        the.tap.clock = lambda: now() + timedelta(minutes=12)
+        ran = the.run()
+        assert ran.says("Lost interval", logging.ERROR)
+        assert ran.good.gaps == 0
+        assert all_delivered_once(the)
+
+
+def test_any_other_400_is_a_lost_interval_with_the_words_of_the_api() -> None:
+    with lab(world_of_hours(4), LOOKBACK_HOURS="4") as the:
+        broken = (START - timedelta(hours=3), START - timedelta(hours=3) + timedelta(seconds=1))
+        the.tap.faults.add(SIEM, Fault("status", status=400, body=b"no such thing\n<b>"), overlapping=broken)
+        ran = the.run()
+        lost = [line for line in ran.said(logging.ERROR) if line.startswith("Lost interval")]
+        assert len(lost) == 1
+        assert r"no such thing\n<b>" in lost[0]
+        assert "no such thing" in the.state()["lost"][0]["why"]
+        assert the.state()["last_event_time"] > (START - timedelta(hours=1)).isoformat()
+
+
+def test_the_api_is_never_asked_for_what_it_refuses() -> None:
+    with lab(world_of_hours(3), LOOKBACK_HOURS="168") as the:
+        for minutes in (0, 0.1, 1, 59, 61, 1440):
+            the.time.advance(minutes=minutes)
+            the.run()
+        assert {call.status for call in the.tap.calls_to(SIEM)} == {200}
+
+
+def test_the_first_seven_days_are_read_in_one_run_at_a_second_an_answer() -> None:
+    world = World(3, start=START - timedelta(days=7), end=START, messages_per_hour=1, clicks_per_hour=0)
+    with lab(world, LOOKBACK_HOURS="168", MAX_THREATS="1000") as the:
+
+        def slow(request: Request) -> bool:
+            if request.path == SIEM:
+                the.time.sleep(1)
+            return False
+
+        the.tap.faults.add(slow, Fault("status", times=None))
+        ran = the.run()
+        the.tap.faults.clear()
+        assert ran.good.windows == 168
+        assert ran.good.cursor_lag_seconds is not None
+        assert ran.good.cursor_lag_seconds < 600
+
+
+def test_a_cursor_beyond_seven_days_is_capped_and_names_what_is_lost_at_error() -> None:
+    with lab() as the:
+        the.bucket.put(STATE, json.dumps({"last_event_time": "2026-02-20T10:00:00Z"}))
+        ran = the.run()
+        assert ran.says("Warning: Lookback capped to 7 days (TAP API limit)", logging.ERROR)
+        assert ran.says("2026-02-20T10:00:00Z/2026-02-25T10:05:0", logging.ERROR)
+        assert the.state()["lost"][0]["start"] == "2026-02-20T10:00:00Z"
+
+
+def test_events_indexed_half_an_hour_late_are_found() -> None:
+    with lab() as the:
+        late = START - timedelta(minutes=2)
+        the.world.add_event(
+            "messagesDelivered", ["f" * 64], created=late, indexed=late + timedelta(minutes=30)
+        )
+        the.run()
+        assert "f" * 64 not in the.delivered()
+        the.time.advance(hours=1)
+        the.run()
+        assert the.delivered()["f" * 64] == 1
+
+
+def test_odd_entries_are_counted_and_cost_neither_the_event_nor_the_window() -> None:
+    with lab() as the:
+        entries = [None, 7, "text", [], {}, {"threatID": None}, {"threatID": 7}, {"threatID": ""}]
+        good = {"threatId": "a" * 64, "campaignId": ["not", "a", "text"]}
+        the.world.add_event(
+            "messagesBlocked",
+            ["a" * 64],
+            created=START - timedelta(minutes=10),
+            body={"GUID": None, "threatsInfoMap": [*entries, good], "sender": ""},
+        )
+        ran = the.run()
+        assert ran.good.odd_entries >= len(entries)
+        assert the.delivered()["a" * 64] == 1
+
+
+def test_no_threats_found_is_said_and_the_backlog_is_worked_all_the_same() -> None:
+    with lab(MAX_THREATS="4") as the:
+        the.run()
+        for _ in range(2):
+            the.time.advance(hours=3)
+            ran = the.run()
+        assert ran.says("No threats found in the specified time window.")
+        assert ran.good.threats_fetched == 2
+        assert all_delivered_once(the)

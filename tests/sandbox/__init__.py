@@ -1,0 +1,1 @@
+"""The stand-in is tested like anything that others rely on."""
