@@ -79,6 +79,7 @@ def _fetch(run: Fetching, fan_out: FanOut, chosen: dict[str, Threat]) -> None:
                 if outcome is None:
                     continue
                 _settle(run, delivery, chosen, outcome)
+                del outcome  # its body must not stay while the next is waited for
                 done += 1
                 if done % _PROGRESS_EVERY == 0:
                     _tell_progress(run, done, len(chosen))

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 30
+# Only what is larger is sent in several requests, and by default as one copy of up to 100 MB.
+_CHUNK_BYTES = 8 * 1024 * 1024
 _LEAST_PATIENCE_SECONDS = 10
 _MOST_PATIENCE_SECONDS = 60
 
@@ -86,7 +88,7 @@ class Bucket:
         read back, and our own bytes count as success. Raises `Conflict` or `StorageFailed`; after the
         latter the write may still have landed.
         """
-        blob = self._bucket.blob(name)
+        blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
 
         def upload(**limits: Any) -> None:
             blob.upload_from_string(data, content_type, if_generation_match=generation, **limits)

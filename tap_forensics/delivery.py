@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import io
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,38 +31,51 @@ _CONTENT_TYPE = "application/x-ndjson"
 
 @dataclass(frozen=True)
 class Written:
-    """One report's lines; `campaign_id` where it is a campaign's."""
+    """Where one report's lines lie in its batch; `campaign_id` where it is a campaign's."""
 
     campaign_id: str | None
-    lines: list[bytes]
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One threat's reports: all of them lie in one object."""
+    """One threat's reports: all of them lie in one object. `release` is called when they do."""
 
     threat_id: str
     reports: list[Written]
-
-    def lines(self) -> Iterator[bytes]:
-        for report in self.reports:
-            yield from report.lines
+    release: Callable[[], None]
 
 
 @dataclass
 class Batch:
-    """What becomes one object."""
+    """What becomes one object: `lines` holds its bytes, `count` tells how many lines they are."""
 
     begun_at_seconds: float
     entries: list[Entry] = field(default_factory=list)
-    size_bytes: int = 0
+    lines: io.BytesIO = field(default_factory=io.BytesIO)
+    count: int = 0
 
-    def add(self, entry: Entry) -> None:
-        self.entries.append(entry)
-        self.size_bytes += sum(map(len, entry.lines()))
+    def write(self, lines: Iterable[bytes], campaign_id: str | None) -> Written:
+        start = self.lines.tell()
+        for line in lines:
+            self.lines.write(line)
+            self.count += 1
+        return Written(campaign_id, start, self.lines.tell())
 
-    def lines(self) -> list[bytes]:
-        return [line for entry in self.entries for line in entry.lines()]
+    def without(self, threats: Container[str], campaigns: Container[str | None]) -> Batch:
+        """A batch of the entries that are not of these threats, less the reports of these campaigns."""
+        left, data = Batch(self.begun_at_seconds), self.lines.getvalue()
+        for entry in self.entries:
+            if entry.threat_id in threats:
+                entry.release()
+                continue
+            kept = [report for report in entry.reports if report.campaign_id not in campaigns]
+            moved = [
+                left.write(data[r.start : r.stop].splitlines(keepends=True), r.campaign_id) for r in kept
+            ]
+            left.entries.append(Entry(entry.threat_id, moved, entry.release))
+        return left
 
 
 def object_name(prefix: str, run_id: str, number: int) -> str:
@@ -95,16 +109,17 @@ class Delivery:
 
     def take(self, fetched: Fetched, campaign: str | None) -> None:
         """Makes the lines of one threat; hands the batch over when it is large or old enough."""
-        entry = self._entry(fetched, campaign)
-        fetched.release()
-        self._batch.add(entry)
+        reports = [self._written(report, fetched, campaign) for report in fetched.reports]
+        self._batch.entries.append(Entry(fetched.threat_id, [r for r in reports if r], fetched.release))
+        if fetched.large:
+            self._hand_over()
         self.hand_over_if_due()
 
     def hand_over_if_due(self) -> None:
         """Raises what stopped the uploader, if anything did."""
         self._raise_failure()
         age = self._clock.monotonic() - self._batch.begun_at_seconds
-        if self._batch.entries and (self._batch.size_bytes >= _BATCH_BYTES or age >= _BATCH_SECONDS):
+        if self._batch.entries and (self._batch.lines.tell() >= _BATCH_BYTES or age >= _BATCH_SECONDS):
             self._hand_over()
         elif not self._batch.entries:
             self._batch.begun_at_seconds = self._clock.monotonic()
@@ -133,10 +148,6 @@ class Delivery:
         if self._failure:
             raise self._failure
 
-    def _entry(self, fetched: Fetched, campaign: str | None) -> Entry:
-        reports = [self._written(report, fetched, campaign) for report in fetched.reports]
-        return Entry(fetched.threat_id, [report for report in reports if report])
-
     def _written(self, report: msgspec.Raw, fetched: Fetched, campaign: str | None) -> Written | None:
         """None for what is no report, and for a campaign's report that this run has written."""
         scope = _scope(report)
@@ -154,19 +165,20 @@ class Delivery:
         for cut in made.cut:
             self._log.warning("Threat %s: %s was too large", harmless(fetched.threat_id), harmless(cut))
         self._figures.reports += 1
-        return Written(campaign_id, made.lines)
+        return self._batch.write(made.lines, campaign_id)
 
     def _upload_all(self) -> None:
         try:
             while (batch := self._batches.get()) is not None:
                 self._deliver(batch)
+                del batch
         except BaseException as error:  # noqa: BLE001 - carried to the run's thread, which raises it
             self._failure = error
 
     def _deliver(self, batch: Batch) -> None:
         """Writes the object, then settles its threats in the state and commits."""
         self._held.renew_if_run_out()
-        while batch.lines():
+        while batch.count:
             number = self._held.lease.batches + 1
             name = object_name(self._settings.gcs_prefix, self._held.lease.run_id, number)
             sleeper = self._write(name, batch)
@@ -174,12 +186,13 @@ class Delivery:
                 break
             batch = self._without(batch, sleeper)
         self._settle(batch)
+        for entry in batch.entries:
+            entry.release()
         self._held.commit_if_due()
 
     def _write(self, name: str, batch: Batch) -> bytes | None:
         """None where the object is ours now; else the bytes that another run had put there."""
-        lines = batch.lines()
-        data = b"".join(lines)
+        data = batch.lines.getvalue()
         self._held.in_doubt = True
         try:
             self._bucket.create(name, data, _CONTENT_TYPE)
@@ -194,9 +207,9 @@ class Delivery:
         with self._held.changing():
             self._held.lease.batches += 1
         self._figures.objects += 1
-        self._figures.lines += len(lines)
+        self._figures.lines += batch.count
         self._figures.lines_bytes += len(data)
-        self._log.info("Wrote %d records to gs://%s/%s", len(lines), self._bucket.name, name)
+        self._log.info("Wrote %d records to gs://%s/%s", batch.count, self._bucket.name, name)
         return None
 
     def _without(self, batch: Batch, data: bytes) -> Batch:
@@ -204,13 +217,10 @@ class Delivery:
         record_object(self._held, data, self._clock)
         with self._held.changing() as state:
             campaigns = set(self._held.lease.campaigns) if self._once else set()
-            left = [entry for entry in batch.entries if entry.threat_id not in state.collected]
+            collected = set(state.collected)
         self._campaigns.update(campaigns)
         self._log.warning("Another run had written this batch's object; going on with the next name")
-        return Batch(
-            batch.begun_at_seconds,
-            [Entry(e.threat_id, [r for r in e.reports if r.campaign_id not in campaigns]) for e in left],
-        )
+        return batch.without(collected, campaigns)
 
     def _settle(self, batch: Batch) -> None:
         with self._held.changing() as state:

@@ -12,7 +12,7 @@ import msgspec
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RateLimited, Refused, Unavailable
-from tap_forensics.ndjson import repaired
+from tap_forensics.ndjson import refuse_swarms, repaired
 from tap_forensics.tap import Answer, Tap, patiently
 from tap_forensics.throttle import Gate
 
@@ -33,11 +33,12 @@ _body = msgspec.json.Decoder(_Body)
 
 @dataclass(frozen=True)
 class Fetched:
-    """A threat's reports as they came; `release` is to be called when they are used up."""
+    """A threat's reports as they came; `large` and `release` as in `Answer`."""
 
     threat_id: str
     generated: msgspec.Raw | None
     reports: list[msgspec.Raw]
+    large: bool
     release: Callable[[], None]
 
 
@@ -101,6 +102,7 @@ def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) ->
     running = workers
     try:
         while running:
+            outcome: Outcome | _Done | None
             try:
                 outcome = outcomes.get(timeout=_MOMENT_SECONDS)
             except queue.Empty:
@@ -110,6 +112,8 @@ def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) ->
                 running -= 1
             else:
                 yield outcome
+            # Nothing of a body may stay here while the next one is waited for.
+            outcome = None
     finally:
         stop.set()
 
@@ -123,13 +127,11 @@ def _work(
         if threat_id is None:
             return
         try:
-            outcome = _outcome(fan_out, threat_id)
+            _hand_over(outcomes, _counted(fan_out, _outcome(fan_out, threat_id)), stop)
         except Exception as error:  # noqa: BLE001 - carried to the run's thread, which raises it
             with fan_out.lock:
                 fan_out.ended_by = fan_out.ended_by or error
             return
-        _count_failures(fan_out, outcome)
-        _hand_over(outcomes, outcome, stop)
 
 
 def _hand_over(
@@ -164,14 +166,14 @@ def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     try:
         if answer.status == 204:
             return Skipped(threat_id, "no content")
-        body = _body.decode(repaired(answer.body))
+        body = _body.decode(repaired(refuse_swarms(answer.body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer.release()
         raise Unavailable("the answer is not the JSON that TAP documents") from None
     if not body.reports:
         answer.release()
         return Skipped(threat_id, "no reports")
-    return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
+    return Fetched(threat_id, _generated(body.generated), body.reports, answer.large, answer.release)
 
 
 def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
@@ -196,13 +198,14 @@ def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
         return answer
 
 
-def _count_failures(fan_out: FanOut, outcome: Outcome) -> None:
+def _counted(fan_out: FanOut, outcome: Outcome) -> Outcome:
     with fan_out.lock:
         fan_out.failures_in_a_row = fan_out.failures_in_a_row + 1 if isinstance(outcome, Failed) else 0
         if fan_out.failures_in_a_row >= _FAILURES_IN_A_ROW:
             fan_out.ended_by = fan_out.ended_by or Unavailable(
                 f"{_FAILURES_IN_A_ROW} threats in a row had no usable answer: the API seems to be down"
             )
+    return outcome
 
 
 def _generated(raw: msgspec.Raw) -> msgspec.Raw | None:

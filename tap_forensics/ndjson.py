@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ LONGEST_LINE_BYTES = 3_500_000
 _LARGEST_HEAD_FIELD_BYTES = 64 * 1024
 _LARGEST_HEAD_BYTES = 1024 * 1024
 _LONGEST_DISPLAY = 1000
+_MOST_COMMAS = 4_000_000
 _OUR_KEYS = ("_threatId", "_campaignId", "generated", "_part", "_parts")
 _HEAD_KEYS = ("scope", "id", "name", "type", "threatStatus")
+_COMMA = ord(",")
 _BOM = b"\xef\xbb\xbf"
 
 # A \uD800..\uDFFF escape without its partner: no UTF-8 can hold it, and strict parsers refuse the line.
@@ -23,9 +26,16 @@ _SURROGATES = re.compile(
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 _LARGEST_SINGLE_ESCAPE = 6
+_ROOM_FOR_MARKS = 100
+
+# Where some evidence lies in the report, or what stands in its place.
+_Piece = tuple[int, int] | bytes
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_array = msgspec.json.Decoder(list[msgspec.Raw])
+# In compact JSON: up to and with the next mark of structure that is not inside a text.
+_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
+_MARK = re.compile(rb'(?:[^"\[\]{},]++|' + _TEXT + rb")*+[\[\]{},]")
+_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _TEXT + rb")*+[\[\]{}]")
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,9 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Lines:
-    """A report's lines, each with its line end; `cut` names what was too large for any line."""
+    """A report's lines, each with its line end, made one at a time; `cut` names what fits into none."""
 
-    lines: list[bytes]
+    lines: Iterator[bytes]
     cut: list[str]
 
 
@@ -62,27 +72,41 @@ def _without_lone_surrogate(match: re.Match[bytes]) -> bytes:
     return match[1] + (b"\\ufffd" if lone else match[2])
 
 
+def refuse_swarms(body: bytes) -> bytes:
+    """The body itself. Raises DecodeError where its values are so many that listing them would not fit in
+    memory: no answer of this size could be made of TAP's records.
+    """
+    if body.count(b",") > _MOST_COMMAS:
+        raise msgspec.DecodeError("too many values")
+    return body
+
+
 def report_lines(report: msgspec.Raw, provenance: Provenance, shape: str, longest: int) -> Lines:
     """One line, or several with `_part` and `_parts` where one would be over `longest` bytes.
 
     `report` is a JSON object. `shape` is `report` (flat) or `response` (under `reports`).
     """
     fields = _object.decode(msgspec.json.format(report, indent=-1))
-    line = _line(fields, _provenance(provenance), shape)
+    ours = _provenance(provenance)
+    line = _line(fields, ours, shape)
     if len(line) <= longest:
-        return Lines([line], [])
+        return Lines(iter([line]), [])
+    del line
     cut: list[str] = []
-    evidence = _evidence(fields, longest // 2, cut)
     head = _small_head(fields, cut)
-    parts = _packed(evidence, longest - len(_line(head, _provenance(provenance), shape)) - 100)
-    marks = [{"_part": i, "_parts": len(parts)} for i in range(1, len(parts) + 1)]
-    return Lines(
-        [
-            _line({**head, "forensics": part}, {**_provenance(provenance), **mark}, shape)
-            for part, mark in zip(parts, marks, strict=True)
-        ],
-        cut,
-    )
+    evidence = bytes(fields.get("forensics", b"[]"))
+    room = longest - len(_line(head, ours, shape)) - _ROOM_FOR_MARKS
+    parts = _packed(evidence, room, cut)
+    return Lines(_part_lines(evidence, parts, head, ours, shape), cut)
+
+
+def _part_lines(
+    evidence: bytes, parts: list[list[_Piece]], head: dict[str, Any], ours: dict[str, Any], shape: str
+) -> Iterator[bytes]:
+    for number, pieces in enumerate(parts, 1):
+        items = (piece if isinstance(piece, bytes) else evidence[slice(*piece)] for piece in pieces)
+        fields = {**head, "forensics": msgspec.Raw(b"[" + b",".join(items) + b"]")}
+        yield _line(fields, {**ours, "_part": number, "_parts": len(parts)}, shape)
 
 
 def _line(fields: dict[str, Any], ours: dict[str, Any], shape: str) -> bytes:
@@ -105,31 +129,21 @@ def _provenance(provenance: Provenance) -> dict[str, Any]:
     return ours
 
 
-def _evidence(fields: dict[str, msgspec.Raw], largest: int, cut: list[str]) -> list[msgspec.Raw]:
-    """The report's evidence, one item an element; an item over `largest` bytes becomes a note of itself."""
-    try:
-        items = _array.decode(fields.get("forensics", msgspec.Raw(b"[]")))
-    except msgspec.ValidationError:
-        items = [fields["forensics"]]
-    return [item if len(bytes(item)) <= largest else _note(item, cut) for item in items]
-
-
 class _Shown(msgspec.Struct):
     type: Any = None
     display: Any = None
 
 
-def _note(item: msgspec.Raw, cut: list[str]) -> msgspec.Raw:
+def _note(item: bytes, cut: list[str]) -> bytes:
     """In place of one evidence that no line can hold: its type, display and size."""
     try:
         shown = msgspec.json.decode(item, type=_Shown)
     except (msgspec.DecodeError, RecursionError):
         shown = _Shown()
-    size = len(bytes(item))
     texts = {"type": shown.type, "display": shown.display}
     kept = {k: v[:_LONGEST_DISPLAY] for k, v in texts.items() if isinstance(v, str)}
-    cut.append(f"an evidence of type {kept.get('type', 'unknown')} of {size} bytes")
-    return msgspec.Raw(msgspec.json.encode({**kept, "_bytes": size}))
+    cut.append(f"an evidence of type {kept.get('type', 'unknown')} of {len(item)} bytes")
+    return msgspec.json.encode({**kept, "_bytes": len(item)})
 
 
 def _small_head(fields: dict[str, msgspec.Raw], cut: list[str]) -> dict[str, Any]:
@@ -150,15 +164,47 @@ def _small_head(fields: dict[str, msgspec.Raw], cut: list[str]) -> dict[str, Any
     return head
 
 
-def _packed(items: list[msgspec.Raw], room: int) -> list[list[msgspec.Raw]]:
-    """Consecutive items in the fewest groups of at most `room` bytes; at least one group."""
-    groups: list[list[msgspec.Raw]] = [[]]
+def _packed(evidence: bytes, room: int, cut: list[str]) -> list[list[_Piece]]:
+    """Consecutive items in the fewest groups of at most `room` bytes; at least one group.
+
+    Works on offsets: millions of small items must not become millions of objects.
+    """
+    groups: list[list[_Piece]] = [[]]
     used = 0
-    for item in items:
-        size = len(bytes(item)) + 1
-        if groups[-1] and used + size > room:
+    for start, stop in _elements(evidence):
+        note = _note(evidence[start:stop], cut) if stop - start > room // 2 else None
+        size = (len(note) if note else stop - start) + 1
+        if used and used + size > room:
             groups.append([])
             used = 0
-        groups[-1].append(item)
         used += size
+        _append(groups[-1], note or (start, stop))
     return groups
+
+
+def _append(group: list[_Piece], piece: _Piece) -> None:
+    """Neighbours in the evidence become one piece."""
+    last = group[-1] if group else b""
+    if isinstance(piece, tuple) and isinstance(last, tuple) and last[1] + 1 == piece[0]:
+        group[-1] = (last[0], piece[1])
+    else:
+        group.append(piece)
+
+
+def _elements(array: bytes) -> Iterator[tuple[int, int]]:
+    """Where each item of a compact JSON array begins and ends; anything else than an array is one item."""
+    if not array.startswith(b"["):
+        yield 0, len(array)
+        return
+    depth = start = at = 1
+    while token := (_MARK if depth == 1 else _BRACKET).match(array, at):
+        at = token.end()
+        mark = array[at - 1]
+        if mark in b"[{":
+            depth += 1
+            continue
+        depth -= mark in b"]}"
+        if depth == 0 or mark == _COMMA:
+            if at - 1 > start:
+                yield start, at - 1
+            start = at

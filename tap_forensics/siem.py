@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tap_forensics.errors import Unavailable
-from tap_forensics.ndjson import repaired
+from tap_forensics.ndjson import refuse_swarms, repaired
 from tap_forensics.state import Threat
 from tap_forensics.tap import Tap
 from tap_forensics.windows import Window
@@ -54,7 +54,7 @@ def read_window(tap: Tap, window: Window, now: datetime) -> Reading:
     """Asks for one window. Raises as `Tap.siem`; an unreadable body is `Unavailable`."""
     answer = tap.siem(window)
     try:
-        return Reading() if answer.status == 204 else _reading(repaired(answer.body), now)
+        return Reading() if answer.status == 204 else _reading(repaired(refuse_swarms(answer.body)), now)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unavailable("the answer is not the JSON that TAP documents") from None
     finally:

@@ -7,6 +7,7 @@ documentation, and from what integrators saw on live tenants where it is silent.
 from __future__ import annotations
 
 import base64
+import io
 import random
 import socket
 import threading
@@ -47,10 +48,13 @@ _LONGEST_PAUSE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Answer:
-    """A 200 or 204; `release` gives a large body's place back and must be called once it is used up."""
+    """A 200 or 204. Of `large` ones there is one at a time: `release` lets the next one in, and must be
+    called when nothing of the body is held any more.
+    """
 
     status: int
     body: bytes
+    large: bool
     release: Callable[[], None]
 
 
@@ -68,6 +72,7 @@ class Tap:
             "Accept-Encoding": "gzip",
             "User-Agent": f"tap-forensics/{__version__}",
         }
+        self._closed = False
         self._large = threading.Semaphore(1)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
         self._pool = _connection_pool(settings, self._began)
@@ -77,6 +82,7 @@ class Tap:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._closed = True
         self._stop_watching()
         for _, sock in list(self._in_flight.values()):
             _shut(sock)
@@ -97,8 +103,7 @@ class Tap:
         """One request. Raises `CredentialsRefused`, `RateLimited`, `Unavailable`, `Refused`, `QuotaSpent`,
         `OutOfTime`; nothing of the credentials is in any of them.
         """
-        if self._deadline.passed():
-            raise OutOfTime("the run's deadline came first")
+        self._raise_if_over()
         self.ledger.take(pool, self._clock.now())
         thread = threading.get_ident()
         try:
@@ -113,10 +118,15 @@ class Tap:
             )
             return self._answer(pool, response)
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            self._raise_if_over()
             # Some of these quote what the other side sent.
             raise Unavailable(f"no usable answer ({type(error).__name__})") from None
         finally:
             self._in_flight.pop(thread, None)
+
+    def _raise_if_over(self) -> None:
+        if self._closed or self._deadline.passed():
+            raise OutOfTime("the run's deadline came first")
 
     def _answer(self, pool: str, response: urllib3.BaseHTTPResponse) -> Answer:
         place = _Place(self._large, self._deadline)
@@ -129,7 +139,7 @@ class Tap:
             raise
         response.release_conn()
         if good:
-            return Answer(response.status, body, place.release)
+            return Answer(response.status, body, place.taken, place.release)
         raise self._error(pool, response.status, response.headers, body)
 
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
@@ -174,34 +184,35 @@ class _Place:
 
     def __init__(self, large: threading.Semaphore, deadline: Deadline) -> None:
         self._large, self._deadline = large, deadline
-        self._taken = False
+        self.taken = False
 
     def take(self) -> None:
-        while not self._taken:
+        while not self.taken:
             if self._deadline.passed():
                 raise OutOfTime("the run's deadline came first")
-            self._taken = self._large.acquire(timeout=0.2)
+            self.taken = self._large.acquire(timeout=0.2)
 
     def release(self) -> None:
-        if self._taken:
-            self._taken = False
+        if self.taken:
+            self.taken = False
             self._large.release()
 
 
 def _read(response: urllib3.BaseHTTPResponse, limit: int, whole: bool, place: _Place) -> bytes:
     """The decoded body up to `limit` bytes; where the `whole` is wanted, more is an `Unavailable`."""
-    chunks, size = [], 0
+    body = io.BytesIO()
     for chunk in response.stream(_CHUNK_BYTES, decode_content=True):
-        size += len(chunk)
+        size = body.tell() + len(chunk)
         if size > limit:
-            if whole:
-                raise Unavailable(f"an answer over {limit} bytes was refused while it was read")
             response.close()
+            if whole:
+                body.close()
+                raise Unavailable(f"an answer over {limit} bytes was refused while it was read")
             break
         if size > _LARGE_BYTES:
             place.take()
-        chunks.append(chunk)
-    return b"".join(chunks)
+        body.write(chunk)
+    return body.getvalue()
 
 
 def _connection_pool(
@@ -280,6 +291,8 @@ def patiently(
             pause = _pause_seconds(attempt, error.retry_after_seconds)
             if attempt == attempts - 1 or pause >= deadline.remaining_seconds():
                 raise
+            # Its frames hold the body, which must not wait with us.
+            error.__traceback__ = error.__context__ = None
             waiting(error, pause)
             deadline.clock.sleep(pause)
     raise AssertionError("attempts is at least 1")

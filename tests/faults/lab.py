@@ -144,7 +144,8 @@ class Lab:
 
     def truth(self) -> set[str]:
         """The threats of which the world has evidence."""
-        shown = self.world.threat_ids_between(self.world.start, self.world.end)
+        everything = (START - timedelta(days=30), self.time.now())
+        shown = self.world.threat_ids_between(*everything, now=self.time.now())
         return {name for name in shown if self.world.threats[name].answer == "report"}
 
 

@@ -250,7 +250,16 @@ def test_events_indexed_half_an_hour_late_are_found() -> None:
 
 def test_odd_entries_are_counted_and_cost_neither_the_event_nor_the_window() -> None:
     with lab() as the:
-        entries = [None, 7, "text", [], {}, {"threatID": None}, {"threatID": 7}, {"threatID": ""}]
+        entries: list[object] = [
+            None,
+            7,
+            "text",
+            [],
+            {},
+            {"threatID": None},
+            {"threatID": 7},
+            {"threatID": ""},
+        ]
         good = {"threatId": "a" * 64, "campaignId": ["not", "a", "text"]}
         the.world.add_event(
             "messagesBlocked",

@@ -1,0 +1,47 @@
+"""One run in a process of its own, which prints its figures and how far its memory grew."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tap_forensics.bucket import open_client
+from tap_forensics.clock import Clock
+from tap_forensics.collect import collect
+from tap_forensics.log import run_log
+from tap_forensics.settings import load_settings
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_bytes() -> int:
+    """The most memory this process had so far; on Linux `ru_maxrss` would start at its parent's."""
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def run_measured(env: dict[str, str]) -> tuple[dict[str, Any], int]:
+    """The figures of one run with this environment, and its growth in bytes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.measured"],
+        env={**os.environ, **env},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    said = json.loads(done.stdout.splitlines()[-1])
+    return said["figures"], said["growth_bytes"]
+
+
+if __name__ == "__main__":
+    before = peak_bytes()
+    figures = collect(load_settings(os.environ), open_client, Clock(), run_log({}, {}))
+    said = {"figures": figures.as_fields(), "growth_bytes": peak_bytes() - before}
+    sys.stdout.write(json.dumps(said) + "\n")
