@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Supported interpreters beside $(PYTHON); `make test` uses those this machine has.
 OTHERS := 3.11 3.12 3.13 3.14
 
-.PHONY: demo run test check tests others quick bench lock clean
+.PHONY: demo run test check tests others quick bench readme lock clean
 
 demo: $(VENV)/ready
 	$(RUN) -m tap_forensics.sandbox demo
@@ -37,6 +37,9 @@ others: $(VENV)/ready
 
 quick: $(VENV)/ready
 	$(RUN) -m pytest -q tests/unit tests/properties tests/function
+
+readme: $(VENV)/ready
+	$(RUN) -m tests.readme
 
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench

@@ -61,7 +61,10 @@ def iso(moment: datetime) -> str:
 def parse_iso(text: str) -> datetime:
     """Aware UTC from ISO 8601; a moment without an offset counts as UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time before the year 1 or after 9999") from None
 
 
 def whole_second(moment: datetime) -> datetime:

@@ -9,7 +9,6 @@ import queue
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -20,12 +19,14 @@ from tap_forensics.figures import Figures
 from tap_forensics.forensics import Fetched
 from tap_forensics.held import HeldState
 from tap_forensics.log import harmless
-from tap_forensics.ndjson import LONGEST_LINE_BYTES, Provenance, report_lines
+from tap_forensics.ndjson import LONGEST_LINE_BYTES, Provenance, repaired, report_lines, text_of
 from tap_forensics.settings import Settings
 from tap_forensics.state import settle
 
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_SECONDS = 60.0
+_LONGEST_ID = 256
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _CONTENT_TYPE = "application/x-ndjson"
 
 
@@ -161,7 +162,11 @@ class Delivery:
                 return None
             self._campaigns.add(campaign_id)
         provenance = Provenance(fetched.threat_id, campaign_id or campaign, fetched.generated)
-        made = report_lines(report, provenance, self._settings.record_shape, LONGEST_LINE_BYTES)
+        try:
+            made = report_lines(report, provenance, self._settings.record_shape, LONGEST_LINE_BYTES)
+        except RecursionError:
+            self._log.error("Threat %s: a report is nested too deep to be read", harmless(fetched.threat_id))
+            return None
         for cut in made.cut:
             self._log.warning("Threat %s: %s was too large", harmless(fetched.threat_id), harmless(cut))
         self._figures.reports += 1
@@ -256,25 +261,25 @@ def record_object(held: HeldState, data: bytes, clock: Clock) -> None:
 
 
 class _Scope(msgspec.Struct):
-    scope: Any = None
-    id: Any = None
+    scope: msgspec.Raw = msgspec.Raw()
+    id: msgspec.Raw = msgspec.Raw()
 
     def campaign_id(self) -> str | None:
-        known = self.scope == "CAMPAIGN" and isinstance(self.id, str)
-        return str(self.id) if known else None
+        campaign = text_of(self.id) if bytes(self.scope) == b'"CAMPAIGN"' else None
+        return campaign if campaign and len(campaign) <= _LONGEST_ID else None
 
 
 class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):
     threat_id: str
-    scope: Any = None
-    id: Any = None
+    scope: msgspec.Raw = msgspec.Raw()
+    id: msgspec.Raw = msgspec.Raw()
     reports: list[msgspec.Raw] | None = None
 
 
 def _scope(report: msgspec.Raw) -> _Scope | None:
     try:
         return msgspec.json.decode(report, type=_Scope)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return None
 
 
@@ -282,6 +287,6 @@ def _delivered(data: bytes) -> Iterator[_Line]:
     """The lines of an evidence object; what is none is passed over."""
     for line in data.splitlines():
         try:
-            yield msgspec.json.decode(line, type=_Line)
-        except (msgspec.DecodeError, RecursionError):
+            yield msgspec.json.decode(repaired(line), type=_Line)
+        except _UNREADABLE:
             continue

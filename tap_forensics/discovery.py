@@ -193,8 +193,6 @@ def _took(run: Discovery, window: Window, asked: Window, reading: Reading) -> _E
     with run.held.changing() as state:
         _add(run, state, reading)
         close_gap(state, asked)
-    if reading.odd:
-        run.log.info("Passed over %d entries without a usable threat id in %s", reading.odd, asked)
     run.log.info(
         "Interval %s/%s: %d events, %d unique threats so far",
         iso(asked.start),
@@ -202,6 +200,8 @@ def _took(run: Discovery, window: Window, asked: Window, reading: Reading) -> _E
         reading.events,
         len(run.seen),
     )
+    if reading.odd:
+        run.log.info("Passed over %d entries without a usable threat id in %s", reading.odd, asked)
     if asked.end == window.end:
         return None
     _record_unread(run)

@@ -183,11 +183,11 @@ class HeldState:
 
     def _generation_of_ours(self, stored: Stored | None) -> int:
         """Of an earlier commit of this run whose answer never came; anything else is another run's."""
+        where = f"gs://{self._bucket.name}/{self._place.name}"
         if stored:
-            lease = decode(stored.data, self._place.name, self._clock.now()).lease
+            lease = decode(stored.data, where, self._clock.now()).lease
             if lease and lease.owner == self._owner:
                 return stored.generation
-        where = f"gs://{self._bucket.name}/{self._place.name}"
         self._lost = LeaseLost(f"{where} was changed by another run, which holds the lease now")
         raise self._lost from None
 

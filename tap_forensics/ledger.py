@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Annotated
 
 import msgspec
 
@@ -24,8 +25,8 @@ _ASK_AGAIN = timedelta(minutes=55)
 class Pool(msgspec.Struct, omit_defaults=True):
     """One pool as the state keeps it: bucket number → calls; when a 429 last ended a run's calls."""
 
-    buckets: dict[int, int] = {}
-    limited_at: datetime | None = None
+    buckets: dict[int, Annotated[int, msgspec.Meta(ge=0)]] = {}
+    limited_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
 class Standing(Enum):
@@ -54,7 +55,8 @@ class Ledger:
             pool.buckets = {
                 start: calls
                 for start, calls in pool.buckets.items()
-                if (start + 1) * _BUCKET_SECONDS > now.timestamp() - _ROLLING_SECONDS
+                # A clock that was far ahead must not close the pool until then.
+                if abs(start * _BUCKET_SECONDS - now.timestamp() + _BUCKET_SECONDS) < _ROLLING_SECONDS
             }
             if limit is not None and sum(pool.buckets.values()) >= limit:
                 raise QuotaSpent(f"all {limit} {name} calls of the last 24 hours are used")

@@ -59,11 +59,13 @@ class _Structured(logging.Formatter):
 
 
 class _Readable(logging.Formatter):
-    """`HH:MM:SS LEVEL message` and, where there are figures, one `name=value` after the other."""
+    """`HH:MM:SS LEVEL message` and, where there are figures, those that are not zero as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = self.formatTime(record, "%H:%M:%S")
-        figures = " ".join(f"{k}={v}" for group in _fields(record).values() for k, v in group.items())
+        figures = " ".join(
+            harmless(f"{k}={v}") for group in _fields(record).values() for k, v in group.items() if v
+        )
         return f"{clock} {record.levelname:7} {_message(record)}{': ' + figures if figures else ''}"
 
 

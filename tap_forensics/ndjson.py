@@ -27,6 +27,8 @@ _SURROGATES = re.compile(
 )
 _LARGEST_SINGLE_ESCAPE = 6
 _ROOM_FOR_MARKS = 100
+# Quotes, colon and comma.
+_BESIDE_FIELD_BYTES = 4
 
 # Where some evidence lies in the report, or what stands in its place.
 _Piece = tuple[int, int] | bytes
@@ -70,6 +72,12 @@ def repaired(body: bytes) -> bytes:
 def _without_lone_surrogate(match: re.Match[bytes]) -> bytes:
     lone = len(match[2]) == _LARGEST_SINGLE_ESCAPE
     return match[1] + (b"\\ufffd" if lone else match[2])
+
+
+def text_of(raw: msgspec.Raw) -> str | None:
+    """The text that a JSON value is; None for any other value, and for none."""
+    begins_as_text = memoryview(raw)[:1].tobytes() == b'"'
+    return msgspec.json.decode(raw, type=str) if begins_as_text else None
 
 
 def refuse_swarms(body: bytes) -> bytes:
@@ -130,18 +138,18 @@ def _provenance(provenance: Provenance) -> dict[str, Any]:
 
 
 class _Shown(msgspec.Struct):
-    type: Any = None
-    display: Any = None
+    type: msgspec.Raw = msgspec.Raw()
+    display: msgspec.Raw = msgspec.Raw()
 
 
 def _note(item: bytes, cut: list[str]) -> bytes:
     """In place of one evidence that no line can hold: its type, display and size."""
     try:
         shown = msgspec.json.decode(item, type=_Shown)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         shown = _Shown()
-    texts = {"type": shown.type, "display": shown.display}
-    kept = {k: v[:_LONGEST_DISPLAY] for k, v in texts.items() if isinstance(v, str)}
+    texts = {"type": text_of(shown.type), "display": text_of(shown.display)}
+    kept = {key: text[:_LONGEST_DISPLAY] for key, text in texts.items() if text}
     cut.append(f"an evidence of type {kept.get('type', 'unknown')} of {len(item)} bytes")
     return msgspec.json.encode({**kept, "_bytes": len(item)})
 
@@ -150,17 +158,21 @@ def _small_head(fields: dict[str, msgspec.Raw], cut: list[str]) -> dict[str, Any
     """Everything but the evidence, as each part repeats it; what is too large to repeat is left out."""
     head: dict[str, Any] = {}
     size = 0
+    left_out = []
     for key, value in fields.items():
-        length = len(key) + len(bytes(value))
         if key == "forensics":
             continue
-        if length > _LARGEST_HEAD_FIELD_BYTES or (
-            size + length > _LARGEST_HEAD_BYTES and key not in _HEAD_KEYS
-        ):
-            cut.append(f"the field {key[:_LONGEST_DISPLAY]} of {length} bytes")
-            continue
-        head[key] = value
-        size += length
+        length = len(msgspec.json.encode(key)) - 2 + len(bytes(value))
+        most = _LARGEST_HEAD_BYTES if key in _HEAD_KEYS else _LARGEST_HEAD_BYTES - size
+        if length > min(_LARGEST_HEAD_FIELD_BYTES, most):
+            left_out.append((key, length))
+        else:
+            head[key] = value
+            size += length + _BESIDE_FIELD_BYTES
+    if left_out:
+        largest, length = max(left_out, key=lambda field: field[1])
+        others = f" and {len(left_out) - 1} fields beside it" if len(left_out) > 1 else ""
+        cut.append(f"the field {largest[:_LONGEST_DISPLAY]} of {length} bytes{others}")
     return head
 
 
@@ -172,7 +184,7 @@ def _packed(evidence: bytes, room: int, cut: list[str]) -> list[list[_Piece]]:
     groups: list[list[_Piece]] = [[]]
     used = 0
     for start, stop in _elements(evidence):
-        note = _note(evidence[start:stop], cut) if stop - start > room // 2 else None
+        note = _note(evidence[start:stop], cut) if stop - start >= room else None
         size = (len(note) if note else stop - start) + 1
         if used and used + size > room:
             groups.append([])

@@ -94,19 +94,24 @@ def _object_name(text: str) -> str:
     return text
 
 
+_HOST = r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])"
+_PORT = r"(?::[1-9][0-9]{0,4})?"
+
+
 def _api_base(text: str) -> str:
-    expected = ValueError("an https address without user, query or fragment (http only on a loopback host)")
-    try:
+    if re.fullmatch(rf"https?://{_HOST}{_PORT}(?:/[A-Za-z0-9._~/-]*)?", text) and _reachable(text):
         parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
+        if parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1"):
+            return text.rstrip("/")
+    raise ValueError("an https address without user, query or fragment (http only on a loopback host)")
+
+
+def _reachable(address: str) -> bool:
+    """Whether host and port can be had of it: brackets hold an IPv6 address, the port is in range."""
+    try:
+        return bool(urlsplit(address).hostname) and urlsplit(address).port != 0
     except ValueError:
-        raise expected from None
-    loopback = host in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme not in ("https", "http") or (parts.scheme == "http" and not loopback):
-        raise expected
-    if not host or "@" in parts.netloc or parts.query or parts.fragment or not text.isascii():
-        raise expected
-    return text.rstrip("/")
+        return False
 
 
 def _principal(text: str) -> str:
@@ -124,14 +129,9 @@ def _secret(text: str) -> str:
 
 def _proxy(text: str) -> str:
     address = text if "://" in text else f"http://{text}"
-    try:
-        parts = urlsplit(address)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = None
-    if not usable:
-        raise ValueError("the address of an HTTP proxy, such as http://proxy.example.com:3128")
-    return address
+    if re.fullmatch(rf"https?://(?:[^\x00-\x20\x7f/?#]*@)?{_HOST}{_PORT}/?", address) and _reachable(address):
+        return address
+    raise ValueError("the address of an HTTP proxy, such as http://proxy.example.com:3128")
 
 
 # Settings is built from these by name, so a name here is a field there, in lower case.
@@ -218,9 +218,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     faults: list[str] = []
     texts = _texts(environ, faults)
     values = {variable.name: _value(variable, texts, faults) for variable in DECLARED}
-    missing = [v.name for v in DECLARED if v.required and not texts.get(v.name)]
-    blamed = " ".join(faults)
-    missing = [name for name in missing if f"{name}_FILE" not in blamed]
+    missing = [v.name for v in DECLARED if v.required and not {v.name, f"{v.name}_FILE"} & texts.keys()]
     if missing:
         faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
     if faults:
@@ -254,19 +252,20 @@ def _take_file(name: str, given: dict[str, str], faults: list[str]) -> None:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        faults.append(f"{name}_FILE={_shown(path)} cannot be read ({reason}): check the mounted secret")
+        # The path itself is not shown: some paste the secret in its place.
+        faults.append(f"{name}_FILE=(not shown) cannot be read ({reason}): check the mounted secret")
         return
     if text:
         given[name] = text
     else:
-        faults.append(f"{name}_FILE={_shown(path)} is empty: add a version to the mounted secret")
+        faults.append(f"{name}_FILE=(not shown) is empty: add a version to the mounted secret")
 
 
 def _value(variable: Variable, texts: dict[str, str], faults: list[str]) -> Any:
     text = texts.get(variable.name, variable.default)
     if variable.name == "STATE_KEY" and text == variable.default:
         prefix = texts.get("GCS_PREFIX", "tap-forensics").strip("/")
-        text = f"{prefix}/state.json".lstrip("/")
+        return f"{prefix}/state.json".lstrip("/")
     if text is None:
         return None
     try:
@@ -283,6 +282,6 @@ def _remedy(missing: list[str]) -> str:
 
 
 def _shown(text: str) -> str:
-    """What was given, cut and escaped; the user part of an address is taken out."""
-    without_user = re.sub(r"//[^/@\s]*@", "//(not shown)@", text)
-    return ascii(without_user[:100])
+    """What was given, cut and escaped; what may be the user part of an address is taken out."""
+    _, at, rest = text.rpartition("@")
+    return ascii(f"(not shown)@{rest}"[:100] if at else text[:100])

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from tap_forensics.errors import Unavailable
-from tap_forensics.ndjson import refuse_swarms, repaired
+from tap_forensics.ndjson import refuse_swarms, repaired, text_of
 from tap_forensics.state import Threat
 from tap_forensics.tap import Tap
 from tap_forensics.windows import Window
@@ -25,12 +24,13 @@ _top = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 class _Named(msgspec.Struct):
     """Where a threat is named. Both spellings: documented, and seen on live tenants. Types are checked later,
-    so that one wrong field does not hide the others."""
+    so that one wrong field does not hide the others.
+    """
 
-    threatID: Any = None  # noqa: N815 - TAP's own spelling
-    threatId: Any = None  # noqa: N815 - TAP's own spelling
-    campaignID: Any = None  # noqa: N815 - TAP's own spelling
-    campaignId: Any = None  # noqa: N815 - TAP's own spelling
+    threatID: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
+    threatId: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
+    campaignID: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
+    campaignId: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
 
 
 class _Message(msgspec.Struct):
@@ -103,6 +103,6 @@ def _take(entry: msgspec.Raw, priority: int, now: datetime, reading: Reading) ->
     known.campaign = known.campaign or campaign
 
 
-def _text(value: object) -> str | None:
-    usable = isinstance(value, str) and 0 < len(value) <= _LONGEST_ID
-    return value if usable and isinstance(value, str) else None
+def _text(raw: msgspec.Raw) -> str | None:
+    text = text_of(raw)
+    return text if text and len(text) <= _LONGEST_ID else None

@@ -31,6 +31,7 @@ RUN_ID_FORMAT = "%Y%m%d_%H%M%S"
 _LOST_KEPT = 50
 _LEASE_AT_MOST = timedelta(hours=1)
 _CLOCK_SKEW = timedelta(hours=1)
+_EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -109,7 +110,7 @@ def decode(data: bytes, where: str, now: datetime) -> State:
     try:
         state = _understood(data)
         _check(state, now)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise StateUnreadable(
             f"the state object {where} cannot be used ({error}); nothing was changed. "
             "Bring back an earlier version of the object, or delete it to start from LOOKBACK_HOURS"
@@ -140,13 +141,21 @@ def _ours(document: dict[str, Any], data: bytes) -> State:
 
 
 def _check(state: State, now: datetime) -> None:
-    for run_id in (state.last_run_id, state.lease.run_id if state.lease else ""):
-        if run_id:
-            datetime.strptime(run_id, RUN_ID_FORMAT).replace(tzinfo=UTC)
-    if state.last_event_time and state.last_event_time > now + _CLOCK_SKEW:
-        raise ValueError("last_event_time lies in the future")
-    if state.lease and state.lease.until > now + _LEASE_AT_MOST + _CLOCK_SKEW:
-        raise ValueError("the lease ends later than any run could have set")
+    lease = state.lease
+    run_ids = [state.last_run_id] if state.last_run_id else []
+    moments = {
+        "a run id": [_moment(run_id) for run_id in [*run_ids, *([lease.run_id] if lease else [])]],
+        "last_event_time": [state.last_event_time] if state.last_event_time else [],
+        "the lease": [lease.started, lease.until - _LEASE_AT_MOST] if lease else [],
+        "a gap": [moment for gap in state.gaps for moment in (gap.start, gap.end)],
+    }
+    for what, found in moments.items():
+        if any(not _EARLIEST <= moment <= now + _CLOCK_SKEW for moment in found):
+            raise ValueError(f"{what} lies in the future, or before there was such an API")
+
+
+def _moment(run_id: str) -> datetime:
+    return datetime.strptime(run_id, RUN_ID_FORMAT).replace(tzinfo=UTC)
 
 
 def new_lease(state: State, now: datetime, lease_seconds: int) -> Lease:
@@ -163,8 +172,7 @@ def _run_id(last: str, now: datetime) -> str:
     this_second = now.strftime(RUN_ID_FORMAT)
     if last < this_second:
         return this_second
-    after = datetime.strptime(last, RUN_ID_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1)
-    return after.strftime(RUN_ID_FORMAT)
+    return (_moment(last) + timedelta(seconds=1)).strftime(RUN_ID_FORMAT)
 
 
 def forget(state: State, now: datetime, dedup_hours: int) -> None:

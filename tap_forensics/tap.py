@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import random
 import socket
 import threading
@@ -16,11 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
 
 import urllib3
-from urllib3.util import Timeout, make_headers, parse_url
+from urllib3.util import Timeout, parse_url
 
 from tap_forensics import __version__
 from tap_forensics.clock import Clock, Deadline, every
@@ -65,7 +66,11 @@ class Tap:
         self._clock, self._deadline, self.ledger = clock, deadline, ledger
         self._base = settings.tap_api_base
         token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
-        self._never_quoted = (settings.tap_secret, token)
+        self._never_quoted = sorted(
+            (form for text in (settings.tap_secret, token) for form in _spellings(text)),
+            key=len,
+            reverse=True,
+        )
         self._headers = {
             "Authorization": f"Basic {token}",
             "Accept": "application/json",
@@ -129,18 +134,18 @@ class Tap:
             raise OutOfTime("the run's deadline came first")
 
     def _answer(self, pool: str, response: urllib3.BaseHTTPResponse) -> Answer:
+        if response.status not in (200, 204):
+            body = _read_error(response)
+            raise self._error(pool, response.status, response.headers, body)
         place = _Place(self._large, self._deadline)
-        good = response.status in (200, 204)
         try:
-            body = _read(response, _LARGEST_BYTES if good else _ERROR_BODY_BYTES, good, place)
+            body = _read(response, place)
         except BaseException:
             response.close()
             place.release()
             raise
         response.release_conn()
-        if good:
-            return Answer(response.status, body, place.taken, place.release)
-        raise self._error(pool, response.status, response.headers, body)
+        return Answer(response.status, body, place.taken, place.release)
 
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
@@ -154,10 +159,15 @@ class Tap:
         return Refused(status, self._quoted(body))
 
     def _quoted(self, body: bytes) -> str:
+        """The first 500 characters; a credential is not among them, not even half of one at the end."""
         text = body.decode("utf-8", "replace")
+        longest = max(map(len, self._never_quoted))
+        start = text[: _QUOTED_CHARACTERS + longest]
         for secret in self._never_quoted:
-            text = text.replace(secret, "(not shown)")
-        return harmless(text, _QUOTED_CHARACTERS)
+            start = start.replace(secret, "(not shown)")
+        whole = len(text) <= _QUOTED_CHARACTERS + longest and len(body) < _ERROR_BODY_BYTES
+        shown = start if whole else start[: max(0, len(start) - longest)] + "…"
+        return harmless(shown, _QUOTED_CHARACTERS)
 
     def _began(self, sock: socket.socket) -> None:
         limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
@@ -198,21 +208,31 @@ class _Place:
             self._large.release()
 
 
-def _read(response: urllib3.BaseHTTPResponse, limit: int, whole: bool, place: _Place) -> bytes:
-    """The decoded body up to `limit` bytes; where the `whole` is wanted, more is an `Unavailable`."""
+def _read(response: urllib3.BaseHTTPResponse, place: _Place) -> bytes:
+    """The decoded body; raises `Unavailable` as soon as it is over 64 MiB."""
     body = io.BytesIO()
     for chunk in response.stream(_CHUNK_BYTES, decode_content=True):
         size = body.tell() + len(chunk)
-        if size > limit:
-            response.close()
-            if whole:
-                body.close()
-                raise Unavailable(f"an answer over {limit} bytes was refused while it was read")
-            break
+        if size > _LARGEST_BYTES:
+            body.close()
+            raise Unavailable(f"an answer over {_LARGEST_BYTES} bytes was refused while it was read")
         if size > _LARGE_BYTES:
             place.take()
         body.write(chunk)
     return body.getvalue()
+
+
+def _read_error(response: urllib3.BaseHTTPResponse) -> bytes:
+    """The start of an error's body; the status counts even where the body cannot be read."""
+    try:
+        body = response.read(_ERROR_BODY_BYTES, decode_content=True)
+    except (urllib3.exceptions.HTTPError, OSError):
+        body = b""
+    if 0 < len(body) < _ERROR_BODY_BYTES:
+        response.release_conn()
+    else:
+        response.close()
+    return body
 
 
 def _connection_pool(
@@ -224,7 +244,8 @@ def _connection_pool(
     manager = urllib3.PoolManager(num_pools=1, maxsize=width)
     if settings.https_proxy and host.scheme == "https" and not _bypassed(host.netloc, settings.no_proxy):
         auth = parse_url(settings.https_proxy).auth
-        headers = make_headers(proxy_basic_auth=auth) if auth else None
+        token = base64.b64encode(unquote(auth).encode()).decode() if auth else None
+        headers = {"Proxy-Authorization": f"Basic {token}"} if token else None
         manager = urllib3.ProxyManager(
             settings.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
         )
@@ -238,9 +259,14 @@ def _bypassed(netloc: str, no_proxy: str) -> bool:
 
 
 def _telling(connection: Any, began: Callable[[socket.socket], None]) -> Any:
-    """A connection class that hands out its socket as soon as a request is sent."""
+    """A connection class that hands out its socket once it is open, and again with each request."""
 
     class Telling(connection):  # type: ignore[misc]  # the base is urllib3's, chosen by scheme at run time
+        def _new_conn(self) -> socket.socket:
+            sock: socket.socket = super()._new_conn()
+            began(sock)
+            return sock
+
         def request(self, *args: Any, **kwargs: Any) -> None:
             super().request(*args, **kwargs)
             began(self.sock)
@@ -248,10 +274,17 @@ def _telling(connection: Any, began: Callable[[socket.socket], None]) -> Any:
     return Telling
 
 
+def _spellings(text: str) -> set[str]:
+    """A text as it is, and as JSON may write it."""
+    written = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    return {text, *written, *(form.replace("/", "\\/") for form in written)}
+
+
 def _shut(sock: socket.socket) -> None:
     """Makes a blocked read in another thread return, TLS or not."""
     try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        # TLS inside TLS, as through an https proxy, has its socket further in.
+        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
     except OSError:
         return  # closed already
 
