@@ -19,7 +19,7 @@ from tap_forensics.figures import Figures
 from tap_forensics.forensics import Fetched
 from tap_forensics.held import HeldState
 from tap_forensics.log import harmless
-from tap_forensics.ndjson import LONGEST_LINE_BYTES, Provenance, repaired, report_lines, text_of
+from tap_forensics.ndjson import LONGEST_LINE_BYTES, Provenance, report_lines, text_of
 from tap_forensics.settings import Settings
 from tap_forensics.state import settle
 
@@ -253,10 +253,9 @@ def recover_batches(held: HeldState, bucket: Bucket, prefix: str, clock: Clock) 
 def record_object(held: HeldState, data: bytes, clock: Clock) -> None:
     """Settles the threats and campaigns of one evidence object as this run's next batch."""
     with held.changing() as state:
-        for line in _delivered(data):
-            settle(state, line.threat_id, clock.now())
-            scopes = [_scope(report) for report in line.reports or ()] or [_Scope(line.scope, line.id)]
-            held.lease.campaigns.extend(c for s in scopes if s and (c := s.campaign_id()))
+        for threat_id, campaigns in _delivered(data):
+            settle(state, threat_id, clock.now())
+            held.lease.campaigns.extend(campaigns)
         held.lease.batches += 1
 
 
@@ -283,10 +282,13 @@ def _scope(report: msgspec.Raw) -> _Scope | None:
         return None
 
 
-def _delivered(data: bytes) -> Iterator[_Line]:
-    """The lines of an evidence object; what is none is passed over."""
+def _delivered(data: bytes) -> Iterator[tuple[str, list[str]]]:
+    """The threat and the campaigns of each line of an evidence object; what is none is passed over."""
     for line in data.splitlines():
         try:
-            yield msgspec.json.decode(repaired(line), type=_Line)
+            read = msgspec.json.decode(line, type=_Line)
+            scopes = [_scope(report) for report in read.reports or ()] or [_Scope(read.scope, read.id)]
+            campaigns = [campaign for scope in scopes if scope and (campaign := scope.campaign_id())]
         except _UNREADABLE:
             continue
+        yield read.threat_id, campaigns
