@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -48,7 +49,9 @@ def every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
         while not stop.wait(seconds):
             action()
 
-    threading.Thread(target=loop, name="every", daemon=True).start()
+    # A thread starts with an empty context; execution_id for the log lives in the event's.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(loop,), name="every", daemon=True).start()
     return stop.set
 
 

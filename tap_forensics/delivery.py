@@ -183,13 +183,16 @@ class Delivery:
     def _deliver(self, batch: Batch) -> None:
         """Writes the object, then settles its threats in the state and commits."""
         self._held.renew_if_run_out()
+        batch = self._without_delivered(batch)
         while batch.count:
             number = self._held.lease.batches + 1
             name = object_name(self._settings.gcs_prefix, self._held.lease.run_id, number)
             sleeper = self._write(name, batch)
             if sleeper is None:
                 break
-            batch = self._without(batch, sleeper)
+            record_object(self._held, sleeper, self._clock)
+            self._log.warning("Another run had written this batch's object; going on with the next name")
+            batch = self._without_delivered(batch)
         self._settle(batch)
         for entry in batch.entries:
             entry.release()
@@ -209,26 +212,26 @@ class Delivery:
             self._held.commit()
             return conflict.stored.data
         self._held.in_doubt = False
-        with self._held.changing():
-            self._held.lease.batches += 1
         self._figures.objects += 1
         self._figures.lines += batch.count
         self._figures.lines_bytes += len(data)
         self._log.info("Wrote %d records to gs://%s/%s", batch.count, self._bucket.name, name)
         return None
 
-    def _without(self, batch: Batch, data: bytes) -> Batch:
-        """The batch less what lies in the bucket already, in another's object."""
-        record_object(self._held, data, self._clock)
+    def _without_delivered(self, batch: Batch) -> Batch:
+        """The batch less what another run's object, found under one of our names, holds already."""
         with self._held.changing() as state:
             campaigns = set(self._held.lease.campaigns) if self._once else set()
-            collected = set(state.collected)
+            found = {e.threat_id for e in batch.entries if e.threat_id in state.collected}
         self._campaigns.update(campaigns)
-        self._log.warning("Another run had written this batch's object; going on with the next name")
-        return batch.without(collected, campaigns)
+        if not found and not any(r.campaign_id in campaigns for e in batch.entries for r in e.reports):
+            return batch
+        return batch.without(found, campaigns)
 
     def _settle(self, batch: Batch) -> None:
+        """Number and threats at once: a commit between them would hide the object from a takeover."""
         with self._held.changing() as state:
+            self._held.lease.batches += bool(batch.count)
             for entry in batch.entries:
                 settle(state, entry.threat_id, self._clock.now())
                 self._held.lease.campaigns.extend(r.campaign_id for r in entry.reports if r.campaign_id)

@@ -12,7 +12,7 @@ import msgspec
 
 from tap_forensics.bucket import Bucket, Conflict, Stored
 from tap_forensics.clock import Clock
-from tap_forensics.errors import LeaseLost
+from tap_forensics.errors import LeaseLost, StateUnreadable
 from tap_forensics.ledger import Ledger
 from tap_forensics.settings import Settings
 from tap_forensics.state import VERSION, Lease, State, decode, encode, new_lease
@@ -139,7 +139,12 @@ class HeldState:
             self.commit()
 
     def renew_if_run_out(self) -> None:
-        """Before a batch is written: a lease that ran out is ours only if the state says so still."""
+        """Before a batch is written: a lease that ran out is ours only if the state says so still.
+
+        Raises `LeaseLost`.
+        """
+        if self._lost:
+            raise self._lost
         if self._clock.now() >= self.lease.until:
             self.commit()
 
@@ -160,7 +165,7 @@ class HeldState:
             return
         data = msgspec.json.encode({"last_event_time": cursor.isoformat()})
         lies_there = self._bucket.read(self._place.handover)
-        if lies_there is None or lies_there.data != data:
+        if lies_there is None or not _as_late(lies_there.data, cursor):
             generation = lies_there.generation if lies_there else 0
             self._bucket.replace(self._place.handover, data, _JSON, generation)
 
@@ -193,3 +198,12 @@ class HeldState:
 
     def _seconds_since_commit(self) -> float:
         return self._clock.monotonic() - self._committed_at
+
+
+def _as_late(data: bytes, cursor: datetime) -> bool:
+    """Whether another run, which ended while this one was held up, has brought the object up to date."""
+    try:
+        found = decode(data, "", cursor).last_event_time
+    except StateUnreadable:
+        return False
+    return found is not None and found >= cursor

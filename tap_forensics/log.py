@@ -9,8 +9,13 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
+
+
+# Runs of one process have a log each, and one stdout together.
+_ONE_LINE_AT_A_TIME = threading.Lock()
 
 
 class Headers(Protocol):
@@ -43,7 +48,9 @@ class _Stdout(logging.Handler):
     """Writes to whatever stdout is now: functions-framework puts its own in place to add execution_id."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stdout, flush=True)  # noqa: T201 - this is the log
+        line = self.format(record)
+        with _ONE_LINE_AT_A_TIME:
+            print(line, file=sys.stdout, flush=True)  # noqa: T201 - this is the log
 
 
 class _Structured(logging.Formatter):
