@@ -13,7 +13,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-
 # Runs of one process have a log each, and one stdout together.
 _ONE_LINE_AT_A_TIME = threading.Lock()
 
