@@ -15,7 +15,7 @@ from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.errors import RunFailed, SettingsFault
 from tap_forensics.log import run_log
-from tap_forensics.memory import return_freed_blocks
+from tap_forensics.memory import keep_memory_small
 from tap_forensics.settings import load_settings
 
 
@@ -28,7 +28,7 @@ def main(event: CloudEvent) -> None:  # noqa: ARG001 - any event means: run now
     except SettingsFault as fault:
         log.error("%s", fault)
         return
-    return_freed_blocks()
+    keep_memory_small()
     try:
         collect(settings, open_client, Clock(), log)
     except RunFailed as failure:

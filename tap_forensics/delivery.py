@@ -19,13 +19,14 @@ from tap_forensics.figures import Figures
 from tap_forensics.forensics import Fetched
 from tap_forensics.held import HeldState
 from tap_forensics.log import harmless
-from tap_forensics.ndjson import LONGEST_LINE_BYTES, Provenance, report_lines, text_of
+from tap_forensics.ndjson import LONGEST_LINE_BYTES, Fields, Provenance, fields_of, report_lines, text_of
 from tap_forensics.settings import Settings
 from tap_forensics.state import settle
 
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_SECONDS = 60.0
 _LONGEST_ID = 256
+_NOTHING = msgspec.Raw()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _CONTENT_TYPE = "application/x-ndjson"
 
@@ -104,6 +105,7 @@ class Delivery:
         self._batch = Batch(clock.monotonic())
         self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
+        self._finishing = False
         context = contextvars.copy_context()
         self._uploader = threading.Thread(target=context.run, args=(self._upload_all,), daemon=True)
         self._uploader.start()
@@ -126,7 +128,10 @@ class Delivery:
             self._batch.begun_at_seconds = self._clock.monotonic()
 
     def finish(self) -> None:
-        """Writes what is left and waits for it. Raises what stopped the uploader."""
+        """Writes what is left and waits for it; the release that follows commits it. Raises what stopped
+        the uploader.
+        """
+        self._finishing = True
         if self._batch.entries:
             self._hand_over()
         self._put(None)
@@ -151,22 +156,25 @@ class Delivery:
 
     def _written(self, report: msgspec.Raw, fetched: Fetched, campaign: str | None) -> Written | None:
         """None for what is no report, and for a campaign's report that this run has written."""
-        scope = _scope(report)
-        if scope is None:
-            self._figures.odd_entries += 1
-            self._log.warning("Threat %s: a report that is no JSON object", harmless(fetched.threat_id))
-            return None
-        campaign_id = scope.campaign_id()
-        if campaign_id and self._once:
-            if campaign_id in self._campaigns:
-                return None
-            self._campaigns.add(campaign_id)
-        provenance = Provenance(fetched.threat_id, campaign_id or campaign, fetched.generated)
         try:
-            made = report_lines(report, provenance, self._settings.record_shape, LONGEST_LINE_BYTES)
+            return self._lines_of(report, fetched, campaign)
         except RecursionError:
             self._log.error("Threat %s: a report is nested too deep to be read", harmless(fetched.threat_id))
             return None
+
+    def _lines_of(self, report: msgspec.Raw, fetched: Fetched, campaign: str | None) -> Written | None:
+        fields = fields_of(report)
+        if fields is None:
+            self._figures.odd_entries += 1
+            self._log.warning("Threat %s: a report that is no JSON object", harmless(fetched.threat_id))
+            return None
+        campaign_id = _campaign_id(fields)
+        if campaign_id and self._once and campaign_id in self._campaigns:
+            return None
+        provenance = Provenance(fetched.threat_id, campaign_id or campaign, fetched.generated)
+        made = report_lines(fields, provenance, self._settings.record_shape, LONGEST_LINE_BYTES)
+        if campaign_id:
+            self._campaigns.add(campaign_id)
         for cut in made.cut:
             self._log.warning("Threat %s: %s was too large", harmless(fetched.threat_id), harmless(cut))
         self._figures.reports += 1
@@ -196,7 +204,8 @@ class Delivery:
         self._settle(batch)
         for entry in batch.entries:
             entry.release()
-        self._held.commit_if_due()
+        if not self._finishing:
+            self._held.commit_if_due()
 
     def _write(self, name: str, batch: Batch) -> bytes | None:
         """None where the object is ours now; else the bytes that another run had put there."""
@@ -262,27 +271,19 @@ def record_object(held: HeldState, data: bytes, clock: Clock) -> None:
         held.lease.batches += 1
 
 
-class _Scope(msgspec.Struct):
-    scope: msgspec.Raw = msgspec.Raw()
-    id: msgspec.Raw = msgspec.Raw()
-
-    def campaign_id(self) -> str | None:
-        campaign = text_of(self.id) if bytes(self.scope) == b'"CAMPAIGN"' else None
-        return campaign if campaign and len(campaign) <= _LONGEST_ID else None
-
-
 class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):
     threat_id: str
-    scope: msgspec.Raw = msgspec.Raw()
-    id: msgspec.Raw = msgspec.Raw()
+    scope: msgspec.Raw = _NOTHING
+    id: msgspec.Raw = _NOTHING
     reports: list[msgspec.Raw] | None = None
 
 
-def _scope(report: msgspec.Raw) -> _Scope | None:
-    try:
-        return msgspec.json.decode(report, type=_Scope)
-    except _UNREADABLE:
+def _campaign_id(fields: Fields) -> str | None:
+    """Of a campaign's report."""
+    if bytes(fields.get("scope", _NOTHING)) != b'"CAMPAIGN"':
         return None
+    campaign = text_of(fields.get("id", _NOTHING))
+    return campaign if campaign and len(campaign) <= _LONGEST_ID else None
 
 
 def _delivered(data: bytes) -> Iterator[tuple[str, list[str]]]:
@@ -290,8 +291,9 @@ def _delivered(data: bytes) -> Iterator[tuple[str, list[str]]]:
     for line in data.splitlines():
         try:
             read = msgspec.json.decode(line, type=_Line)
-            scopes = [_scope(report) for report in read.reports or ()] or [_Scope(read.scope, read.id)]
-            campaigns = [campaign for scope in scopes if scope and (campaign := scope.campaign_id())]
+            reports = [fields_of(report) for report in read.reports or ()]
+            reports = reports or [{"scope": read.scope, "id": read.id}]
+            campaigns = [campaign for fields in reports if fields and (campaign := _campaign_id(fields))]
         except _UNREADABLE:
             continue
         yield read.threat_id, campaigns

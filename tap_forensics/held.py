@@ -20,6 +20,7 @@ from tap_forensics.state import VERSION, Lease, State, decode, encode, new_lease
 # Cloud Storage takes about one write a second to one object name:
 # https://cloud.google.com/storage/quotas#objects
 _BETWEEN_COMMITS_SECONDS = 1.0
+_BETWEEN_BATCH_COMMITS_SECONDS = 5.0
 _LONGEST_WITHOUT_COMMIT_SECONDS = 60.0
 _JSON = "application/json"
 
@@ -128,8 +129,13 @@ class HeldState:
             self._write()
 
     def commit_if_due(self) -> None:
-        """After a change: commits, unless it did within this second; the next commit holds it then."""
-        if self._seconds_since_commit() >= _BETWEEN_COMMITS_SECONDS:
+        """After a batch: commits, unless it did a moment ago; the next commit holds it then.
+
+        Nothing hangs on it: a takeover finds the objects by name. Commits close together would make the
+        run's last one wait.
+        """
+        moment = min(_BETWEEN_BATCH_COMMITS_SECONDS, self._lease_seconds / 6)
+        if self._seconds_since_commit() >= max(_BETWEEN_COMMITS_SECONDS, moment):
             self.commit()
 
     def renew_if_due(self) -> None:

@@ -25,13 +25,18 @@ _SURROGATES = re.compile(
     rb"(?<!\\)((?:\\\\)*)"
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD]")
 _LARGEST_SINGLE_ESCAPE = 6
 _ROOM_FOR_MARKS = 100
+_LOOKED_AT_BYTES = 4096
 # Quotes, colon and comma.
 _BESIDE_FIELD_BYTES = 4
 
 # Where some evidence lies in the report, or what stands in its place.
 _Piece = tuple[int, int] | bytes
+
+Fields = dict[str, msgspec.Raw]
+_NO_EVIDENCE = msgspec.Raw(b"[]")
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # In compact JSON: up to and with the next mark of structure that is not inside a text.
@@ -61,10 +66,11 @@ def repaired(body: bytes) -> bytes:
     """Bytes that are UTF-8 and hold no lone surrogate escape; no BOM. Sound JSON comes back as it is."""
     body = body.removeprefix(_BOM)
     try:
-        body.decode()
+        if not body.isascii():
+            body.decode()
     except UnicodeDecodeError:
         body = body.decode("utf-8", "replace").encode()
-    if b"\\ud" in body or b"\\uD" in body:
+    if _SURROGATE_ESCAPE.search(body):
         body = _SURROGATES.sub(_without_lone_surrogate, body)
     return body
 
@@ -84,17 +90,25 @@ def refuse_swarms(body: bytes) -> bytes:
     """The body itself. Raises DecodeError where its values are so many that listing them would not fit in
     memory: no answer of this size could be made of TAP's records.
     """
-    if body.count(b",") > _MOST_COMMAS:
+    if len(body) > _MOST_COMMAS and body.count(b",") > _MOST_COMMAS:
         raise msgspec.DecodeError("too many values")
     return body
 
 
-def report_lines(report: msgspec.Raw, provenance: Provenance, shape: str, longest: int) -> Lines:
+def fields_of(report: msgspec.Raw) -> Fields | None:
+    """A report's fields, each as it came; None for what is no JSON object."""
+    try:
+        return _object.decode(report)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def report_lines(fields: Fields, provenance: Provenance, shape: str, longest: int) -> Lines:
     """One line, or several with `_part` and `_parts` where one would be over `longest` bytes.
 
-    `report` is a JSON object. `shape` is `report` (flat) or `response` (under `reports`).
+    `shape` is `report` (flat) or `response` (under `reports`). Raises RecursionError where the report is
+    nested too deep to be read.
     """
-    fields = _object.decode(msgspec.json.format(report, indent=-1))
     ours = _provenance(provenance)
     line = _line(fields, ours, shape)
     if len(line) <= longest:
@@ -102,7 +116,7 @@ def report_lines(report: msgspec.Raw, provenance: Provenance, shape: str, longes
     del line
     cut: list[str] = []
     head = _small_head(fields, cut)
-    evidence = bytes(fields.get("forensics", b"[]"))
+    evidence = msgspec.json.format(fields.get("forensics", _NO_EVIDENCE), indent=-1)
     room = longest - len(_line(head, ours, shape)) - _ROOM_FOR_MARKS
     parts = _packed(evidence, room, cut)
     return Lines(_part_lines(evidence, parts, head, ours, shape), cut)
@@ -121,7 +135,13 @@ def _line(fields: dict[str, Any], ours: dict[str, Any], shape: str) -> bytes:
     """What the report says under one of our own names gives way."""
     own = {key: value for key, value in fields.items() if key not in _OUR_KEYS}
     document = {**own, **ours} if shape == "report" else {**_generated_first(ours), "reports": [own], **ours}
-    return msgspec.json.encode(document) + b"\n"
+    return _compact(msgspec.json.encode(document)) + b"\n"
+
+
+def _compact(line: bytes) -> bytes:
+    """On one line; an answer that is written without blanks, as TAP's are, is left as it is."""
+    spaced = b"\n" in line or b"\r" in line or b'": ' in line[:_LOOKED_AT_BYTES]
+    return msgspec.json.format(line, indent=-1) if spaced else line
 
 
 def _generated_first(ours: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +174,7 @@ def _note(item: bytes, cut: list[str]) -> bytes:
     return msgspec.json.encode({**kept, "_bytes": len(item)})
 
 
-def _small_head(fields: dict[str, msgspec.Raw], cut: list[str]) -> dict[str, Any]:
+def _small_head(fields: Fields, cut: list[str]) -> dict[str, Any]:
     """Everything but the evidence, as each part repeats it; what is too large to repeat is left out."""
     head: dict[str, Any] = {}
     size = 0

@@ -172,6 +172,8 @@ class Tap:
     def _began(self, sock: socket.socket) -> None:
         limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
         self._in_flight[threading.get_ident()] = (limit, sock)
+        if self._closed:
+            _shut(sock)
 
     def _cut_overdue(self) -> None:
         """Socket time-outs start anew with each byte; this ends a call whose bytes drip."""

@@ -49,6 +49,7 @@ class Gate:
         """The API answered with something else than 429: open for all, if that call was the try."""
         with self._lock:
             self.ever_passed = True
+            self._one_call = False
             if ticket == self._age:
                 self._shut = self._trying = False
                 self._shut_since = None

@@ -14,7 +14,7 @@ from tap_forensics.bucket import open_client
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.log import run_log
-from tap_forensics.memory import return_freed_blocks
+from tap_forensics.memory import keep_memory_small
 from tap_forensics.settings import load_settings
 
 _STATUS = Path("/proc/self/status")
@@ -42,7 +42,7 @@ def run_measured(env: dict[str, str]) -> tuple[dict[str, Any], int]:
 
 
 if __name__ == "__main__":
-    return_freed_blocks()
+    keep_memory_small()
     before = peak_bytes()
     figures = collect(load_settings(os.environ), open_client, Clock(), run_log({}, {}))
     said = {"figures": figures.as_fields(), "growth_bytes": peak_bytes() - before}

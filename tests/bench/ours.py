@@ -1,0 +1,25 @@
+"""Contender: the collector's own run, log lines and all, as `main.py` starts it."""
+
+from __future__ import annotations
+
+import os
+
+from werkzeug.datastructures import Headers
+
+from tap_forensics.bucket import open_client
+from tap_forensics.clock import Clock
+from tap_forensics.collect import collect
+from tap_forensics.log import run_log
+from tap_forensics.settings import load_settings
+
+from .cost import tell_cost
+
+
+def run() -> None:
+    figures = collect(load_settings(os.environ), open_client, Clock(), run_log(os.environ, Headers()))
+    if figures.outcome != "complete":
+        raise RuntimeError(f"the run ended {figures.outcome}: {figures.reason}")
+
+
+if __name__ == "__main__":
+    tell_cost(run)

@@ -1,0 +1,1 @@
+"""Rules that can be said in a sentence, on inputs that nobody would think of."""

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tap_forensics.bucket import Bucket
+from tap_forensics.clock import Clock
+from tap_forensics.delivery import record_object
+from tap_forensics.held import HeldState, Place
+from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.state import decode, encode
+
+CLOCK = Clock(now=lambda: datetime(2026, 3, 4, 10, 0, tzinfo=UTC), sleep=lambda _: None)
+
+scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("CAMPAIGN")
+reports = st.dictionaries(st.sampled_from(["scope", "id", "forensics"]), scalars, max_size=3)
+lines = st.fixed_dictionaries(
+    {"_threatId": st.text(max_size=5) | scalars},
+    optional={"scope": scalars, "id": scalars, "reports": st.lists(reports | scalars, max_size=3) | scalars},
+).map(lambda line: json.dumps(line).encode("utf-8", "replace"))
+spoilt = st.builds(
+    lambda line, place, byte: line[:place] + byte + line[place + 1 :],
+    lines,
+    st.integers(0, 60),
+    st.binary(min_size=1, max_size=1) | st.just(b"\xff"),
+)
+pieces = st.one_of(lines, spoilt, st.binary(max_size=30), st.just(b"\n"), lines.map(lambda line: line[:-1]))
+
+
+def test_whatever_lies_under_our_name_is_survived_and_leaves_a_state_that_can_be_committed() -> None:
+    with FakeBucket() as fake:
+        held = HeldState(
+            Bucket(fake.client(), fake.name, lambda: 30.0), Place("state.json", None), CLOCK, 180
+        )
+        assert held.acquire()
+
+        @settings(max_examples=400, deadline=None)
+        @given(st.lists(pieces, max_size=6).map(b"\n".join))
+        def survive(data: bytes) -> None:
+            before = held.lease.batches
+            record_object(held, data, CLOCK)
+            assert held.lease.batches == before + 1
+            with held.changing() as state:
+                assert decode(encode(state), "again", CLOCK.now()) == state
+
+        survive()

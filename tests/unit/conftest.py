@@ -1,0 +1,78 @@
+"""A stand-in for TAP at a fixed time, ways to ask it through the client, and an empty real bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tap_forensics.bucket import Bucket
+from tap_forensics.clock import Clock, Deadline
+from tap_forensics.ledger import FORENSICS, SIEM, Ledger
+from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.sandbox.tap_api import TapServer
+from tap_forensics.sandbox.world import World
+from tap_forensics.tap import Tap
+
+from .fakes import NOW, FakeTime, configured
+
+Client = Callable[..., AbstractContextManager[Tap]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_hidden_calls() -> Iterator[None]:
+    """Each storage client asks for its bucket's metadata in a thread of its own, for traces that nobody
+    reads, and would go on doing so beside later tests.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        yield
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+def world() -> World:
+    """Without events or threats but those that a test adds."""
+    return World(1, start=NOW - timedelta(hours=8), end=NOW, messages_per_hour=0, clicks_per_hour=0)
+
+
+@pytest.fixture
+def server(world: World) -> Iterator[TapServer]:
+    with TapServer(world, clock=lambda: NOW) as server:
+        yield server
+
+
+@contextmanager
+def connected(
+    base: str, *, within_seconds: float = 30, ledger: Ledger | None = None, **variables: str
+) -> Iterator[Tap]:
+    """The client, told to use `base`; its `now` is NOW, its deadline is real."""
+    clock = replace(Clock(), now=lambda: NOW)
+    settings = configured(TAP_API_BASE=base, **variables)
+    counted = ledger or Ledger({}, {SIEM: None, FORENSICS: None})
+    with Tap(settings, clock, Deadline.after(clock, within_seconds), counted) as tap:
+        yield tap
+
+
+@pytest.fixture
+def client(server: TapServer) -> Client:
+    """Makes clients of the stand-in; keywords as in `connected`."""
+    return lambda **given: connected(**({"base": server.url} | given))
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeBucket]:
+    with FakeBucket() as fake:
+        yield fake
+
+
+@pytest.fixture
+def bucket(fake: FakeBucket) -> Bucket:
+    return Bucket(fake.client(), fake.name, lambda: 30.0)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from tap_forensics.windows import (
+    EDGE_MARGIN,
+    KEPT,
+    Span,
+    Window,
+    oldest_askable,
+    plan_span,
+    plan_windows,
+    widened,
+)
+
+from .fakes import NOW
+
+HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+
+
+def span_from(cursor: datetime | None, lookback: timedelta = HOUR) -> Span:
+    return plan_span(cursor, NOW, lookback=lookback, overlap=HOUR, lag=MINUTE)
+
+
+def test_a_window_reads_as_the_api_wants_an_interval() -> None:
+    assert str(Window(NOW, NOW + HOUR)) == "2026-03-04T10:00:00Z/2026-03-04T11:00:00Z"
+
+
+def test_a_first_run_reads_its_lookback_up_to_the_lag() -> None:
+    assert span_from(None) == Span(Window(NOW - HOUR, NOW - MINUTE), None)
+
+
+def test_a_later_run_reads_back_over_the_overlap() -> None:
+    cursor = NOW - 2 * HOUR
+    assert span_from(cursor) == Span(Window(cursor - HOUR, NOW - MINUTE), None)
+
+
+def test_a_lookback_of_all_seven_days_is_no_loss() -> None:
+    span = span_from(None, KEPT)
+    assert (span.window.start, span.beyond) == (NOW - KEPT + EDGE_MARGIN, None)
+
+
+def test_a_longer_lookback_names_what_the_api_no_longer_has() -> None:
+    span = span_from(None, timedelta(days=10))
+    assert span.beyond == Window(NOW - timedelta(days=10), NOW - KEPT + EDGE_MARGIN)
+
+
+def test_an_old_cursor_names_the_interval_from_the_cursor_on() -> None:
+    cursor = NOW - timedelta(days=8)
+    assert span_from(cursor).beyond == Window(cursor, NOW - KEPT + EDGE_MARGIN)
+
+
+def test_an_overlap_that_reaches_over_the_edge_is_no_loss() -> None:
+    cursor = NOW - KEPT + EDGE_MARGIN
+    assert span_from(cursor) == Span(Window(cursor, NOW - MINUTE), None)
+
+
+def test_a_cursor_in_the_future_asks_for_nothing() -> None:
+    span = span_from(NOW + 2 * HOUR)
+    assert (plan_windows(span.window), span.beyond) == ([], None)
+
+
+def test_the_oldest_second_is_rounded_into_what_may_be_asked() -> None:
+    assert oldest_askable(NOW + timedelta(microseconds=1)) == NOW - KEPT + EDGE_MARGIN + SECOND
+
+
+@pytest.mark.parametrize(
+    ("seconds", "windows"), [(29, 0), (30, 1), (3600, 1), (3601, 2), (7200, 2), (7 * 86400, 168)]
+)
+def test_a_span_takes_the_fewest_windows(seconds: int, windows: int) -> None:
+    assert len(plan_windows(Window(NOW, NOW + seconds * SECOND))) == windows
+
+
+def test_what_is_left_of_a_gap_is_widened_to_thirty_seconds() -> None:
+    assert widened(Window(NOW, NOW + SECOND)) == Window(NOW, NOW + 30 * SECOND)
+
+
+def test_a_window_that_is_long_enough_is_not_widened() -> None:
+    assert widened(Window(NOW, NOW + MINUTE)) == Window(NOW, NOW + MINUTE)
