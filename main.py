@@ -18,6 +18,9 @@ from tap_forensics.log import run_log
 from tap_forensics.memory import keep_memory_small
 from tap_forensics.settings import load_settings
 
+# Once, at import: what is frozen later might be garbage, and would never be collected.
+keep_memory_small()
+
 
 @functions_framework.cloud_event
 def main(event: CloudEvent) -> None:  # noqa: ARG001 - any event means: run now
@@ -28,7 +31,6 @@ def main(event: CloudEvent) -> None:  # noqa: ARG001 - any event means: run now
     except SettingsFault as fault:
         log.error("%s", fault)
         return
-    keep_memory_small()
     try:
         collect(settings, open_client, Clock(), log)
     except RunFailed as failure:

@@ -77,7 +77,10 @@ class Bucket:
         blob = self._bucket.blob(name)
         try:
             data = self._attempt("read", name, blob.download_as_bytes)
-        except NotFound:
+        except NotFound as error:
+            if error.response is not None:
+                # Its body was never read, so its socket would stay open until the garbage is collected.
+                error.response.close()
             return None
         return Stored(data, int(blob.generation))
 

@@ -55,6 +55,7 @@ class HeldState:
         self._commits = threading.Lock()
         self._committed_at = clock.monotonic() - _BETWEEN_COMMITS_SECONDS
         self._generation = 0
+        self._holds_until = clock.now()
         self._state = State(VERSION)
         self._owner = ""
         self._ledger: Ledger | None = None
@@ -151,7 +152,7 @@ class HeldState:
         """
         if self._lost:
             raise self._lost
-        if self._clock.now() >= self.lease.until:
+        if self._clock.now() >= self._holds_until:
             self.commit()
 
     def release(self) -> None:
@@ -176,9 +177,10 @@ class HeldState:
             self._bucket.replace(self._place.handover, data, _JSON, generation)
 
     def _write(self) -> None:
+        until = self._clock.now() + timedelta(seconds=self._lease_seconds)
         with self._changes:
             if self._state.lease:
-                self._state.lease.until = self._clock.now() + timedelta(seconds=self._lease_seconds)
+                self._state.lease.until = until
             if self._ledger:
                 self._state.calls = self._ledger.dump()
             data = encode(self._state)
@@ -188,6 +190,8 @@ class HeldState:
         except Conflict as conflict:
             self._generation = self._generation_of_ours(conflict.stored)
             self._generation = self._replace(data)
+        # Not before the answer: a renewal under way is none yet.
+        self._holds_until = until
 
     def _replace(self, data: bytes) -> int:
         return self._bucket.replace(self._place.name, data, _JSON, self._generation)

@@ -12,7 +12,8 @@ _LARGE_BYTES = 128 * 1024
 
 
 def keep_memory_small() -> None:
-    """Gives large freed blocks back to the system, and spares what was imported from the collector.
+    """Gives large freed blocks back to the system, and spares what was imported from the collector. For
+    the start of a process, once.
 
     By default glibc raises its own limit for giving back with each large block, keeps what is freed, and
     splinters it: 1,200 reports of 150 KB made a run grow by 125 MiB instead of 22. Another C library is

@@ -2,9 +2,6 @@
 
 It passes every call on and keeps a journal of them in order of arrival. By order it kills the function right
 before or right after a call, swallows an answer, or holds a call until told.
-
-A look at the bucket itself is passed on and no more: google-cloud-storage takes one now and then, on a thread
-of its own, and no run depends on what it sees.
 """
 
 from __future__ import annotations
@@ -193,8 +190,6 @@ class Gatekeeper:
                 raise _Gone
             self._under_way += 1
             call = Call(len(self._journal) + 1, target, method, path, body)
-            if target == "bucket" and not call.object_name:
-                return call, None
             self._journal.append(call)
             return call, next((order for order in self._orders if order.meets(call)), None)
 

@@ -71,7 +71,8 @@ def kind(call: Call) -> str:
     """What a call is for, whatever its number: `write evidence`, `read state`, `tap /v2/forensics` …"""
     if call.target == "tap":
         return f"tap {call.path.partition('?')[0]}"
-    place = {STATE: "state", HANDOVER: "handover"}.get(call.object_name, "evidence")
+    places = {STATE: "state", HANDOVER: "handover"}
+    place = "evidence" if EVIDENCE.fullmatch(call.object_name) else places.get(call.object_name, call.path)
     return f"{'write' if call.writes else 'read'} {place}"
 
 
@@ -152,6 +153,10 @@ class Scene:
 
     def objects(self) -> dict[str, bytes]:
         return {blob.name: blob.download_as_bytes() for blob in self._client.list_blobs(self.name)}
+
+    def put(self, name: str, data: str) -> None:
+        """Writes over an object, as another program would."""
+        self._bucket.blob(name).upload_from_string(data)
 
     def evidence(self) -> dict[str, bytes]:
         return {name: data for name, data in self.objects().items() if name not in (STATE, HANDOVER)}

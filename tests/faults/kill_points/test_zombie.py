@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from tests.faults.kill_points.conftest import NewScene
 from tests.faults.kill_points.gatekeeper import Act, Applies, Call, Gatekeeper, nth
 from tests.faults.kill_points.runner import Ending
 from tests.faults.kill_points.scene import (
+    HANDOVER,
     ONE_BATCH_BYTES,
     SMALL_BATCH_BYTES,
     Scene,
@@ -153,14 +155,26 @@ def die_after_one_batch(scene: Scene) -> None:
     scene.wait_for_the_lease_to_run_out()
 
 
-def test_a_late_hand_over_does_not_set_the_published_function_s_time_back(new_scene: NewScene) -> None:
-    scene = new_scene()
+@pytest.mark.parametrize(
+    ("limit", "ending"),
+    [
+        pytest.param("1800", Ending.COMPLETE, id="by seconds"),
+        # Three windows of six: the run stops, in good order, hours before now.
+        pytest.param("3", Ending.INCOMPLETE, id="by hours"),
+    ],
+)
+def test_a_late_hand_over_does_not_set_the_published_function_s_time_back(
+    limit: str, ending: Ending, new_scene: NewScene
+) -> None:
+    scene = new_scene(TAP_SIEM_DAILY_LIMIT=limit)
+    scene.put(HANDOVER, json.dumps({"last_event_time": (utc_now() - timedelta(hours=5)).isoformat()}))
     with asleep(scene, nth(2, reads_handover)) as zombie:
+        del scene.env["TAP_SIEM_DAILY_LIMIT"]
         since = utc_now()
         scene.run_until_done()
         left = scene.objects()
         zombie.call_lands()
-        assert zombie.wakes() is Ending.COMPLETE
+        assert zombie.wakes() is ending
     assert scene.objects() == left
     assert not scene.check(since)
 
