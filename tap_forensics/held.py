@@ -172,7 +172,7 @@ class HeldState:
             return
         data = msgspec.json.encode({"last_event_time": cursor.isoformat()})
         lies_there = self._bucket.read(self._place.handover)
-        if lies_there is None or not _as_late(lies_there.data, cursor):
+        if lies_there is None or not _as_late(lies_there.data, cursor, self._clock.now()):
             generation = lies_there.generation if lies_there else 0
             self._bucket.replace(self._place.handover, data, _JSON, generation)
 
@@ -210,10 +210,10 @@ class HeldState:
         return self._clock.monotonic() - self._committed_at
 
 
-def _as_late(data: bytes, cursor: datetime) -> bool:
+def _as_late(data: bytes, cursor: datetime, now: datetime) -> bool:
     """Whether another run, which ended while this one was held up, has brought the object up to date."""
     try:
-        found = decode(data, "", cursor).last_event_time
+        found = decode(data, "", now).last_event_time
     except StateUnreadable:
         return False
     return found is not None and found >= cursor
