@@ -36,7 +36,7 @@ others: $(VENV)/ready
 	done
 
 quick: $(VENV)/ready
-	$(RUN) -m pytest -q tests/unit tests/properties tests/function
+	$(RUN) -m pytest -q tests/unit tests/properties tests/faults/test_worlds.py
 
 readme: $(VENV)/ready
 	$(RUN) -m tests.readme

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from tap_forensics.settings import DECLARED
+from tests.readme import README, with_table
+
+TEXT = README.read_text(encoding="utf-8")
+
+
+def test_the_settings_table_is_made_from_the_declaration() -> None:
+    assert with_table(TEXT) == TEXT, "run `make readme`"
+    assert all(f"`{variable.name}`" in TEXT for variable in DECLARED)
+
+
+def test_both_commands_that_do_all_the_set_up_are_named() -> None:
+    assert "make demo" in TEXT
+    assert "make test" in TEXT
