@@ -22,23 +22,33 @@ from tap_forensics.state import VERSION, Lease, State, decode, encode, new_lease
 _BETWEEN_COMMITS_SECONDS = 1.0
 _LONGEST_WITHOUT_COMMIT_SECONDS = 60.0
 _JSON = "application/json"
+# One more than there are feeds.
+_STATE_FOLDERS = ("state", "working-state", "collector-state")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the working state is; `handover` is the published function's object where that is another."""
+    """Where the working state is; `handover` is the published function's object where that is another.
+
+    `former`: where the state lay until the events' prefix came to contain it; read once, never written.
+    """
 
     name: str
     handover: str | None
+    former: str | None = None
 
 
 def state_place(settings: Settings) -> Place:
-    """Outside the feed's prefix: SecOps would ingest our state there at every commit, and could delete it."""
-    prefix, key = f"{settings.gcs_prefix}/", settings.state_key
-    if prefix == "/" or not key.startswith(prefix):
+    """Outside the feeds' prefixes: SecOps would ingest our state there at every commit, and could delete it."""
+    key = settings.state_key
+    feeds = [f"{prefix}/" for prefix in (settings.gcs_prefix, settings.events_prefix) if prefix]
+    if not key.startswith(tuple(feeds)):
         return Place(key, None)
-    outside = f"state/{key}"
-    return Place(outside if not outside.startswith(prefix) else f"working-state/{key}", key)
+    folders = (f"{folder}/{key}" for folder in _STATE_FOLDERS)
+    outside = next(name for name in folders if not name.startswith(tuple(feeds)))
+    if settings.gcs_prefix and key.startswith(f"{settings.gcs_prefix}/"):
+        return Place(outside, key)
+    return Place(outside, None, former=key)
 
 
 class HeldState:
@@ -86,8 +96,9 @@ class HeldState:
         if stored is not None:
             self._generation = stored.generation
             return decode(stored.data, f"gs://{self._bucket.name}/{self._place.name}", now)
-        if self._place.handover and (old := self._bucket.read(self._place.handover)):
-            return decode(old.data, f"gs://{self._bucket.name}/{self._place.handover}", now)
+        before = self._place.handover or self._place.former
+        if before and (old := self._bucket.read(before)):
+            return decode(old.data, f"gs://{self._bucket.name}/{before}", now)
         return State(VERSION)
 
     @contextmanager

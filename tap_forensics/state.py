@@ -8,7 +8,8 @@
      "collected": {threatId: epoch seconds},      not asked for again within DEDUP_HOURS
      "calls":     {"siem": {"buckets": {…}}, …},  the call ledger
      "lost":      [{"start": …, "end": …, "why": …}],  the latest intervals that could never be read
-     "lease":     {"run_id": …, "owner": …, "until": …, "started": …, "batches": 2, "campaigns": […]}}
+     "lease":     {"run_id": …, "owner": …, "until": …, "started": …, "batches": 2, "campaigns": […],
+                  "event_batches": 3}}
 
 Values only; `held.py` reads and commits them.
 """
@@ -72,7 +73,7 @@ class Lost(msgspec.Struct):
 
 
 class Lease(msgspec.Struct):
-    """The running run. `batches` and `campaigns` are what it has written and committed."""
+    """The running run. `batches`, `campaigns`, `event_batches` are what it has written and committed."""
 
     run_id: str
     owner: str
@@ -80,6 +81,7 @@ class Lease(msgspec.Struct):
     started: Moment
     batches: Count = 0
     campaigns: list[str] = []
+    event_batches: Count = 0
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -164,7 +166,7 @@ def new_lease(state: State, now: datetime, lease_seconds: int) -> Lease:
     owner = secrets.token_hex(8)
     if state.lease:
         dead = state.lease
-        return Lease(dead.run_id, owner, until, dead.started, dead.batches, list(dead.campaigns))
+        return msgspec.structs.replace(dead, owner=owner, until=until, campaigns=list(dead.campaigns))
     return Lease(_run_id(state.last_run_id, now), owner, until, whole_second(now))
 
 
