@@ -1,15 +1,14 @@
 """SIEM event bytes → their line, and the fingerprint by which an event is known again. Pure.
 
-A line is the event's own bytes with `_eventType` (and `_update`) put behind them. The fingerprint is a key over
-what an event says and a version over what TAP changes later. `fingerprint` is quick and works on the bytes;
-`exact_fingerprint` decodes everything: it is the definition, and takes over where the bytes are not plain.
+A line is the event's own bytes with `_eventType` (and `_update`) put behind them. The fingerprint is a key
+over what an event says and a version over what TAP changes later. `fingerprint` is quick and works on the
+bytes; `exact_fingerprint` decodes everything: it is the definition, and takes over where the bytes are odd.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
 from hashlib import sha1
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ _SPELLINGS = {
     "threatUrl": "threatURL",
 }
 _OUR_KEYS = ("_eventType", "_update", "_key")
+_SUSPICIOUS = (*(f'{key}"'.encode() for key in _OUR_KEYS), b"\\u00")
 _LARGEST_KEPT_BYTES = 1024
 
 _PARTS, _THREATS = b'"messageParts":[', b'"threatsInfoMap":['
@@ -82,15 +82,31 @@ def line_of(event: bytes, around: Tails, *, update: bool) -> bytes:
     return around.head + event[:-1] + (tail if len(event) > len(b"{}") else tail[1:])
 
 
-def read_line(line: bytes, shapes: list[tuple[str, Tails]]) -> tuple[str, bytes] | None:
-    """The kind and the event of a line that `line_of` made; None for any other line."""
-    for kind, around in shapes:
-        for tail in (around.new, around.update):
-            if line.startswith(around.head + b"{") and line.endswith(tail):
-                return kind, line[len(around.head) : -len(tail)] + b"}"
-            if line == around.head + b"{" + tail[1:]:
+_MADE = tuple((kind, tails(kind, shape)) for shape in ("api", "flat") for kind in KINDS)
+
+
+def read_line(line: bytes) -> tuple[str, bytes] | None:
+    """The kind and the event of a line that `line_of` made, in either shape; None for any other line."""
+    for kind, (head, *ends) in _MADE:
+        for end in ends:
+            if line.startswith(head + b"{") and line.endswith(end):
+                return kind, line[len(head) : -len(end)] + b"}"
+            if line == head + b"{" + end[1:]:
                 return kind, b"{}"
     return None
+
+
+def plain_event(record: msgspec.Raw, suspicious: bool) -> bytes | None:
+    """The bytes of an event without our own keys; None for what is no object."""
+    event = bytes(record)
+    if not event.startswith(b"{"):
+        return None
+    return without_our_keys(event) if suspicious else event
+
+
+def is_suspicious(body: bytes) -> bool:
+    """Whether an event in it may hold one of our own keys, perhaps spelled with escapes."""
+    return any(mark in body for mark in _SUSPICIOUS)
 
 
 def without_our_keys(event: bytes) -> bytes:
@@ -273,10 +289,3 @@ def _in_order(value: Any) -> Any:
 
 def _encoded(value: Any) -> bytes:
     return msgspec.json.encode(value, order="deterministic")
-
-
-def records(lists: dict[str, msgspec.Raw]) -> Iterator[tuple[str, list[msgspec.Raw]]]:
-    """The events of each kind in an answer's lists; null and absent lists have none."""
-    for kind in KINDS:
-        if kind in lists:
-            yield kind, msgspec.json.decode(lists[kind], type=list[msgspec.Raw] | None) or []

@@ -39,7 +39,7 @@ class Place:
 
 
 def state_place(settings: Settings) -> Place:
-    """Outside the feeds' prefixes: SecOps would ingest our state there at every commit, and could delete it."""
+    """Outside the feeds' prefixes: SecOps would ingest it there at every commit, and could delete it."""
     key = settings.state_key
     feeds = [f"{prefix}/" for prefix in (settings.gcs_prefix, settings.events_prefix) if prefix]
     if not key.startswith(tuple(feeds)):
@@ -58,7 +58,7 @@ class HeldState:
     """
 
     def __init__(self, bucket: Bucket, place: Place, clock: Clock, lease_seconds: int) -> None:
-        self._bucket, self._place, self._clock = bucket, place, clock
+        self._bucket, self.place, self._clock = bucket, place, clock
         self._lease_seconds = lease_seconds
         self._changes = threading.Lock()
         self._commits = threading.Lock()
@@ -91,12 +91,12 @@ class HeldState:
         return True
 
     def _read(self) -> State:
-        stored = self._bucket.read(self._place.name)
+        stored = self._bucket.read(self.place.name)
         now = self._clock.now()
         if stored is not None:
             self._generation = stored.generation
-            return decode(stored.data, f"gs://{self._bucket.name}/{self._place.name}", now)
-        before = self._place.handover or self._place.former
+            return decode(stored.data, f"gs://{self._bucket.name}/{self.place.name}", now)
+        before = self.place.handover or self.place.former
         if before and (old := self._bucket.read(before)):
             return decode(old.data, f"gs://{self._bucket.name}/{before}", now)
         return State(VERSION)
@@ -167,13 +167,13 @@ class HeldState:
     def write_handover(self) -> None:
         """The published function's own object, as it writes it, so that going back to it works."""
         cursor = self._state.last_event_time
-        if self._place.handover is None or cursor is None:
+        if self.place.handover is None or cursor is None:
             return
         data = msgspec.json.encode({"last_event_time": cursor.isoformat()})
-        lies_there = self._bucket.read(self._place.handover)
+        lies_there = self._bucket.read(self.place.handover)
         if lies_there is None or lies_there.data != data:
             generation = lies_there.generation if lies_there else 0
-            self._bucket.replace(self._place.handover, data, _JSON, generation)
+            self._bucket.replace(self.place.handover, data, _JSON, generation)
 
     def _write(self) -> None:
         with self._changes:
@@ -190,11 +190,11 @@ class HeldState:
             self._generation = self._replace(data)
 
     def _replace(self, data: bytes) -> int:
-        return self._bucket.replace(self._place.name, data, _JSON, self._generation)
+        return self._bucket.replace(self.place.name, data, _JSON, self._generation)
 
     def _generation_of_ours(self, stored: Stored | None) -> int:
         """Of an earlier commit of this run whose answer never came; anything else is another run's."""
-        where = f"gs://{self._bucket.name}/{self._place.name}"
+        where = f"gs://{self._bucket.name}/{self.place.name}"
         if stored:
             lease = decode(stored.data, where, self._clock.now()).lease
             if lease and lease.owner == self._owner:

@@ -140,7 +140,7 @@ DECLARED = (
     Variable(
         "EVENTS_SHAPE",
         "api",
-        '`api`: `{"messagesDelivered":[{…event…}]}`, by which SecOps tells the kind; `flat`: the event itself',
+        '`api`: `{"messagesDelivered":[{…event…}]}`, as SecOps reads it; `flat`: the event itself',
         allowed.one_of("api", "flat"),
     ),
     Variable(
@@ -158,7 +158,7 @@ DECLARED = (
     Variable(
         "THREAT_STATUS",
         "",
-        "which threats' events: `active`, `cleared`, `falsePositive`, separated by commas; unset: TAP's default",
+        "which threats' events: `active`, `cleared`, `falsePositive`, by commas; unset: TAP's default",
         allowed.words_of("active", "cleared", "falsePositive"),
     ),
     Variable(
@@ -200,8 +200,8 @@ def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
         return
     if evidence is not None and (_contains(evidence, events) or _contains(events, evidence)):
         yield (
-            f"GCS_PREFIX={_shown(evidence)} and EVENTS_PREFIX={_shown(events)} contain one another: a feed reads "
-            "one log type, so give two folders side by side, such as tap-forensics and tap-siem"
+            f"GCS_PREFIX={_shown(evidence)} and EVENTS_PREFIX={_shown(events)} contain one another: "
+            "a feed reads one log type, so give two folders side by side, such as tap-forensics and tap-siem"
         )
 
 

@@ -334,7 +334,11 @@ def patiently(
             return ask()
         except waits_for as error:
             pause = _pause_seconds(attempt, error.retry_after_seconds)
-            if attempt == attempts - 1 or pause >= deadline.remaining_seconds():
+            if (
+                attempt == attempts - 1
+                or pause >= deadline.remaining_seconds()
+                or isinstance(error, TooLarge)
+            ):
                 raise
             # Its frames hold the body, which must not wait with us.
             error.__traceback__ = error.__context__ = None

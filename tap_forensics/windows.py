@@ -77,3 +77,10 @@ def plan_windows(span: Window) -> list[Window]:
 def widened(window: Window) -> Window:
     """At least 30 s long, by asking a little past its end: for what is left of a gap at the 7-day edge."""
     return Window(window.start, max(window.end, window.start + SHORTEST))
+
+
+def halves(window: Window) -> list[Window]:
+    """Two windows, each at least 30 s long; none where it is too short for that."""
+    middle = window.start + timedelta(seconds=int((window.end - window.start).total_seconds()) // 2)
+    parts = [Window(window.start, middle), Window(middle, window.end)]
+    return parts if all(part.long_enough() for part in parts) else []
