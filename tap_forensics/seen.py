@@ -97,7 +97,7 @@ def decode(data: bytes, where: str) -> Seen:
     except (ValueError, UnicodeDecodeError) as error:
         raise StateUnreadable(
             f"the memory of delivered events {where} cannot be used ({error}); nothing was changed. "
-            "Bring back an earlier version of the object, or delete it: the last hours' events then come again"
+            "Bring back an earlier version of the object, or delete it: the last hours' events come again"
         ) from None
     return Seen(head.run_id, head.batches, entries)
 
