@@ -188,10 +188,20 @@ def _piece_read(run: Discovery, piece: Window) -> bool:
     run.figures.extra_calls += 1
     try:
         reading = _ask(run, piece, attempts=1)
-    except Refused:
+    except Refused as refusal:
+        run.alive = run.alive or refusal.status == 400
         return False
     _keep(run, piece, reading)
     return True
+
+
+def probe(run: Discovery, piece: Window) -> bool:
+    """Whether the API answers at all, by one short question; what it answers is kept."""
+    try:
+        _piece_read(run, piece)
+    except Unavailable as error:
+        run.alive = run.alive or isinstance(error, TooLarge)
+    return run.alive
 
 
 def _tell_down(run: Discovery, whole: Window, smallest: Window, error: Unavailable) -> None:
@@ -199,10 +209,7 @@ def _tell_down(run: Discovery, whole: Window, smallest: Window, error: Unavailab
     if run.alive or run.down or not error.heavy or smallest == whole:
         return
     other_end = Window(whole.end - (smallest.end - smallest.start), whole.end)
-    try:
-        run.down = not _piece_read(run, other_end)
-    except Unavailable as again:
-        run.down = not isinstance(again, TooLarge)
+    run.down = not probe(run, other_end)
     if run.down:
         run.log.warning("Not even %s could be read: no smaller pieces are asked for in this run", other_end)
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from tap_forensics.asking import Discovery, Ended, advance, lose, read, record_unread
-from tap_forensics.clock import Deadline, iso
+from tap_forensics.asking import Discovery, Ended, advance, lose, probe, read, record_unread
+from tap_forensics.clock import Deadline, iso, whole_second
 from tap_forensics.errors import TryLater, Unavailable
-from tap_forensics.state import count_attempt
-from tap_forensics.windows import Window, oldest_askable, plan_span, plan_windows, widened
+from tap_forensics.state import add_gap, count_attempt
+from tap_forensics.windows import (
+    SHORTEST,
+    Window,
+    around,
+    oldest_askable,
+    plan_span,
+    plan_windows,
+    widened,
+)
 
 _ATTEMPTS = 3
 _GAP_ATTEMPTS = 2
@@ -29,11 +37,13 @@ def discover(run: Discovery) -> TryLater | None:
     stopped_by = None
     try:
         _expire_gaps(run, now)
+        _raise_if_still_silent(run, now)
         _read_gaps(run)
         _read_windows(run, now)
     except TryLater as error:
         record_unread(run)
         stopped_by = error
+    _tell_silence(run)
     run.figures.threats_found = len(run.seen)
     run.log.info("Found %d unique threat IDs", len(run.seen))
     return stopped_by
@@ -48,11 +58,32 @@ def _expire_gaps(run: Discovery, now: datetime) -> None:
         lose(run, Window(window.start, min(window.end, oldest)), "TAP keeps 7 days only")
 
 
+def _raise_if_still_silent(run: Discovery, now: datetime) -> None:
+    """After a run without any answer, one short question comes first: a broken API polled every five minutes
+    must not eat the day's calls. The cursor stays meanwhile.
+    """
+    with run.held.changing() as state:
+        silent = state.silent
+    end = whole_second(now - timedelta(seconds=run.settings.end_lag_seconds))
+    if silent and not probe(run, Window(end - SHORTEST, end)):
+        run.figures.windows_failed += 1
+        raise Unavailable("the SIEM API gave no answer to the last runs, and gives none now")
+
+
+def _tell_silence(run: Discovery) -> None:
+    with run.held.changing() as state:
+        if run.alive:
+            state.silent = 0
+        elif run.figures.windows_failed:
+            state.silent += 1
+
+
 def _read_gaps(run: Discovery) -> None:
     """Each gap once, those tried least often first, for a share of the time: new windows come after."""
     share = Deadline.after(run.clock, run.deadline.remaining_seconds() / _GAPS_SHARE)
     with run.held.changing() as state:
-        gaps = sorted(state.gaps, key=lambda gap: (gap.attempts, gap.start))
+        due = [gap for gap in state.gaps if gap.due(run.clock.now())]
+        gaps = sorted(due, key=lambda gap: (gap.attempts, gap.start))
     windows = [part for gap in gaps for part in plan_windows(gap.window()) or [widened(gap.window())]]
     failures = 0
     for window in windows:
@@ -62,13 +93,13 @@ def _read_gaps(run: Discovery) -> None:
         failures = failures + 1 if ended is Ended.FAILED else 0
         if ended in (Ended.FAILED, Ended.PARTLY):
             with run.held.changing() as state:
-                count_attempt(state, window)
+                count_attempt(state, window, run.clock.now())
 
 
 def _read_windows(run: Discovery, now: datetime) -> None:
     span = _span(run, now)
     run.log.info("Fetching threats from %s to %s", iso(span.start), iso(span.end))
-    for window in plan_windows(span):
+    for window in _windows_beside_gaps(run, span):
         ended = read(run, window, _ATTEMPTS)
         if ended is Ended.WAIT:
             break
@@ -79,6 +110,16 @@ def _read_windows(run: Discovery, now: datetime) -> None:
             record_unread(run)
             advance(run, window.end)
     record_unread(run)
+
+
+def _windows_beside_gaps(run: Discovery, span: Window) -> list[Window]:
+    """What is a gap was asked for as one; what is too short to be asked for beside it is joined to it."""
+    with run.held.changing() as state:
+        pieces = around(span, [gap.window() for gap in state.gaps])
+        for piece in pieces:
+            if not piece.long_enough() and piece.end < span.end:
+                add_gap(state, piece, run.clock.now())
+    return [window for piece in pieces for window in plan_windows(piece)]
 
 
 def _span(run: Discovery, now: datetime) -> Window:

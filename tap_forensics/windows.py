@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -72,6 +73,22 @@ def plan_windows(span: Window) -> list[Window]:
     count = -(-seconds // int(LONGEST.total_seconds()))
     edges = [span.start + timedelta(seconds=seconds * i // count) for i in range(count + 1)]
     return [Window(start, end) for start, end in itertools.pairwise(edges)]
+
+
+def around(span: Window, holes: Iterable[Window]) -> list[Window]:
+    """The pieces of a span that lie in none of the holes, in order."""
+    pieces = [span]
+    for hole in holes:
+        pieces = [
+            piece
+            for whole in pieces
+            for piece in (
+                Window(whole.start, min(whole.end, hole.start)),
+                Window(max(whole.start, hole.end), whole.end),
+            )
+            if piece.start < piece.end
+        ]
+    return sorted(set(pieces))
 
 
 def widened(window: Window) -> Window:
