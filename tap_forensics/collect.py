@@ -1,4 +1,4 @@
-"""The run on one page: lease → gaps and windows → backlog → forensics → objects → state."""
+"""The run on one page: lease → gaps and windows → events and backlog → forensics → objects → state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from datetime import timedelta
 
 from google.cloud.storage import Client
 
+from tap_forensics.asking import Discovery
 from tap_forensics.backlog import Fetching, work_off
 from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock, Deadline, every, iso
 from tap_forensics.delivery import recover_batches
-from tap_forensics.discovery import Discovery, discover
+from tap_forensics.discovery import discover
 from tap_forensics.errors import CollectorError, LeaseLost, RateLimited, TryLater
+from tap_forensics.event_delivery import EventDelivery, open_events
 from tap_forensics.figures import Figures
 from tap_forensics.held import HeldState, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
@@ -61,7 +63,8 @@ def _run(settings: Settings, client: Client, clock: Clock, log: logging.Logger, 
     with _lease_given_back(held, log):
         ended_by = _work(settings, held, bucket, budget, log, figures)
     _tell_state(held, clock, figures)
-    figures.outcome = "incomplete" if ended_by or figures.threats_left or figures.gaps else "complete"
+    left = figures.gaps or (settings.forensics and figures.threats_left)
+    figures.outcome = "incomplete" if ended_by or left else "complete"
     figures.reason = "; ".join(map(str, ended_by))
     log.info("Saved state: last_event_time=%s", iso(held.cursor) if held.cursor else None)
     _hand_over(held, log)
@@ -87,26 +90,62 @@ def _work(
     )
     waiting = _telling_of_waits(log)
     figures.run_id = held.lease.run_id
-    _pick_up(settings, held, bucket, clock, log)
-    with Tap(settings, clock, deadline, ledger) as tap, _calls_counted(ledger, figures):
+    # Until what a dead run wrote is known, its lease must not be given back.
+    held.in_doubt = held.taken_over
+    events = open_events(held, bucket, settings, clock, log, figures) if settings.events_prefix else None
+    _pick_up(settings, held, bucket, events, clock, log)
+    with (
+        Tap(settings, clock, deadline, ledger) as tap,
+        _calls_counted(ledger, figures),
+        _memory_kept(events, log),
+    ):
         until = Deadline.after(clock, deadline.remaining_seconds() * _DISCOVERY_SHARE)
-        discovered = discover(Discovery(held, tap, settings, clock, until, log, figures, waiting))
-        if not figures.threats_found:
+        discovered = discover(Discovery(held, tap, settings, clock, until, log, figures, waiting, events))
+        if settings.forensics and not figures.threats_found:
             log.info("No threats found in the specified time window.")
         if discovered:
             log.warning("Discovery ended early; the next run goes on from there: %s", discovered)
         held.commit_if_due()
+        if not settings.forensics:
+            return [discovered] if discovered else []
         fetched = work_off(Fetching(held, tap, bucket, settings, clock, deadline, log, figures, waiting))
     return [stop for stop in (discovered, fetched) if stop]
 
 
-def _pick_up(settings: Settings, held: HeldState, bucket: Bucket, clock: Clock, log: logging.Logger) -> None:
+def _pick_up(
+    settings: Settings,
+    held: HeldState,
+    bucket: Bucket,
+    events: EventDelivery | None,
+    clock: Clock,
+    log: logging.Logger,
+) -> None:
     """What a run that died had written counts; what was collected long ago is forgotten."""
     if held.taken_over:
         found = recover_batches(held, bucket, settings.gcs_prefix, clock)
+        found += events.recover() if events else 0
         log.warning("Taking over run %s, which died; %d finished objects found", held.lease.run_id, found)
+    held.in_doubt = False
     with held.changing() as state:
         forget(state, clock.now(), settings.dedup_hours)
+
+
+@contextmanager
+def _memory_kept(events: EventDelivery | None, log: logging.Logger) -> Iterator[None]:
+    """What was delivered is remembered before the lease is given back, after an exception too."""
+    try:
+        yield
+    except LeaseLost:
+        raise
+    except BaseException:
+        try:
+            if events:
+                events.keep_memory()
+        except CollectorError as error:
+            log.warning("The memory of delivered events could not be kept; it will be made anew: %s", error)
+        raise
+    if events:
+        events.keep_memory()
 
 
 @contextmanager

@@ -12,23 +12,22 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tap_forensics.bucket import Bucket, Conflict
+from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock
-from tap_forensics.errors import StorageFailed
 from tap_forensics.figures import Figures
 from tap_forensics.forensics import Fetched
 from tap_forensics.held import HeldState
 from tap_forensics.log import harmless
 from tap_forensics.ndjson import LONGEST_LINE_BYTES, Fields, Provenance, fields_of, report_lines, text_of
+from tap_forensics.objects import BATCH_BYTES, object_name, write_object
 from tap_forensics.settings import Settings
 from tap_forensics.state import settle
 
-_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH_BYTES = BATCH_BYTES
 _BATCH_SECONDS = 60.0
 _LONGEST_ID = 256
 _NOTHING = msgspec.Raw()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_CONTENT_TYPE = "application/x-ndjson"
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,6 @@ class Batch:
             ]
             left.entries.append(Entry(entry.threat_id, moved, entry.release))
         return left
-
-
-def object_name(prefix: str, run_id: str, number: int) -> str:
-    """`PREFIX/tap_forensics_YYYYMMDD_HHMMSS.ndjson`, then `…_0002.ndjson`."""
-    base = f"{prefix}/tap_forensics_{run_id}".lstrip("/")
-    return f"{base}.ndjson" if number == 1 else f"{base}_{number:04d}.ndjson"
 
 
 class Delivery:
@@ -210,17 +203,9 @@ class Delivery:
     def _write(self, name: str, batch: Batch) -> bytes | None:
         """None where the object is ours now; else the bytes that another run had put there."""
         data = batch.lines.getvalue()
-        self._held.in_doubt = True
-        try:
-            self._bucket.create(name, data, _CONTENT_TYPE)
-        except Conflict as conflict:
-            self._held.in_doubt = False
-            if conflict.stored is None:
-                raise StorageFailed(f"gs://{self._bucket.name}/{name} was there and then was not") from None
-            # A run that slept through its lease wrote it, or the published function did. Is the lease ours?
-            self._held.commit()
-            return conflict.stored.data
-        self._held.in_doubt = False
+        stored = write_object(self._held, self._bucket, name, data)
+        if stored is not None:
+            return stored
         self._figures.objects += 1
         self._figures.lines += batch.count
         self._figures.lines_bytes += len(data)

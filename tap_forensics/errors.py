@@ -9,6 +9,7 @@
     │   └── StorageFailed         the bucket could not be read or written
     ├── TryLater                  the answer cannot be had now; gap or backlog keeps the question
     │   ├── Unavailable           5xx, time-out, reset, a body cut or unreadable
+    │   │   └── TooLarge          an answer over the limit of size; asking again would bring the same
     │   ├── RateLimited           429, and waiting for it is not worth this run's time
     │   ├── QuotaSpent            our own call ledger says stop
     │   └── OutOfTime             the run's own deadline
@@ -57,11 +58,24 @@ class TryLater(CollectorError):
 
 
 class Unavailable(TryLater):
-    """The API did not give a usable answer; `retry_after_seconds` is its own wish, if it named one."""
+    """The API did not give a usable answer; `retry_after_seconds` is its own wish, if it named one.
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+    `heavy`: the question may be too much for it (5xx, time-out); a smaller one may be answered.
+    """
+
+    def __init__(
+        self, message: str, retry_after_seconds: float | None = None, *, heavy: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.heavy = heavy
+
+
+class TooLarge(Unavailable):
+    """The API answered, with more than we take."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, heavy=True)
 
 
 class RateLimited(TryLater):

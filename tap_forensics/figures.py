@@ -21,6 +21,12 @@ class Figures:
     windows_failed: int = 0
     events: int = 0
     odd_entries: int = 0
+    extra_calls: int = 0
+    event_lines: int = 0
+    event_bytes: int = 0
+    event_objects: int = 0
+    events_repeated: int = 0
+    events_updated: int = 0
     threats_found: int = 0
     threats_new: int = 0
     threats_fetched: int = 0

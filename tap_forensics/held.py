@@ -23,23 +23,33 @@ _BETWEEN_COMMITS_SECONDS = 1.0
 _BETWEEN_BATCH_COMMITS_SECONDS = 5.0
 _LONGEST_WITHOUT_COMMIT_SECONDS = 60.0
 _JSON = "application/json"
+# One more than there are feeds.
+_STATE_FOLDERS = ("state", "working-state", "collector-state")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the working state is; `handover` is the published function's object where that is another."""
+    """Where the working state is; `handover` is the published function's object where that is another.
+
+    `former`: where the state lay until the events' prefix came to contain it; read once, never written.
+    """
 
     name: str
     handover: str | None
+    former: str | None = None
 
 
 def state_place(settings: Settings) -> Place:
-    """Outside the feed's prefix: SecOps would ingest our state there at every commit, and could delete it."""
-    prefix, key = f"{settings.gcs_prefix}/", settings.state_key
-    if prefix == "/" or not key.startswith(prefix):
+    """Outside the feeds' prefixes: SecOps would ingest it there at every commit, and could delete it."""
+    key = settings.state_key
+    feeds = [f"{prefix}/" for prefix in (settings.gcs_prefix, settings.events_prefix) if prefix]
+    if not key.startswith(tuple(feeds)):
         return Place(key, None)
-    outside = f"state/{key}"
-    return Place(outside if not outside.startswith(prefix) else f"working-state/{key}", key)
+    folders = (f"{folder}/{key}" for folder in _STATE_FOLDERS)
+    outside = next(name for name in folders if not name.startswith(tuple(feeds)))
+    if settings.gcs_prefix and key.startswith(f"{settings.gcs_prefix}/"):
+        return Place(outside, key)
+    return Place(outside, None, former=key)
 
 
 class HeldState:
@@ -49,7 +59,7 @@ class HeldState:
     """
 
     def __init__(self, bucket: Bucket, place: Place, clock: Clock, lease_seconds: int) -> None:
-        self._bucket, self._place, self._clock = bucket, place, clock
+        self._bucket, self.place, self._clock = bucket, place, clock
         self._lease_seconds = lease_seconds
         self._changes = threading.Lock()
         self._commits = threading.Lock()
@@ -83,13 +93,14 @@ class HeldState:
         return True
 
     def _read(self) -> State:
-        stored = self._bucket.read(self._place.name)
+        stored = self._bucket.read(self.place.name)
         now = self._clock.now()
         if stored is not None:
             self._generation = stored.generation
-            return decode(stored.data, f"gs://{self._bucket.name}/{self._place.name}", now)
-        if self._place.handover and (old := self._bucket.read(self._place.handover)):
-            return decode(old.data, f"gs://{self._bucket.name}/{self._place.handover}", now)
+            return decode(stored.data, f"gs://{self._bucket.name}/{self.place.name}", now)
+        before = self.place.handover or self.place.former
+        if before and (old := self._bucket.read(before)):
+            return decode(old.data, f"gs://{self._bucket.name}/{before}", now)
         return State(VERSION)
 
     @contextmanager
@@ -168,13 +179,13 @@ class HeldState:
     def write_handover(self) -> None:
         """The published function's own object, as it writes it, so that going back to it works."""
         cursor = self._state.last_event_time
-        if self._place.handover is None or cursor is None:
+        if self.place.handover is None or cursor is None:
             return
         data = msgspec.json.encode({"last_event_time": cursor.isoformat()})
-        lies_there = self._bucket.read(self._place.handover)
+        lies_there = self._bucket.read(self.place.handover)
         if lies_there is None or not _as_late(lies_there.data, cursor, self._clock.now()):
             generation = lies_there.generation if lies_there else 0
-            self._bucket.replace(self._place.handover, data, _JSON, generation)
+            self._bucket.replace(self.place.handover, data, _JSON, generation)
 
     def _write(self) -> None:
         until = self._clock.now() + timedelta(seconds=self._lease_seconds)
@@ -194,11 +205,11 @@ class HeldState:
         self._holds_until = until
 
     def _replace(self, data: bytes) -> int:
-        return self._bucket.replace(self._place.name, data, _JSON, self._generation)
+        return self._bucket.replace(self.place.name, data, _JSON, self._generation)
 
     def _generation_of_ours(self, stored: Stored | None) -> int:
         """Of an earlier commit of this run whose answer never came; anything else is another run's."""
-        where = f"gs://{self._bucket.name}/{self._place.name}"
+        where = f"gs://{self._bucket.name}/{self.place.name}"
         if stored:
             lease = decode(stored.data, where, self._clock.now()).lease
             if lease and lease.owner == self._owner:

@@ -88,12 +88,14 @@ def text_of(raw: msgspec.Raw) -> str | None:
     return msgspec.json.decode(raw, type=str) if begins_as_text else None
 
 
+class Swarm(msgspec.DecodeError):
+    """Values so many that listing them would not fit in memory."""
+
+
 def refuse_swarms(body: bytes) -> bytes:
-    """The body itself. Raises DecodeError where its values are so many that listing them would not fit in
-    memory: no answer of this size could be made of TAP's records.
-    """
+    """The body itself. Raises `Swarm`: no answer of this size could be made of TAP's records."""
     if len(body) > _MOST_COMMAS and body.count(b",") > _MOST_COMMAS:
-        raise msgspec.DecodeError("too many values")
+        raise Swarm("too many values")
     return body
 
 

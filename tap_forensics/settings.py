@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from tap_forensics import allowed
 from tap_forensics.errors import SettingsFault
 
 MISSING_WORDING = "Error: Missing required environment variables"
@@ -41,6 +41,12 @@ class Settings:
     tap_forensics_daily_limit: int | None
     https_proxy: str | None = field(repr=False)
     no_proxy: str
+    events_prefix: str | None
+    events_shape: str
+    forensics: bool
+    since_time: datetime | None
+    threat_status: tuple[str, ...]
+    threat_type: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,155 +61,112 @@ class Variable:
     secret: bool = False
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
-            return int(text)
-        raise ValueError(f"a whole number from {low} to {high}")
-
-    return parse
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text in words:
-            return text
-        raise ValueError(" or ".join(words))
-
-    return parse
-
-
-def _bucket(text: str) -> str:
-    # https://cloud.google.com/storage/docs/buckets#naming
-    if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", text):
-        return text
-    raise ValueError("the bare name of a bucket, such as my-tap-logs (no gs://, no folder)")
-
-
-def _prefix(text: str) -> str:
-    trimmed = text.strip("/")
-    if "//" in trimmed or not trimmed.isprintable() or len(trimmed.encode()) > 512:
-        # SecOps' Cloud Storage feed does not read below an empty folder name.
-        raise ValueError("a folder path without empty parts (//) or control characters, 512 bytes at most")
-    return trimmed
-
-
-def _object_name(text: str) -> str:
-    if text.endswith("/") or not text.isprintable() or len(text.encode()) > 1000:
-        raise ValueError("an object name without control characters or a closing slash, 1,000 bytes at most")
-    return text
-
-
-_HOST = r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])"
-_PORT = r"(?::[1-9][0-9]{0,4})?"
-
-
-def _api_base(text: str) -> str:
-    if re.fullmatch(rf"https?://{_HOST}{_PORT}(?:/[A-Za-z0-9._~/-]*)?", text) and _reachable(text):
-        parts = urlsplit(text)
-        if parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1"):
-            return text.rstrip("/")
-    raise ValueError("an https address without user, query or fragment (http only on a loopback host)")
-
-
-def _reachable(address: str) -> bool:
-    """Whether host and port can be had of it: brackets hold an IPv6 address, the port is in range."""
-    try:
-        return bool(urlsplit(address).hostname) and urlsplit(address).port != 0
-    except ValueError:
-        return False
-
-
-def _principal(text: str) -> str:
-    if ":" in text or not text.isprintable():
-        # RFC 7617: the first colon ends the user name.
-        raise ValueError("a service principal without colon or control characters")
-    return text
-
-
-def _secret(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("one line of text without control characters")
-    return text
-
-
-def _proxy(text: str) -> str:
-    address = text if "://" in text else f"http://{text}"
-    if re.fullmatch(rf"https?://(?:[^\x00-\x20\x7f/?#]*@)?{_HOST}{_PORT}/?", address) and _reachable(address):
-        return address
-    raise ValueError("the address of an HTTP proxy, such as http://proxy.example.com:3128")
-
-
 # Settings is built from these by name, so a name here is a field there, in lower case.
 DECLARED = (
-    Variable("GCS_BUCKET", None, "the bucket that SecOps reads", _bucket, required=True),
-    Variable("GCS_PREFIX", "tap-forensics", "folder of the evidence objects; may be empty", _prefix),
-    Variable("STATE_KEY", "{GCS_PREFIX}/state.json", "name of the state object", _object_name),
-    Variable("TAP_PRINCIPAL", None, "TAP service principal", _principal, required=True, secret=True),
-    Variable("TAP_SECRET", None, "its secret", _secret, required=True, secret=True),
+    Variable("GCS_BUCKET", None, "the bucket that SecOps reads", allowed.bucket, required=True),
+    Variable("GCS_PREFIX", "tap-forensics", "folder of the evidence objects; may be empty", allowed.prefix),
+    Variable("STATE_KEY", "{GCS_PREFIX}/state.json", "name of the state object", allowed.object_name),
+    Variable("TAP_PRINCIPAL", None, "TAP service principal", allowed.principal, required=True, secret=True),
+    Variable("TAP_SECRET", None, "its secret", allowed.secret, required=True, secret=True),
     Variable("TAP_PRINCIPAL_FILE", None, "path of a mounted secret, instead; read anew each run"),
     Variable("TAP_SECRET_FILE", None, "path of a mounted secret, instead; read anew each run"),
     Variable(
         "LOOKBACK_HOURS",
         "1",
         "how far the first run reads back; more than the API's 7 days is capped",
-        _whole(1, 87_600),
+        allowed.whole(1, 87_600),
     ),
-    Variable("MAX_THREATS", "500", "threats whose forensics one run asks for", _whole(1, 1_000_000)),
+    Variable("MAX_THREATS", "500", "threats whose forensics one run asks for", allowed.whole(1, 1_000_000)),
     Variable(
         "TAP_API_BASE",
         "https://tap-api-v2.proofpoint.com",
         "where TAP answers; https, or http on a loopback host",
-        _api_base,
+        allowed.api_base,
     ),
     Variable(
         "OVERLAP_MINUTES",
         "60",
         "how far each run reads back over the last one: TAP indexes events up to about 30 minutes late",
-        _whole(0, 1440),
+        allowed.whole(0, 1440),
     ),
-    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", _whole(0, 3600)),
+    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.whole(0, 3600)),
     Variable(
         "DEDUP_HOURS",
         "24",
         "a threat is not fetched again within; `0` as the published function "
         "(then set `OVERLAP_MINUTES=2` too, or each hour repeats the last); within one run it counts always",
-        _whole(0, 168),
+        allowed.whole(0, 168),
     ),
     Variable(
         "CAMPAIGN_REPORTS",
         "once",
         "a campaign's report `once` a run, or `every` time it is answered",
-        _one_of("once", "every"),
+        allowed.one_of("once", "every"),
     ),
     Variable(
         "RECORD_SHAPE",
         "report",
         '`report`: the report with `_threatId` and `generated`; `response`: `{"generated":…,"reports":[…]}`',
-        _one_of("report", "response"),
+        allowed.one_of("report", "response"),
     ),
-    Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", _whole(1, 64)),
+    Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", allowed.whole(1, 64)),
     Variable(
         "RUN_BUDGET_SECONDS",
         "480",
         "the run ends itself before this; keep it a minute under the function's timeout",
-        _whole(5, 3540),
+        allowed.whole(5, 3540),
     ),
     Variable(
         "LEASE_SECONDS",
         "180",
         "how long a run's lease holds after its last commit (each commit renews it)",
-        _whole(1, 3600),
+        allowed.whole(1, 3600),
     ),
-    Variable("TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", _whole(1, 1_000_000)),
+    Variable("TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", allowed.whole(1, 1_000_000)),
     Variable(
         "TAP_FORENSICS_DAILY_LIMIT",
         None,
         "forensics calls in any 24 hours; unset: only what 429 teaches",
-        _whole(1, 1_000_000),
+        allowed.whole(1, 1_000_000),
     ),
-    Variable("HTTPS_PROXY", None, "HTTP proxy for TAP", _proxy, secret=True),
+    Variable("HTTPS_PROXY", None, "HTTP proxy for TAP", allowed.proxy, secret=True),
     Variable("NO_PROXY", "", "hosts reached without it, separated by commas"),
+    Variable(
+        "EVENTS_PREFIX",
+        None,
+        "folder of the SIEM event lines, apart from `GCS_PREFIX`; unset: no event line is written",
+        allowed.prefix,
+    ),
+    Variable(
+        "EVENTS_SHAPE",
+        "api",
+        '`api`: `{"messagesDelivered":[{…event…}]}`, as SecOps reads it; `flat`: the event itself',
+        allowed.one_of("api", "flat"),
+    ),
+    Variable(
+        "FORENSICS",
+        "on",
+        "`off`: only event lines; no forensics are asked for and no threat is remembered",
+        allowed.switch,
+    ),
+    Variable(
+        "SINCE_TIME",
+        None,
+        "where the first run begins (ISO 8601), instead of `LOOKBACK_HOURS`; a state wins over it",
+        allowed.moment,
+    ),
+    Variable(
+        "THREAT_STATUS",
+        "",
+        "which threats' events: `active`, `cleared`, `falsePositive`, by commas; unset: TAP's default",
+        allowed.words_of("active", "cleared", "falsePositive"),
+    ),
+    Variable(
+        "THREAT_TYPE",
+        "",
+        "which threats' events: `url`, `attachment`, `messageText`, separated by commas; unset: all",
+        allowed.words_of("url", "attachment", "messageText"),
+    ),
 )
 
 _MAY_BE_EMPTY = ("GCS_PREFIX",)
@@ -221,10 +184,29 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     missing = [v.name for v in DECLARED if v.required and not {v.name, f"{v.name}_FILE"} & texts.keys()]
     if missing:
         faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
+    faults += _feed_faults(values)
     if faults:
         raise SettingsFault(faults)
     del values["TAP_PRINCIPAL_FILE"], values["TAP_SECRET_FILE"]
     return Settings(**{name.lower(): value for name, value in values.items()})
+
+
+def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """What two feeds cannot share: one feed reads one log type, and everything below its prefix."""
+    evidence, events = values["GCS_PREFIX"], values["EVENTS_PREFIX"]
+    if events is None:
+        if values["FORENSICS"] is False:
+            yield "FORENSICS=off without EVENTS_PREFIX leaves nothing to collect: set EVENTS_PREFIX"
+        return
+    if evidence is not None and (_contains(evidence, events) or _contains(events, evidence)):
+        yield (
+            f"GCS_PREFIX={_shown(evidence)} and EVENTS_PREFIX={_shown(events)} contain one another: "
+            "a feed reads one log type, so give two folders side by side, such as tap-forensics and tap-siem"
+        )
+
+
+def _contains(folder: str, other: str) -> bool:
+    return not folder or f"{other}/".startswith(f"{folder}/")
 
 
 def _texts(environ: Mapping[str, str], faults: list[str]) -> dict[str, str]:

@@ -5,10 +5,12 @@
      "backlog":   {threatId: {"priority": 1, "first_seen": …, "campaign": …, "attempts": …, …}},
      "gaps":      [{"start": …, "end": …, "since": …, "attempts": …}],  intervals read in vain so far
      "stalls":    runs in a row that found the API down at this cursor
+     "silent":    runs in a row to which the API gave no answer at all
      "collected": {threatId: epoch seconds},      not asked for again within DEDUP_HOURS
      "calls":     {"siem": {"buckets": {…}}, …},  the call ledger
      "lost":      [{"start": …, "end": …, "why": …}],  the latest intervals that could never be read
-     "lease":     {"run_id": …, "owner": …, "until": …, "started": …, "batches": 2, "campaigns": […]}}
+     "lease":     {"run_id": …, "owner": …, "until": …, "started": …, "batches": 2, "campaigns": […],
+                  "event_batches": 3}}
 
 Values only; `held.py` reads and commits them.
 """
@@ -29,6 +31,8 @@ from tap_forensics.windows import Window
 VERSION = 1
 RUN_ID_FORMAT = "%Y%m%d_%H%M%S"
 _LOST_KEPT = 50
+_EAGER_ATTEMPTS = 3
+_BETWEEN_ATTEMPTS = timedelta(minutes=55)
 _LEASE_AT_MOST = timedelta(hours=1)
 _CLOCK_SKEW = timedelta(hours=1)
 _EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
@@ -52,12 +56,17 @@ class Threat(msgspec.Struct, omit_defaults=True):
 
 
 class Gap(msgspec.Struct, omit_defaults=True):
-    """An interval that could not be read yet."""
+    """An interval that could not be read yet; `tried` is when it was asked for last."""
 
     start: Moment
     end: Moment
     since: Moment
     attempts: Count = 0
+    tried: Moment | None = None
+
+    def due(self, now: datetime) -> bool:
+        """Whether this run shall ask: in an hourly schedule each does, in a closer one not for ever."""
+        return self.attempts < _EAGER_ATTEMPTS or self.tried is None or now - self.tried >= _BETWEEN_ATTEMPTS
 
     def window(self) -> Window:
         return Window(self.start, self.end)
@@ -72,7 +81,7 @@ class Lost(msgspec.Struct):
 
 
 class Lease(msgspec.Struct):
-    """The running run. `batches` and `campaigns` are what it has written and committed."""
+    """The running run. `batches`, `campaigns`, `event_batches` are what it has written and committed."""
 
     run_id: str
     owner: str
@@ -80,6 +89,7 @@ class Lease(msgspec.Struct):
     started: Moment
     batches: Count = 0
     campaigns: list[str] = []
+    event_batches: Count = 0
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -90,6 +100,7 @@ class State(msgspec.Struct, omit_defaults=True):
     last_run_id: str = ""
     lease: Lease | None = None
     stalls: Count = 0
+    silent: Count = 0
     gaps: list[Gap] = []
     lost: list[Lost] = []
     calls: dict[str, Pool] = {}
@@ -164,7 +175,7 @@ def new_lease(state: State, now: datetime, lease_seconds: int) -> Lease:
     owner = secrets.token_hex(8)
     if state.lease:
         dead = state.lease
-        return Lease(dead.run_id, owner, until, dead.started, dead.batches, list(dead.campaigns))
+        return msgspec.structs.replace(dead, owner=owner, until=until, campaigns=list(dead.campaigns))
     return Lease(_run_id(state.last_run_id, now), owner, until, whole_second(now))
 
 
@@ -214,14 +225,16 @@ def add_gap(state: State, window: Window, now: datetime) -> None:
                 max(gap.end, other.end),
                 min(gap.since, other.since),
                 max(gap.attempts, other.attempts),
+                max(filter(None, [gap.tried, other.tried]), default=None),
             )
     state.gaps = sorted([*apart, gap], key=lambda g: g.start)
 
 
-def count_attempt(state: State, window: Window) -> None:
+def count_attempt(state: State, window: Window, now: datetime) -> None:
     for gap in state.gaps:
         if gap.start < window.end and window.start < gap.end:
             gap.attempts += 1
+            gap.tried = now
 
 
 def close_gap(state: State, window: Window) -> None:
@@ -229,7 +242,7 @@ def close_gap(state: State, window: Window) -> None:
     left = []
     for gap in state.gaps:
         pieces = [(gap.start, min(gap.end, window.start)), (max(gap.start, window.end), gap.end)]
-        left += [Gap(a, b, gap.since, gap.attempts) for a, b in pieces if a < b]
+        left += [Gap(a, b, gap.since, gap.attempts, gap.tried) for a, b in pieces if a < b]
     state.gaps = left
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import random
 import socket
 import threading
@@ -25,7 +26,7 @@ from urllib3.util import Timeout, parse_url
 
 from tap_forensics import __version__
 from tap_forensics.clock import Clock, Deadline, every
-from tap_forensics.errors import CredentialsRefused, OutOfTime, RateLimited, Refused, Unavailable
+from tap_forensics.errors import CredentialsRefused, OutOfTime, RateLimited, Refused, TooLarge, Unavailable
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.log import harmless
 from tap_forensics.settings import Settings
@@ -77,6 +78,8 @@ class Tap:
             "Accept-Encoding": "gzip",
             "User-Agent": f"tap-forensics/{__version__}",
         }
+        self._selection = [("threatStatus", status) for status in settings.threat_status]
+        self._selection += [("threatType", kind) for kind in settings.threat_type]
         self._closed = False
         self._large = threading.Semaphore(1)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
@@ -96,7 +99,7 @@ class Tap:
     def siem(self, window: Window) -> Answer:
         """Everything of one window. Raises as `_get`."""
         # Without format=json the API answers syslog.
-        query = urlencode({"format": "json", "interval": str(window)})
+        query = urlencode([("format", "json"), ("interval", str(window)), *self._selection])
         return self._get(SIEM, f"/v2/siem/all?{query}")
 
     def forensics(self, threat_id: str) -> Answer:
@@ -125,9 +128,18 @@ class Tap:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             self._raise_if_over()
             # Some of these quote what the other side sent.
-            raise Unavailable(f"no usable answer ({type(error).__name__})") from None
+            raise Unavailable(
+                f"no usable answer ({type(error).__name__})", heavy=self._timed_out(thread, error)
+            ) from None
         finally:
             self._in_flight.pop(thread, None)
+
+    def _timed_out(self, thread: int, error: Exception) -> bool:
+        """Whether the API took too long; one that cannot be connected to was not asked anything."""
+        if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+            return False
+        limit, _ = self._in_flight.get(thread, (math.inf, None))
+        return isinstance(error, urllib3.exceptions.TimeoutError) or self._clock.monotonic() >= limit
 
     def _raise_if_over(self) -> None:
         if self._closed or self._deadline.passed():
@@ -155,7 +167,7 @@ class Tap:
             self.ledger.saw_429(pool)
             return RateLimited("TAP answered 429", retry_after)
         if status == 408 or status >= 500:
-            return Unavailable(f"TAP answered {status}: {self._quoted(body)}", retry_after)
+            return Unavailable(f"TAP answered {status}: {self._quoted(body)}", retry_after, heavy=True)
         return Refused(status, self._quoted(body))
 
     def _quoted(self, body: bytes) -> str:
@@ -217,7 +229,7 @@ def _read(response: urllib3.BaseHTTPResponse, place: _Place) -> bytes:
         size = body.tell() + len(chunk)
         if size > _LARGEST_BYTES:
             body.close()
-            raise Unavailable(f"an answer over {_LARGEST_BYTES} bytes was refused while it was read")
+            raise TooLarge(f"an answer over {_LARGEST_BYTES} bytes was refused while it was read")
         if size > _LARGE_BYTES:
             place.take()
         body.write(chunk)
@@ -324,7 +336,11 @@ def patiently(
             return ask()
         except waits_for as error:
             pause = _pause_seconds(attempt, error.retry_after_seconds)
-            if attempt == attempts - 1 or pause >= deadline.remaining_seconds():
+            if (
+                attempt == attempts - 1
+                or pause >= deadline.remaining_seconds()
+                or isinstance(error, TooLarge)
+            ):
                 raise
             # Its frames hold the body, which must not wait with us.
             error.__traceback__ = error.__context__ = None

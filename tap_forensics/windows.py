@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -74,6 +75,29 @@ def plan_windows(span: Window) -> list[Window]:
     return [Window(start, end) for start, end in itertools.pairwise(edges)]
 
 
+def around(span: Window, holes: Iterable[Window]) -> list[Window]:
+    """The pieces of a span that lie in none of the holes, in order."""
+    pieces = [span]
+    for hole in holes:
+        pieces = [
+            piece
+            for whole in pieces
+            for piece in (
+                Window(whole.start, min(whole.end, hole.start)),
+                Window(max(whole.start, hole.end), whole.end),
+            )
+            if piece.start < piece.end
+        ]
+    return sorted(set(pieces))
+
+
 def widened(window: Window) -> Window:
     """At least 30 s long, by asking a little past its end: for what is left of a gap at the 7-day edge."""
     return Window(window.start, max(window.end, window.start + SHORTEST))
+
+
+def halves(window: Window) -> list[Window]:
+    """Two windows, each at least 30 s long; none where it is too short for that."""
+    middle = window.start + timedelta(seconds=int((window.end - window.start).total_seconds()) // 2)
+    parts = [Window(window.start, middle), Window(middle, window.end)]
+    return parts if all(part.long_enough() for part in parts) else []

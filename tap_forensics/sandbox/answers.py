@@ -18,7 +18,7 @@ from tap_forensics.sandbox import rules
 from tap_forensics.sandbox.exchange import Request, Response
 from tap_forensics.sandbox.messages import stamp
 from tap_forensics.sandbox.quota import RollingQuota
-from tap_forensics.sandbox.world import KINDS, SHOWN_STATUSES, Event, World
+from tap_forensics.sandbox.world import KINDS, SHOWN_STATUSES, Event, Verdict, World
 
 # Proofpoint's TAP SIEM API documentation: the endpoints and the lists that each returns.
 SIEM_ROUTES: dict[str, tuple[str, ...]] = {
@@ -215,6 +215,9 @@ def _as_shown(event: Event, now: datetime, rng: random.Random) -> dict[str, Any]
         body["messageParts"] = rng.sample(body["messageParts"], len(body["messageParts"]))
     if now < event.linked and isinstance(body.get("threatsInfoMap"), list):
         body["threatsInfoMap"] = [_unlinked(entry) for entry in body["threatsInfoMap"]]
+    for verdict in event.verdicts:
+        if verdict.at <= now:
+            body = _judged(body, verdict)
     return body
 
 
@@ -222,6 +225,20 @@ def _unlinked(entry: Any) -> Any:
     if not isinstance(entry, dict):
         return entry
     return {key: None if key in {"campaignID", "campaignId"} else value for key, value in entry.items()}
+
+
+def _judged(body: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """A click says of its threat itself, a message in each entry of its map."""
+    if isinstance(body.get("threatsInfoMap"), list):
+        entries = [_said(e, verdict) if isinstance(e, dict) else e for e in body["threatsInfoMap"]]
+        return body | {"threatsInfoMap": entries}
+    return _said(body, verdict) if "threatStatus" in body else body
+
+
+def _said(entry: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    campaign = "campaignId" if "campaignId" in entry else "campaignID"
+    said = {"threatStatus": verdict.status, campaign: verdict.campaign, "threatTime": stamp(verdict.at)}
+    return entry | {key: value for key, value in said.items() if value is not None}
 
 
 def _syslog(shown: list[Event]) -> Response:

@@ -8,7 +8,7 @@ import random
 import uuid
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,11 +23,21 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What the API says of an event's threats from `at` on; None leaves the status or the campaign alone."""
+
+    at: datetime
+    status: str | None = None
+    campaign: str | None = None
+
+
+@dataclass(frozen=True)
 class Event:
     """One SIEM event.
 
     `created` is the time by which windows select; it is not in `body`. The API shows the event from `indexed`
-    on. `linked` is when the campaign became known: an answer before it carries null in its place.
+    on, and no more from `until`. `linked` is when the campaign became known: an answer before it carries null
+    in its place. `verdicts` come later still, in order.
     """
 
     kind: str
@@ -36,6 +46,8 @@ class Event:
     linked: datetime
     threat_ids: tuple[str, ...]
     body: dict[str, Any]
+    verdicts: tuple[Verdict, ...] = ()
+    until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -149,11 +161,25 @@ class World:
         insort(self.events, event, key=_created)
         return event
 
+    def rejudge(self, event: Event, verdict: Verdict, *, recreated: bool) -> Event:
+        """TAP thinks otherwise of an event from `verdict.at` on; gives the event that says so.
+
+        Which of the two a tenant does is unknown. Not `recreated`: the event says it where it is, for whoever
+        reads its window again. `recreated`: the event leaves its place then, and has a new creation time.
+        """
+        self.events.remove(event)
+        judged = replace(event, verdicts=(*event.verdicts, verdict))
+        if recreated:
+            self._keep(replace(event, until=verdict.at))
+            judged = replace(judged, created=verdict.at, indexed=verdict.at)
+        self._keep(judged)
+        return judged
+
     def events_between(self, start: datetime, end: datetime, now: datetime | None = None) -> list[Event]:
         """Events created in [start, end), in order; with `now` only those already indexed by then."""
         first = bisect_left(self.events, start, key=_created)
         last = bisect_left(self.events, end, key=_created)
-        return [event for event in self.events[first:last] if now is None or event.indexed <= now]
+        return [event for event in self.events[first:last] if now is None or _is_shown(event, now)]
 
     def threat_ids_between(self, start: datetime, end: datetime, now: datetime | None = None) -> set[str]:
         """The truth: every threat that the API shows, by default statuses, for [start, end)."""
@@ -267,6 +293,10 @@ class World:
 
     def _keep(self, event: Event) -> None:
         insort(self.events, event, key=_created)
+
+
+def _is_shown(event: Event, now: datetime) -> bool:
+    return event.indexed <= now and (event.until is None or now < event.until)
 
 
 def _created(event: Event) -> datetime:

@@ -1,0 +1,214 @@
+"""Events of one window after the other → lines → objects; what came before is told by the memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from tap_forensics import seen as memory
+from tap_forensics.bucket import Bucket, Conflict
+from tap_forensics.clock import Clock
+from tap_forensics.events import (
+    UNREADABLE,
+    Fingerprint,
+    Tails,
+    cut_to,
+    fingerprint,
+    kept_fingerprint,
+    line_of,
+    plain_event,
+    read_line,
+    tails,
+)
+from tap_forensics.figures import Figures
+from tap_forensics.held import HeldState
+from tap_forensics.ndjson import LONGEST_LINE_BYTES
+from tap_forensics.objects import BATCH_BYTES, object_name, write_object
+from tap_forensics.seen import News, Seen
+from tap_forensics.settings import Settings
+from tap_forensics.siem import Reading
+from tap_forensics.windows import Window
+
+_STEM = "tap_siem_events"
+_MEMORY_TYPE = "application/octet-stream"
+_BATCH_BYTES = BATCH_BYTES
+# Our own fields and the list around an event need less than this.
+_LONGEST_EVENT_BYTES = LONGEST_LINE_BYTES - 200
+
+
+@dataclass
+class EventDelivery:
+    """One run's event lines. `pending` are lines not durable yet, with what the memory says of each.
+
+    What the memory says of pending lines is not true yet: it is kept only once there are none.
+    """
+
+    held: HeldState
+    bucket: Bucket
+    settings: Settings
+    clock: Clock
+    log: logging.Logger
+    figures: Figures
+    seen: Seen
+    generation: int
+    changed: bool = False
+    pending: list[tuple[bytes, Fingerprint]] = field(default_factory=list)
+    pending_bytes: int = 0
+
+    def take(self, reading: Reading, window: Window) -> None:
+        """Writes each event of a window that was not delivered in this version; all are durable then.
+
+        Raises as the bucket does; the run must not go on then.
+        """
+        for kind, records in reading.records:
+            around = tails(kind, self.settings.events_shape)
+            for record in records:
+                event = plain_event(record, reading.suspicious)
+                if event is None:
+                    self.figures.odd_entries += 1
+                else:
+                    self._take(kind, event, around, window)
+        self._write()
+        if len(self.seen.entries) > memory.MOST:
+            self._forget()
+
+    def _take(self, kind: str, event: bytes, around: Tails, window: Window) -> None:
+        known_by = fingerprint(kind, event)
+        value = memory.packed(known_by.version, window)
+        news = memory.note(self.seen, known_by.key, value)
+        if news is None:
+            self.figures.events_repeated += 1
+            return
+        if len(event) > _LONGEST_EVENT_BYTES:
+            self.log.warning("An event of %d bytes was too large: its largest fields were cut", len(event))
+            event = cut_to(event, _LONGEST_EVENT_BYTES, known_by)
+        self.figures.events_updated += news is News.UPDATE
+        line = line_of(event, around, update=news is News.UPDATE)
+        self.pending.append((line, known_by))
+        self.pending_bytes += len(line) + 1
+        if self.pending_bytes >= _BATCH_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        """Makes the pending lines durable, less those that a sleeper wrote under the name."""
+        if not self.pending:
+            return
+        self.held.renew_if_run_out()
+        while self.pending:
+            name = _name(self.settings, self.held.lease.run_id, self.held.lease.event_batches + 1)
+            data = b"\n".join([*(line for line, _ in self.pending), b""])
+            stored = write_object(self.held, self.bucket, name, data)
+            self._count_object()
+            if stored is None:
+                self._written(name, len(data))
+                break
+            theirs = self._learn(stored)
+            self.pending = [entry for entry in self.pending if entry[1] not in theirs]
+            self.log.warning("Another run had written this batch's object; going on with the next name")
+        self.pending_bytes = 0
+        self.held.commit_if_due()
+
+    def _count_object(self) -> None:
+        with self.held.changing():
+            self.held.lease.event_batches += 1
+        self.changed = True
+
+    def _written(self, name: str, size: int) -> None:
+        self.figures.event_objects += 1
+        self.figures.event_lines += len(self.pending)
+        self.figures.event_bytes += size
+        self.log.info("Wrote %d events to gs://%s/%s", len(self.pending), self.bucket.name, name)
+        self.pending = []
+
+    def _learn(self, data: bytes) -> set[Fingerprint]:
+        """Remembers the events of an object that this run did not write; gives their fingerprints."""
+        found = set(_fingerprints(data))
+        now = self.clock.now()
+        for known_by in found:
+            memory.note(self.seen, known_by.key, memory.packed(known_by.version, Window(now, now)))
+        return found
+
+    def recover(self) -> int:
+        """Learns a dead run's objects that the memory does not know of; gives how many there were.
+
+        They were written one after the other, so the first missing name ends the search.
+        """
+        lease, number = self.held.lease, 0
+        known = self.seen.batches if self.seen.run_id == lease.run_id else 0
+        while stored := self.bucket.read(_name(self.settings, lease.run_id, known + number + 1)):
+            self._learn(stored.data)
+            number += 1
+        with self.held.changing():
+            lease.event_batches = known + number
+        self.changed = self.changed or number > 0
+        return number
+
+    def keep_memory(self) -> None:
+        """Before the lease is given back. Where it cannot be, the lease stays: who takes over learns it anew.
+
+        Raises `LeaseLost` or `StorageFailed`.
+        """
+        if self.pending or self.held.in_doubt:
+            self.held.in_doubt = True
+        elif self.changed:
+            self._forget()
+            self.seen.run_id, self.seen.batches = self.held.lease.run_id, self.held.lease.event_batches
+            self.held.in_doubt = True
+            self.held.renew_if_run_out()
+            self._save()
+            self.held.in_doubt = False
+
+    def _save(self) -> None:
+        name = memory_name(self.held)
+        try:
+            self.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, self.generation)
+        except Conflict as conflict:
+            # A run that slept through its lease came between; what it knows is true. Is the lease ours?
+            self.held.commit()
+            if conflict.stored:
+                theirs = memory.decode(conflict.stored.data, f"gs://{self.bucket.name}/{name}")
+                self.seen.entries = theirs.entries | self.seen.entries
+            generation = conflict.stored.generation if conflict.stored else 0
+            self.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, generation)
+
+    def _forget(self) -> None:
+        with self.held.changing() as state:
+            cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
+        overlap = timedelta(minutes=self.settings.overlap_minutes)
+        if over := memory.forget(self.seen, cursor, overlap, gaps):
+            self.log.warning("%d delivered events had to be forgotten early: they may come again", over)
+
+
+def open_events(
+    held: HeldState, bucket: Bucket, settings: Settings, clock: Clock, log: logging.Logger, figures: Figures
+) -> EventDelivery:
+    """With the memory as it is in the bucket. Raises `StateUnreadable` or `StorageFailed`."""
+    name = memory_name(held)
+    stored = bucket.read(name)
+    seen = memory.decode(stored.data, f"gs://{bucket.name}/{name}") if stored else Seen()
+    generation = stored.generation if stored else 0
+    return EventDelivery(held, bucket, settings, clock, log, figures, seen, generation)
+
+
+def memory_name(held: HeldState) -> str:
+    """Beside the working state."""
+    return f"{held.place.name}.seen"
+
+
+def _name(settings: Settings, run_id: str, number: int) -> str:
+    return object_name(settings.events_prefix or "", run_id, number, _STEM)
+
+
+def _fingerprints(data: bytes) -> Iterator[Fingerprint]:
+    """Of each line of an object of ours; other lines are passed over."""
+    for line in data.split(b"\n"):
+        found = read_line(line)
+        if found is None:
+            continue
+        kind, event = found
+        try:
+            yield kept_fingerprint(event) or fingerprint(kind, event)
+        except UNREADABLE:
+            continue
