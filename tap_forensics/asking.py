@@ -13,10 +13,11 @@ from tap_forensics.errors import OutOfTime, RateLimited, Refused, TooLarge, Unav
 from tap_forensics.event_delivery import EventDelivery
 from tap_forensics.figures import Figures
 from tap_forensics.held import HeldState
+from tap_forensics.patience import patiently
 from tap_forensics.settings import Settings
 from tap_forensics.siem import Reading, read_window
 from tap_forensics.state import State, add_gap, add_lost, add_threat, close_gap
-from tap_forensics.tap import Tap, patiently
+from tap_forensics.tap import Tap
 from tap_forensics.windows import EDGE_MARGIN, Window, halves
 
 _STEP_BACK = timedelta(seconds=60)

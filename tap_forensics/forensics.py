@@ -13,7 +13,8 @@ import msgspec
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RateLimited, Refused, Unavailable
 from tap_forensics.ndjson import refuse_swarms, repaired
-from tap_forensics.tap import Answer, Tap, patiently
+from tap_forensics.patience import patiently
+from tap_forensics.tap import Answer, Tap
 from tap_forensics.throttle import Gate
 
 _ATTEMPTS = 3

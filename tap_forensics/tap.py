@@ -10,27 +10,24 @@ import base64
 import io
 import json
 import math
-import random
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlencode, urlsplit
-from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+from typing import TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
-from urllib3.util import Timeout, parse_url
+from urllib3.util import Timeout
 
 from tap_forensics import __version__
 from tap_forensics.clock import Clock, Deadline, every
+from tap_forensics.connection import connection_pool, shut
 from tap_forensics.errors import CredentialsRefused, OutOfTime, RateLimited, Refused, TooLarge, Unavailable
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.log import harmless
+from tap_forensics.patience import parse_retry_after
 from tap_forensics.settings import Settings
-from tap_forensics.throttle import LONGEST_RETRY_AFTER_SECONDS
 from tap_forensics.windows import Window
 
 T = TypeVar("T")
@@ -44,8 +41,6 @@ _LARGE_BYTES = 2 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _ERROR_BODY_BYTES = 4096
 _QUOTED_CHARACTERS = 500
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class Tap:
         self._closed = False
         self._large = threading.Semaphore(1)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
-        self._pool = _connection_pool(settings, self._began)
+        self._pool = connection_pool(settings, self._began)
         self._stop_watching = every(0.5, self._cut_overdue)
 
     def __enter__(self) -> Tap:
@@ -93,7 +88,7 @@ class Tap:
         self._closed = True
         self._stop_watching()
         for _, sock in list(self._in_flight.values()):
-            _shut(sock)
+            shut(sock)
         self._pool.close()
 
     def siem(self, window: Window) -> Answer:
@@ -185,14 +180,14 @@ class Tap:
         limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
         self._in_flight[threading.get_ident()] = (limit, sock)
         if self._closed:
-            _shut(sock)
+            shut(sock)
 
     def _cut_overdue(self) -> None:
         """Socket time-outs start anew with each byte; this ends a call whose bytes drip."""
         now = self._clock.monotonic()
         for limit, sock in list(self._in_flight.values()):
             if now >= limit:
-                _shut(sock)
+                shut(sock)
 
 
 _REFUSED_CREDENTIALS = {
@@ -249,108 +244,7 @@ def _read_error(response: urllib3.BaseHTTPResponse) -> bytes:
     return body
 
 
-def _connection_pool(
-    settings: Settings, began: Callable[[socket.socket], None]
-) -> urllib3.HTTPConnectionPool:
-    """One pool to the API's host, through HTTPS_PROXY unless NO_PROXY names the host."""
-    host = urlsplit(settings.tap_api_base)
-    width = settings.fetch_concurrency + 1
-    manager = urllib3.PoolManager(num_pools=1, maxsize=width)
-    if settings.https_proxy and host.scheme == "https" and not _bypassed(host.netloc, settings.no_proxy):
-        auth = parse_url(settings.https_proxy).auth
-        token = base64.b64encode(unquote(auth).encode()).decode() if auth else None
-        headers = {"Proxy-Authorization": f"Basic {token}"} if token else None
-        manager = urllib3.ProxyManager(
-            settings.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
-        )
-    pool = manager.connection_from_url(settings.tap_api_base)
-    pool.ConnectionCls = _telling(pool.ConnectionCls, began)
-    return pool
-
-
-def _bypassed(netloc: str, no_proxy: str) -> bool:
-    return bool(proxy_bypass_environment(netloc, {"no": no_proxy}))
-
-
-def _telling(connection: Any, began: Callable[[socket.socket], None]) -> Any:
-    """A connection class that hands out its socket once it is open, and again with each request."""
-
-    class Telling(connection):  # type: ignore[misc]  # the base is urllib3's, chosen by scheme at run time
-        def _new_conn(self) -> socket.socket:
-            sock: socket.socket = super()._new_conn()
-            began(sock)
-            return sock
-
-        def request(self, *args: Any, **kwargs: Any) -> None:
-            super().request(*args, **kwargs)
-            began(self.sock)
-
-    return Telling
-
-
 def _spellings(text: str) -> set[str]:
     """A text as it is, and as JSON may write it."""
     written = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
     return {text, *written, *(form.replace("/", "\\/") for form in written)}
-
-
-def _shut(sock: socket.socket) -> None:
-    """Makes a blocked read in another thread return, TLS or not."""
-    try:
-        # TLS inside TLS, as through an https proxy, has its socket further in.
-        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
-    except OSError:
-        return  # closed already
-
-
-def parse_retry_after(text: str | None, now: datetime) -> float | None:
-    """Seconds from now, from RFC 9110's two forms; None for anything else, and for a time not ahead."""
-    if text is None:
-        return None
-    text = text.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return float(text) or None
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    seconds = (moment - now).total_seconds()
-    return seconds if seconds > 0 else None
-
-
-def patiently(
-    ask: Callable[[], T],
-    *,
-    attempts: int,
-    deadline: Deadline,
-    waits_for: tuple[type[Unavailable] | type[RateLimited], ...],
-    waiting: Callable[[Exception, float], None],
-) -> T:
-    """Asks up to `attempts` times; raises the last error, also where waiting would end after the deadline.
-
-    Pauses are jittered and double from 1 s to 20 s; the API's own `Retry-After` up to 300 s comes first.
-    """
-    for attempt in range(attempts):
-        try:
-            return ask()
-        except waits_for as error:
-            pause = _pause_seconds(attempt, error.retry_after_seconds)
-            if (
-                attempt == attempts - 1
-                or pause >= deadline.remaining_seconds()
-                or isinstance(error, TooLarge)
-            ):
-                raise
-            # Its frames hold the body, which must not wait with us.
-            error.__traceback__ = error.__context__ = None
-            waiting(error, pause)
-            deadline.clock.sleep(pause)
-    raise AssertionError("attempts is at least 1")
-
-
-def _pause_seconds(attempt: int, retry_after_seconds: float | None) -> float:
-    if retry_after_seconds is not None and retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS:
-        return retry_after_seconds
-    longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
-    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not a secret

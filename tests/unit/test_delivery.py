@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from tap_forensics.bucket import Bucket
-from tap_forensics.delivery import Delivery, object_name, record_object, recover_batches
+from tap_forensics.delivery import Delivery, record_object, recover_batches
 from tap_forensics.figures import Figures
 from tap_forensics.forensics import Fetched
 from tap_forensics.held import HeldState, Place
 from tap_forensics.ndjson import LONGEST_LINE_BYTES
+from tap_forensics.objects import object_name
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.state import VERSION, Lease, State, encode
 

@@ -287,7 +287,7 @@ def test_an_attempt_counts_for_each_gap_that_it_was_about() -> None:
     state = State(VERSION)
     for hours in (6, 4, 2):
         add_gap(state, window(hours, hours - 1), NOW)
-    count_attempt(state, window(6, 3))
+    count_attempt(state, window(6, 3), NOW)
     assert [gap.attempts for gap in state.gaps] == [1, 1, 0]
 
 
