@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 20.0
+# Not the global generator: many threads draw from it at their own time.
+_JITTER = random.SystemRandom()
 
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:
@@ -68,4 +70,4 @@ def _pause_seconds(attempt: int, retry_after_seconds: float | None) -> float:
     if retry_after_seconds is not None and retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS:
         return retry_after_seconds
     longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
-    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not a secret
+    return _JITTER.uniform(longest / 2, longest)

@@ -29,8 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.source.is_file():
         print(f"There is no {options.source}: run this from a checkout of the project, or give --source.")
         return 2
-    # So that `kill` ends the children just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # So that `kill` ends the children just as Ctrl-C does, which a shell's background job would ignore.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         if options.command == "demo":
             return demo(options.source, options.seed)
