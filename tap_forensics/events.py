@@ -221,7 +221,10 @@ def _less(text: bytes, name: bytes, value: bytes) -> bytes:
     if not value:
         return text
     before, found, after = text.partition(b"," + name + value)
-    return before + after if found else text.replace(name + value + b",", b"", 1)
+    if not found:
+        before, _, after = text.partition(name + value)
+        after = after.removeprefix(b",")
+    return before + after
 
 
 def _sorted_texts(text: bytes) -> bytes:
