@@ -62,6 +62,7 @@ class EventDelivery:
 
         Raises as the bucket does; the run must not go on then.
         """
+        minute = memory.last_minute(window)
         for kind, records in reading.records:
             around = tails(kind, self.settings.events_shape)
             for record in records:
@@ -69,15 +70,14 @@ class EventDelivery:
                 if event is None:
                     self.figures.odd_entries += 1
                 else:
-                    self._take(kind, event, around, window)
+                    self._take(kind, event, around, minute)
         self._write()
         if len(self.seen.entries) > memory.MOST:
             self._forget()
 
-    def _take(self, kind: str, event: bytes, around: Tails, window: Window) -> None:
+    def _take(self, kind: str, event: bytes, around: Tails, minute: int) -> None:
         known_by = fingerprint(kind, event)
-        value = memory.packed(known_by.version, window)
-        news = memory.note(self.seen, known_by.key, value)
+        news = memory.note(self.seen, *known_by, minute)
         if news is None:
             self.figures.events_repeated += 1
             return
@@ -127,7 +127,7 @@ class EventDelivery:
         found = set(_fingerprints(data))
         now = self.clock.now()
         for known_by in found:
-            memory.note(self.seen, known_by.key, memory.packed(known_by.version, Window(now, now)))
+            memory.note(self.seen, *known_by, memory.last_minute(Window(now, now)))
         return found
 
     def recover(self) -> int:

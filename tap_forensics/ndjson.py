@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ LONGEST_LINE_BYTES = 3_500_000
 _LARGEST_HEAD_FIELD_BYTES = 64 * 1024
 _LARGEST_HEAD_BYTES = 1024 * 1024
 _LONGEST_DISPLAY = 1000
+_PIECE_BYTES = 64 * 1024
 _MOST_COMMAS = 4_000_000
 _OUR_KEYS = ("_threatId", "_campaignId", "generated", "_part", "_parts")
 _HEAD_KEYS = ("scope", "id", "name", "type", "threatStatus")
@@ -67,14 +69,24 @@ class Lines:
 def repaired(body: bytes) -> bytes:
     """Bytes that are UTF-8 and hold no lone surrogate escape; no BOM. Sound JSON comes back as it is."""
     body = body.removeprefix(_BOM)
-    try:
-        if not body.isascii():
-            body.decode()
-    except UnicodeDecodeError:
+    if not (body.isascii() or _is_utf8(body)):
         body = body.decode("utf-8", "replace").encode()
     if _SURROGATE_ESCAPE.search(body):
         body = _SURROGATES.sub(_without_lone_surrogate, body)
     return body
+
+
+def _is_utf8(body: bytes) -> bool:
+    """Piece by piece: the text of a large body at once would be as large again, and slow to make."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    view = memoryview(body)
+    try:
+        for start in range(0, len(body), _PIECE_BYTES):
+            decoder.decode(view[start : start + _PIECE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _without_lone_surrogate(match: re.Match[bytes]) -> bytes:

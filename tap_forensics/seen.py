@@ -55,30 +55,31 @@ class News(Enum):
     UPDATE = "seen in another version"
 
 
-def note(seen: Seen, key: int, value: int) -> News | None:
+def note(seen: Seen, key: int, version: int, minute: int) -> News | None:
     """Remembers an event; None where it is known in this version.
 
     A later version has an entry of its own beside the first: TAP may show both for a while.
     """
     entries = seen.entries
+    value = version << 32 | minute
     first = entries.get(key)
     if first is None:
         entries[key] = value
         return News.NEW
     if value > first:
         # The later minute, in the version that came first.
-        entries[key] = first & ~_MINUTE_BITS | max(first & _MINUTE_BITS, value & _MINUTE_BITS)
-    if first >> 32 == value >> 32:
+        entries[key] = first & ~_MINUTE_BITS | max(first & _MINUTE_BITS, minute)
+    if first >> 32 == version:
         return None
-    other = key ^ ((value >> 32) * _SPREAD & _ALL_BITS)
+    other = key ^ (version * _SPREAD & _ALL_BITS)
     news = None if other in entries else News.UPDATE
     entries[other] = max(value, entries.get(other, 0))
     return news
 
 
-def packed(version: int, window: Window) -> int:
-    """The value of an event that this window showed."""
-    return version << 32 | -(-int(window.end.timestamp()) // 60)
+def last_minute(window: Window) -> int:
+    """The minute of a value for what this window showed."""
+    return -(-int(window.end.timestamp()) // 60)
 
 
 def encode(seen: Seen) -> bytes:

@@ -18,8 +18,10 @@ from tap_forensics.windows import Window
 # A click that went through comes first, then a mail that lies in a mailbox, then what was stopped.
 _PRIORITIES = {"clicksPermitted": 0, "messagesDelivered": 1, "messagesBlocked": 2, "clicksBlocked": 2}
 _LONGEST_ID = 256
-# Where JSON is not compact. Texts may hold the last two, which costs time and changes nothing.
-_SPACED = (b"\n", b"\r", b"\t", b'": ', b', "')
+# Where JSON is not compact: line ends anywhere (no text holds one), and spaces as its start has them.
+_LINE_ENDS = (b"\n", b"\r", b"\t")
+_SPACES = (b'": ', b', "')
+_START = 4096
 
 _list = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _top = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -74,7 +76,8 @@ def read_window(tap: Tap, window: Window, now: datetime, *, threats: bool = True
 def _compact(body: bytes) -> bytes:
     """Sound UTF-8 without white space between values; what is that already comes back as it is."""
     body = repaired(refuse_swarms(body))
-    return msgspec.json.format(body, indent=-1) if any(mark in body for mark in _SPACED) else body
+    spaced = any(mark in body for mark in _LINE_ENDS) or any(mark in body[:_START] for mark in _SPACES)
+    return msgspec.json.format(body, indent=-1) if spaced else body
 
 
 def _reading(body: bytes, now: datetime, threats: bool) -> Reading:
