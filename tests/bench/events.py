@@ -27,7 +27,7 @@ from tap_forensics import seen as memory
 from tap_forensics.clock import Clock
 from tap_forensics.event_delivery import EventDelivery
 from tap_forensics.figures import Figures
-from tap_forensics.memory import return_freed_blocks
+from tap_forensics.memory import keep_memory_small
 from tap_forensics.sandbox import messages
 from tap_forensics.sandbox.world import World
 from tap_forensics.seen import Seen
@@ -119,7 +119,7 @@ CONTENDERS: dict[str, Callable[[bytes], dict[str, Any]]] = {
 
 
 def _measured(name: str, path: str) -> None:
-    return_freed_blocks()
+    keep_memory_small()
     body = Path(path).read_bytes()
     before, began = _peak(), time.process_time()
     told = CONTENDERS[name](body)
