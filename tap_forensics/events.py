@@ -144,12 +144,9 @@ def kept_fingerprint(event: bytes) -> Fingerprint | None:
 def fingerprint(kind: str, event: bytes) -> Fingerprint:
     """Of a compact JSON object in the order of keys that the API writes. Never raises for one."""
     try:
-        found = _of_click(event) if kind.startswith("clicks") else _of_message(event)
+        text, version = _of_click(event) if kind.startswith("clicks") else _of_message(event)
     except UNREADABLE:
-        found = None
-    if found is None:
         return exact_fingerprint(kind, event)
-    text, version = found
     # Not to hide anything: of the hashes at hand, sha1 is the quickest at this length that nobody can steer.
     digest = sha1(kind.encode() + text, usedforsecurity=False).digest()
     return Fingerprint(int.from_bytes(digest[:8], "little"), zlib.crc32(version))
@@ -160,46 +157,47 @@ def _of_click(event: bytes) -> tuple[bytes, bytes]:
     return _sorted_texts(stable), version
 
 
-def _of_message(event: bytes) -> tuple[bytes, bytes] | None:
-    """None where the lists do not lie side by side in it, as they do in every sound event."""
-    pieces = []
+def _of_message(event: bytes) -> tuple[bytes, bytes]:
+    """Raises DecodeError where its lists are odd: the exact way sees to it, in whatever order they are."""
+    event, _, parts = _cut_out(event, _PARTS, _items)
+    pieces = sorted(map(bytes, parts))
+    # Whatever else begins a value sorts before an object.
+    if pieces and not pieces[0].startswith(b"{"):
+        raise msgspec.DecodeError("a part that is no object")
+    event, region, entries = _cut_out(event, _THREATS, _entries)
     version = b""
-    start = event.find(_PARTS + b"{")
-    if start >= 0:
-        region, parts = _list_at(event, start + len(_PARTS) - 1, _items)
-        pieces = sorted(map(bytes, parts))
-        event = event[:start] + event[start + len(_PARTS) - 1 + len(region) :]
-    start = event.find(_THREATS + b"{")
-    if start >= 0:
-        region, entries = _list_at(event, start + len(_THREATS) - 1, _entries)
-        event = event[:start] + event[start + len(_THREATS) - 1 + len(region) :]
-        if len(entries) == 1:
-            stable, version = _parted(region, entries[0])
-            pieces.append(stable)
-        else:
-            found = sorted(_parted(bytes(r), e) for r, e in zip(_items.decode(region), entries, strict=True))
-            pieces += [stable for stable, _ in found]
-            version = b";".join([version for _, version in found])
+    if len(entries) == 1:
+        stable, version = _parted(region, entries[0])
+        pieces.append(stable)
+    elif entries:
+        found = sorted(_parted(bytes(r), e) for r, e in zip(_items.decode(region), entries, strict=True))
+        pieces += [stable for stable, _ in found]
+        version = b";".join([version for _, version in found])
     event = event.replace(b'"clusterId":', b'"cluster":')
     return b"\n".join([_sorted_texts(event), *pieces]), version
 
 
-def _list_at(event: bytes, start: int, decoder: msgspec.json.Decoder[Any]) -> tuple[bytes, list[Any]]:
-    """The list of objects that begins at `start`, and what it decodes to.
+def _cut_out(event: bytes, name: bytes, decoder: msgspec.json.Decoder[Any]) -> tuple[bytes, bytes, list[Any]]:
+    """An event less its list of this name; the list; its items. A list without items stays where it is.
 
-    It ends at one of the next `}]`; that it decodes proves which: no list is the beginning of another.
-    Raises ValidationError where it holds anything but objects, DecodeError where it does not end.
+    The list ends at one of the next `}]`; that it decodes proves which: no list is the beginning of another.
+    Raises DecodeError where it does not begin and end with an object.
     """
-    end = start
+    start = event.find(name)
+    if start < 0 or event.startswith(b"]", start + len(name)):
+        return event, b"", []
+    start += len(name) - 1
+    end = start if event.startswith(b"{", start + 1) else len(event)
     while (end := event.find(b"}]", end + 1)) >= 0:
         region = event[start : end + 2]
         try:
-            return region, decoder.decode(region)
+            items = decoder.decode(region)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
             continue
-    raise msgspec.DecodeError("a list without an end")
+        return event[:start] + event[end + 2 :], region, items
+    raise msgspec.DecodeError("a list that does not begin and end with an object")
 
 
 def _parted(text: bytes, changing: _Changing) -> tuple[bytes, bytes]:

@@ -19,6 +19,7 @@ from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
 
 PREFIX = "tap-forensics"
+EVENTS_PREFIX = "tap-siem"
 WORKING_STATE = f"state/{PREFIX}/state.json"
 LOOKBACK_HOURS = 3
 
@@ -35,10 +36,11 @@ def demo(source: Path, seed: int = 1) -> int:
         with FunctionServer(_environment(api, bucket), source, echo=display.log_line) as function:
             _show_world(world, api, bucket, function)
             faults = _run(function, "First event: {} posted as Eventarc posts it")
-            before = lines_by_threat(bucket.objects(PREFIX))
-            _show_results(bucket, before)
+            before, events = lines_by_threat(bucket.objects(PREFIX)), _event_lines(bucket)
+            _show_results(bucket, before, events)
             faults += _run(function, "Second event, at once")
             after = lines_by_threat(bucket.objects(PREFIX))
+            faults += event_faults(events, _event_lines(bucket))
         expected = _expected(world)
         faults += verdict(expected, before, after)
     display.heading("In short")
@@ -47,7 +49,8 @@ def demo(source: Path, seed: int = 1) -> int:
         return 1
     print(
         f"All {len(expected)} threats with evidence have their lines: {_count(before)} after the first event "
-        f"and {_count(after)} after the second, no line twice. Everything started here has ended."
+        f"and {_count(after)} after the second, no line twice. {len(events)} events have a line each beside "
+        "them. Everything started here has ended."
     )
     return 0
 
@@ -103,8 +106,25 @@ def verdict(expected: set[str], before: Lines, after: Lines) -> list[str]:
     return faults
 
 
+def event_faults(before: list[bytes], after: list[bytes]) -> list[str]:
+    """What is wrong with the event lines: none at all, some twice, more after an event at once."""
+    faults = [] if before else ["no event has a line"]
+    if len(set(after)) < len(after):
+        faults.append(f"{len(after) - len(set(after))} event lines came twice")
+    if len(after) != len(before):
+        faults.append(f"the second event brought {len(after) - len(before)} more event lines")
+    return faults
+
+
+def _event_lines(bucket: FakeBucket) -> list[bytes]:
+    return [
+        line for data in bucket.objects(f"{EVENTS_PREFIX}/").values() for line in data.split(b"\n") if line
+    ]
+
+
 def _environment(api: TapServer, bucket: FakeBucket) -> dict[str, str]:
     return {
+        "EVENTS_PREFIX": EVENTS_PREFIX,
         "GCS_BUCKET": bucket.name,
         "LOOKBACK_HOURS": str(LOOKBACK_HOURS),
         "STORAGE_EMULATOR_HOST": bucket.url,
@@ -136,13 +156,16 @@ def _run(function: FunctionServer, title: str) -> list[str]:
     return [] if status == 200 else [f"the function answered {status}: {body[:200]}"]
 
 
-def _show_results(bucket: FakeBucket, lines: Lines) -> None:
+def _show_results(bucket: FakeBucket, lines: Lines, events: list[bytes]) -> None:
     objects = bucket.objects()
     display.heading("Objects in the bucket")
     display.object_list(objects)
     if lines:
         display.heading("One line of evidence, cut for the eye")
         print(display.pretty(_telling(lines), most=2))
+    if events:
+        display.heading("One event's line, cut for the eye")
+        print(display.pretty(json.loads(events[0]), most=2))
     for name in (WORKING_STATE, f"{PREFIX}/state.json"):
         if name in objects:
             display.heading(f"{name}, cut for the eye")
