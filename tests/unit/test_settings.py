@@ -45,6 +45,12 @@ DEFAULTS = {
     "tap_forensics_daily_limit": None,
     "https_proxy": None,
     "no_proxy": "",
+    "events_prefix": None,
+    "events_shape": "api",
+    "forensics": True,
+    "since_time": None,
+    "threat_status": (),
+    "threat_type": (),
 }
 
 
