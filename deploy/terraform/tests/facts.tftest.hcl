@@ -1,4 +1,5 @@
-# What the module makes, against a mocked provider: values that no schema checks.
+# What the module makes, against a mocked provider, is what tests/deploy/facts.json says; the quick-start script is held
+# to the same list. Then what the variables change and refuse.
 
 mock_provider "google" {
   mock_data "google_project" {
@@ -21,56 +22,134 @@ variables {
   project = "demo"
   region  = "us-central1"
   bucket  = "example-com-tap"
+
+  feed_service_account = "feed@example.com"
 }
 
-run "rights_on_single_things_only" {
-  command = plan
+run "as_the_facts_say" {
+  command = apply
 
   assert {
-    condition     = google_storage_bucket_iam_member.collector_writes.role == "roles/storage.objectUser" && google_storage_bucket_iam_member.collector_writes.bucket == "example-com-tap"
-    error_message = "The collector writes objects of its bucket."
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).function == {
+      name             = google_cloudfunctions2_function.collector.name
+      runtime          = google_cloudfunctions2_function.collector.build_config[0].runtime
+      entry_point      = google_cloudfunctions2_function.collector.build_config[0].entry_point
+      timeout_seconds  = google_cloudfunctions2_function.collector.service_config[0].timeout_seconds
+      memory           = google_cloudfunctions2_function.collector.service_config[0].available_memory
+      cpu              = google_cloudfunctions2_function.collector.service_config[0].available_cpu
+      min_instances    = google_cloudfunctions2_function.collector.service_config[0].min_instance_count
+      max_instances    = google_cloudfunctions2_function.collector.service_config[0].max_instance_count
+      concurrency      = google_cloudfunctions2_function.collector.service_config[0].max_instance_request_concurrency
+      ingress          = google_cloudfunctions2_function.collector.service_config[0].ingress_settings
+      event_type       = google_cloudfunctions2_function.collector.event_trigger[0].event_type
+      retry_policy     = google_cloudfunctions2_function.collector.event_trigger[0].retry_policy
+      runs_as          = split("@", google_cloudfunctions2_function.collector.service_config[0].service_account_email)[0]
+      trigger_calls_as = split("@", google_cloudfunctions2_function.collector.event_trigger[0].service_account_email)[0]
+    }
+    error_message = "function"
   }
   assert {
-    condition     = toset([for grant in google_secret_manager_secret_iam_member.collector_reads : "${grant.role} ${grant.secret_id}"]) == toset(["roles/secretmanager.secretAccessor tap-forensics-collector-principal", "roles/secretmanager.secretAccessor tap-forensics-collector-secret"])
-    error_message = "The collector reads its two secrets."
+    condition     = tomap(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).environment) == tomap(google_cloudfunctions2_function.collector.service_config[0].environment_variables)
+    error_message = "environment"
   }
   assert {
-    condition     = google_cloud_run_v2_service_iam_member.trigger_invokes.role == "roles/run.invoker" && google_cloud_run_v2_service_iam_member.trigger_invokes.name == "tap-forensics-collector"
-    error_message = "The trigger calls this service."
+    condition = tomap(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).mounted) == tomap({
+      for volume in google_cloudfunctions2_function.collector.service_config[0].secret_volumes :
+      "${volume.mount_path}/${volume.versions[0].path}" => "${volume.secret}:${volume.versions[0].version}"
+    })
+    error_message = "mounted"
   }
   assert {
-    condition     = google_pubsub_topic_iam_member.dead_letters_come.role == "roles/pubsub.publisher"
-    error_message = "Pub/Sub passes dead letters on."
+    condition = { for thing, roles in jsondecode(file("${path.module}/../../tests/deploy/facts.json")).roles : thing => toset(roles) } == merge({
+      bucket = toset([
+        for grant in concat([google_storage_bucket_iam_member.collector_writes], values(google_storage_bucket_iam_member.feed_reads)) :
+        "${grant.role} ${trimsuffix(trimprefix(grant.member, "serviceAccount:"), "@demo.iam.gserviceaccount.com")}" if grant.bucket == "example-com-tap"
+      ])
+      service           = toset(["${google_cloud_run_v2_service_iam_member.trigger_invokes.role} ${split(":", split("@", google_cloud_run_v2_service_iam_member.trigger_invokes.member)[0])[1]}"])
+      dead_letter_topic = toset(["${google_pubsub_topic_iam_member.dead_letters_come.role} ${split(".", split("@", google_pubsub_topic_iam_member.dead_letters_come.member)[1])[0]}"])
+      }, {
+      for grant in google_secret_manager_secret_iam_member.collector_reads :
+      grant.secret_id => toset(["${grant.role} ${split(":", split("@", grant.member)[0])[1]}"])
+    })
+    error_message = "roles"
   }
   assert {
-    condition     = length(google_storage_bucket_iam_member.feed_reads) == 0
-    error_message = "No feed account, no right."
+    condition     = google_cloud_run_v2_service_iam_member.trigger_invokes.name == "tap-forensics-collector" && google_pubsub_topic_iam_member.dead_letters_come.topic == "tap-forensics-collector-dead-letter"
+    error_message = "The rights are on these things."
+  }
+  assert {
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).bucket == {
+      name                        = google_storage_bucket.evidence.name
+      location                    = google_storage_bucket.evidence.location
+      uniform_access              = google_storage_bucket.evidence.uniform_bucket_level_access
+      public_access_prevention    = google_storage_bucket.evidence.public_access_prevention
+      versioning                  = google_storage_bucket.evidence.versioning[0].enabled
+      replaced_versions_kept_days = one(one(google_storage_bucket.evidence.lifecycle_rule).condition).days_since_noncurrent_time
+    }
+    error_message = "bucket, and nothing but replaced versions is deleted"
+  }
+  assert {
+    condition     = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).topic == google_pubsub_topic.trigger.name
+    error_message = "topic"
+  }
+  assert {
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).dead_letter == {
+      topic        = google_pubsub_topic.dead_letter.name
+      subscription = google_pubsub_subscription.dead_letter.name
+      retention    = google_pubsub_subscription.dead_letter.message_retention_duration
+    }
+    error_message = "dead_letter"
+  }
+  assert {
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).schedule == {
+      name      = google_cloud_scheduler_job.hourly.name
+      cron      = google_cloud_scheduler_job.hourly.schedule
+      time_zone = google_cloud_scheduler_job.hourly.time_zone
+      message   = base64decode(google_cloud_scheduler_job.hourly.pubsub_target[0].data)
+    }
+    error_message = "schedule"
+  }
+  assert {
+    condition     = toset(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).services) == toset(keys(google_project_service.needed))
+    error_message = "services"
   }
 }
 
-run "feed_account_gets_both_roles" {
+run "without_a_feed_account_no_right" {
   command = plan
   variables {
-    feed_service_account = "feed@example.com"
+    feed_service_account = null
   }
 
   assert {
-    condition     = toset([for grant in google_storage_bucket_iam_member.feed_reads : "${grant.role} ${grant.member}"]) == toset(["roles/storage.objectViewer serviceAccount:feed@example.com", "roles/storage.legacyBucketReader serviceAccount:feed@example.com"])
-    error_message = "A feed needs objectViewer and legacyBucketReader."
+    condition     = length(google_storage_bucket_iam_member.feed_reads) == 0
+    error_message = "Nobody else reads the bucket."
   }
 }
 
-run "bucket_is_closed_and_keeps_versions" {
+run "settings_reach_the_function" {
+  command = apply
+  variables {
+    settings = { MAX_THREATS = "1000", GCS_PREFIX = "/tap/" }
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.collector.service_config[0].environment_variables["MAX_THREATS"] == "1000" && google_cloudfunctions2_function.collector.service_config[0].environment_variables["STATE_KEY"] == "state/tap/state.json"
+    error_message = "Settings are passed on; the state lies outside the prefix."
+  }
+  assert {
+    condition     = output.feeds == { PROOFPOINT_TAP_FORENSICS = "gs://example-com-tap/tap/" }
+    error_message = "The feed's URI follows, with its closing slash."
+  }
+}
+
+run "retention_leaves_the_state" {
   command = plan
   variables {
     retention_days = 90
     settings       = { EVENTS_PREFIX = "/tap-events/" }
   }
 
-  assert {
-    condition     = google_storage_bucket.evidence.uniform_bucket_level_access && google_storage_bucket.evidence.public_access_prevention == "enforced" && google_storage_bucket.evidence.versioning[0].enabled
-    error_message = "Uniform access, no public access, versions."
-  }
   assert {
     condition     = one(google_storage_bucket.evidence.lifecycle_rule[1].condition).age == 90 && one(google_storage_bucket.evidence.lifecycle_rule[1].condition).matches_prefix == tolist(["tap-forensics/", "tap-events/"])
     error_message = "Retention is for the evidence; the state lies elsewhere."
@@ -81,78 +160,12 @@ run "bucket_is_closed_and_keeps_versions" {
   }
 }
 
-run "nothing_is_deleted_unasked" {
-  command = plan
-
-  assert {
-    condition     = length(google_storage_bucket.evidence.lifecycle_rule) == 1 && one(google_storage_bucket.evidence.lifecycle_rule[0].condition).days_since_noncurrent_time == 14
-    error_message = "Only versions that were replaced go."
-  }
-}
-
-run "function_as_the_facts_say" {
-  command = apply
-  variables {
-    settings = { MAX_THREATS = "1000" }
-  }
-
-  assert {
-    condition     = google_cloudfunctions2_function.collector.name == "tap-forensics-collector" && google_cloudfunctions2_function.collector.build_config[0].runtime == "python313" && google_cloudfunctions2_function.collector.build_config[0].entry_point == "main"
-    error_message = "Name, runtime, entry point."
-  }
-  assert {
-    condition = tomap(google_cloudfunctions2_function.collector.service_config[0].environment_variables) == tomap({
-      GCS_BUCKET         = "example-com-tap"
-      GCS_PREFIX         = "tap-forensics"
-      STATE_KEY          = "state/tap-forensics/state.json"
-      TAP_PRINCIPAL_FILE = "/secrets/principal/value"
-      TAP_SECRET_FILE    = "/secrets/secret/value"
-      LOG_EXECUTION_ID   = "true"
-      MAX_THREATS        = "1000"
-    })
-    error_message = "The environment; no credential in it."
-  }
-  assert {
-    condition     = [for volume in google_cloudfunctions2_function.collector.service_config[0].secret_volumes : "${volume.mount_path}/${volume.versions[0].path}=${volume.secret}:${volume.versions[0].version}"] == ["/secrets/principal/value=tap-forensics-collector-principal:latest", "/secrets/secret/value=tap-forensics-collector-secret:latest"]
-    error_message = "Both credentials are mounted, at the paths that the environment names, in the latest version."
-  }
-  assert {
-    condition     = google_cloudfunctions2_function.collector.service_config[0].timeout_seconds == 540 && google_cloudfunctions2_function.collector.service_config[0].available_memory == "512Mi" && google_cloudfunctions2_function.collector.service_config[0].available_cpu == "1"
-    error_message = "Timeout, memory, CPU."
-  }
-  assert {
-    condition     = google_cloudfunctions2_function.collector.service_config[0].min_instance_count == 0 && google_cloudfunctions2_function.collector.service_config[0].max_instance_count == 1 && google_cloudfunctions2_function.collector.service_config[0].max_instance_request_concurrency == 1
-    error_message = "0 to 1 instances, one run each."
-  }
-  assert {
-    condition     = google_cloudfunctions2_function.collector.service_config[0].ingress_settings == "ALLOW_INTERNAL_ONLY" && google_cloudfunctions2_function.collector.service_config[0].service_account_email == "tap-forensics-collector-sa@demo.iam.gserviceaccount.com"
-    error_message = "Internal calls only, its own account."
-  }
-  assert {
-    condition     = google_cloudfunctions2_function.collector.event_trigger[0].event_type == "google.cloud.pubsub.topic.v1.messagePublished" && google_cloudfunctions2_function.collector.event_trigger[0].retry_policy == "RETRY_POLICY_RETRY"
-    error_message = "Pub/Sub trigger, retries."
-  }
-}
-
 run "no_credential_passes_through_terraform" {
   command = plan
 
   assert {
     condition     = alltrue([for version in google_secret_manager_secret_version.blank : trimspace(version.secret_data) == ""])
     error_message = "Only a blank, which the collector takes as missing."
-  }
-}
-
-run "schedule" {
-  command = plan
-
-  assert {
-    condition     = google_cloud_scheduler_job.hourly.name == "tap-forensics-collector-hourly" && google_cloud_scheduler_job.hourly.schedule == "0 * * * *" && google_cloud_scheduler_job.hourly.time_zone == "Etc/UTC"
-    error_message = "Every hour, UTC."
-  }
-  assert {
-    condition     = base64decode(google_cloud_scheduler_job.hourly.pubsub_target[0].data) == "{}" && google_pubsub_topic.trigger.name == "tap-forensics-collector-trigger"
-    error_message = "The message is {} on the trigger's topic."
   }
 }
 
@@ -200,7 +213,8 @@ run "odd_schedule_is_refused" {
 run "feed_that_may_not_read_is_refused" {
   command = plan
   variables {
-    secops = { instance = "11111111-2222-3333-4444-555555555555", location = "us" }
+    feed_service_account = null
+    secops               = { instance = "11111111-2222-3333-4444-555555555555", location = "us" }
   }
   expect_failures = [var.secops]
 }
@@ -208,9 +222,8 @@ run "feed_that_may_not_read_is_refused" {
 run "feeds_in_secops" {
   command = plan
   variables {
-    feed_service_account = "feed@example.com"
-    secops               = { instance = "11111111-2222-3333-4444-555555555555", location = "us" }
-    settings             = { EVENTS_PREFIX = "tap-events" }
+    secops   = { instance = "11111111-2222-3333-4444-555555555555", location = "us" }
+    settings = { EVENTS_PREFIX = "tap-events" }
   }
 
   assert {
