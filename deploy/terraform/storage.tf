@@ -42,7 +42,7 @@ resource "google_storage_bucket" "evidence" {
 
 # Apart from the evidence, so that the collector, which writes there, cannot write its own source.
 resource "google_storage_bucket" "source" {
-  #checkov:skip=CKV_GCP_62:It holds public source, written by Terraform alone.
+  #checkov:skip=CKV_GCP_62:It holds the source of this checkout, written by Terraform alone.
   project                     = var.project
   name                        = "${var.bucket}-source"
   location                    = var.region

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +15,9 @@ from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
 from tests.deploy.tools import CHECKOUT, command
+
+# About one second on two quiet cores; see deploy/README.md.
+COLD_START_AT_MOST = timedelta(seconds=10)
 
 
 def run(*words: str | Path) -> str:
@@ -90,7 +92,7 @@ def test_the_archive_runs_with_nothing_but_its_requirements_and_takes_a_rotated_
         }
         begun = utc_now()
         with FunctionServer(env, source=tmp_path / "source" / "main.py") as server:
-            record_property("cold_start_seconds", round((utc_now() - begun).total_seconds(), 2))
+            assert utc_now() - begun < COLD_START_AT_MOST
             # As first deployed: a blank is a missing credential, said once, and not asked again for.
             assert post_event(server.url)[0] == 200
             assert server.wait_for_log("add a version to the mounted secret")
