@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline by gcloud, as deploy/terraform makes it, less its monitoring. For Cloud Shell, or
-# wherever gcloud is signed in. What is there already is left as it is: a second run changes nothing.
+# wherever gcloud is signed in. What is there already is left as it is: a second run with the same
+# options changes nothing.
 #
 #   deploy/quickstart.sh [options]
 #     --project ID                    default: gcloud's own

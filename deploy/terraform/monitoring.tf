@@ -93,16 +93,32 @@ resource "google_logging_metric" "backlog" {
 # The alerts. Their texts are the paragraphs of RUNBOOK.md, whose headings have the same names.
 
 locals {
-  step           = regex("^(?P<minutes>\\*/\\d+|\\d+) (?P<hours>\\*/\\d+|\\*) ", var.schedule)
-  period_seconds = local.step.hours != "*" ? tonumber(trimprefix(local.step.hours, "*/")) * 3600 : startswith(local.step.minutes, "*/") ? tonumber(trimprefix(local.step.minutes, "*/")) * 60 : 3600
+  step = regex("^(?P<minutes>\\*/\\d+|\\d+) (?P<hours>\\*/\\d+|\\*) ", var.schedule)
+  # M * * * *: 60 × 1 minutes. */N * * * *: N × 1. M */N * * *: 60 × N.
+  step_minutes   = startswith(local.step.minutes, "*/") ? tonumber(trimprefix(local.step.minutes, "*/")) : 60
+  step_hours     = startswith(local.step.hours, "*/") ? tonumber(trimprefix(local.step.hours, "*/")) : 1
+  period_seconds = local.step_minutes * local.step_hours * 60
   # Monitoring looks back 25 hours at most.
   growing_seconds = min(12 * local.period_seconds, 24 * 3600)
 
   # An alert on a log line is raised within a minute or two, and holds exact numbers.
   log_alerts = {
-    cursor-lag          = { title = "The collected time lies over 2 hours behind", severity = "WARNING", filter = "jsonPayload.run.cursor_lag_seconds>7200" }
-    gap-near-the-edge   = { title = "A gap will be lost within a day, or an interval was lost", severity = "CRITICAL", filter = "(jsonPayload.run.oldest_gap_seconds>518400 OR jsonPayload.run.lost_intervals>0)" }
-    refused-credentials = { title = "TAP's credentials are missing or refused", severity = "CRITICAL", filter = "severity>=ERROR AND (\"TAP_PRINCIPAL\" OR \"TAP_SECRET\")" }
+    cursor-lag = {
+      title    = "The collected time lies over 2 hours behind"
+      severity = "WARNING"
+      filter   = "jsonPayload.run.cursor_lag_seconds>7200"
+    }
+    gap-near-the-edge = {
+      title    = "A gap will be lost within a day, or an interval was lost"
+      severity = "CRITICAL"
+      filter   = "(jsonPayload.run.oldest_gap_seconds>518400 OR jsonPayload.run.lost_intervals>0)"
+    }
+    refused-credentials = {
+      title    = "TAP's credentials are missing or refused"
+      severity = "CRITICAL"
+      # Whatever the fault, its message names the variable.
+      filter = "severity>=ERROR AND (\"TAP_PRINCIPAL\" OR \"TAP_SECRET\")"
+    }
   }
   count_alerts = {
     no-finished-run = {
@@ -134,8 +150,9 @@ locals {
     }
   }
   metric_types = {
-    for name, metric in merge({ runs = google_logging_metric.runs }, { for name, metric in google_logging_metric.backlog : "backlog_${name}" => metric }) :
-    name => "logging.googleapis.com/user/${metric.name}"
+    runs         = "logging.googleapis.com/user/${google_logging_metric.runs.name}"
+    backlog_grew = "logging.googleapis.com/user/${google_logging_metric.backlog["grew"].name}"
+    backlog_held = "logging.googleapis.com/user/${google_logging_metric.backlog["held"].name}"
   }
 
   # Heading, as in a link → paragraph.

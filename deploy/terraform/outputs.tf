@@ -14,11 +14,9 @@ output "next_steps" {
   description = "What is left to do by hand, in this order."
   value       = <<-EOT
     1. Add the credentials (typed or pasted, not shown; Enter ends each):
-    %{~for credential in local.credentials~}
 
-       read -rs v && printf %s "$v" | gcloud secrets versions add ${credential.secret_id} --project=${var.project} --data-file=-; unset v
-    %{~endfor~}
-
+       read -rs v && printf %s "$v" | gcloud secrets versions add ${local.credentials["principal"].secret_id} --project=${var.project} --data-file=-; unset v
+       read -rs v && printf %s "$v" | gcloud secrets versions add ${local.credentials["secret"].secret_id} --project=${var.project} --data-file=-; unset v
 
     2. Let events that fail ten times go to the dead-letter topic (the trigger's subscription is Eventarc's, not Terraform's):
 

@@ -1,11 +1,12 @@
 terraform {
-  # 1.9: a variable's check may look at another variable.
-  required_version = ">= 1.9"
+  # 1.11: arguments that are written and never stored, for what goes into Secret Manager.
+  required_version = ">= 1.11"
 
   required_providers {
     google = {
-      source  = "hashicorp/google"
-      version = ">= 6.0, < 9.0"
+      source = "hashicorp/google"
+      # The version this was checked with; google_chronicle_feed is young.
+      version = "~> 8.7"
     }
   }
 }

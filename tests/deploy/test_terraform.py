@@ -32,7 +32,7 @@ def test_each_alert_has_its_paragraph_in_the_runbook() -> None:
     monitoring = (MODULE / "monitoring.tf").read_text(encoding="utf-8")
     runbook = (CHECKOUT / "deploy" / "RUNBOOK.md").read_text(encoding="utf-8")
     paragraphs = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", runbook, re.M)}
-    alerts = set(re.findall(r"^    ([a-z-]+) += \{(?: title|\n      title)", monitoring, re.M))
+    alerts = set(re.findall(r"^    ([a-z-]+) = \{\n      title", monitoring, re.M))
     assert len(alerts) == 5
     assert alerts == paragraphs
 

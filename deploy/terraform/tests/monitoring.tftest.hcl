@@ -50,8 +50,8 @@ run "every_quarter_of_an_hour" {
   }
 
   assert {
-    condition     = local.period_seconds == 900
-    error_message = "15 minutes."
+    condition     = local.period_seconds == 900 && local.growing_seconds == 10800
+    error_message = "15 minutes, and twelve of them."
   }
 }
 
