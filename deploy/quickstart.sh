@@ -121,7 +121,7 @@ install() {
 
   step "Topics: the trigger, and where events go that failed ten times"
   for topic in $name-trigger $name-dead-letter; do
-    if there gcloud pubsub topics describe $topic; then kept $topic; else run gcloud pubsub topics create $topic; fi
+    if there gcloud pubsub topics describe "$topic"; then kept "$topic"; else run gcloud pubsub topics create "$topic"; fi
   done
   if there gcloud pubsub subscriptions describe $name-dead-letter; then
     kept "its subscription"
@@ -147,12 +147,12 @@ install() {
   # A function cannot mount a secret that has no version; the collector takes a blank as missing.
   printf ' ' >"$temporary/blank"
   for secret in $principal_secret $secret_secret; do
-    if there gcloud secrets describe $secret; then
-      kept $secret
+    if there gcloud secrets describe "$secret"; then
+      kept "$secret"
     else
-      run gcloud secrets create $secret --replication-policy=automatic --data-file="$temporary/blank"
+      run gcloud secrets create "$secret" --replication-policy=automatic --data-file="$temporary/blank"
     fi
-    grant "serviceAccount:$account" roles/secretmanager.secretAccessor gcloud secrets -- $secret
+    grant "serviceAccount:$account" roles/secretmanager.secretAccessor gcloud secrets -- "$secret"
   done
 
   step "Function"
@@ -161,8 +161,8 @@ install() {
   for setting in "${settings[@]}"; do
     case $setting in GCS_PREFIX=*) ;; *) environment+="|$setting" ;; esac
   done
-  local deploy=(gcloud functions deploy $name --gen2 --region="$region" --runtime=python313 --entry-point=main
-    --source="$checkout" --trigger-topic=$name-trigger --trigger-location="$region" --retry
+  local deploy=(gcloud functions deploy "$name" --gen2 --region="$region" --runtime=python313 --entry-point=main
+    --source="$checkout" --trigger-topic="$name-trigger" --trigger-location="$region" --retry
     --trigger-service-account="$account" --run-service-account="$account"
     --memory=512Mi --cpu=1 --timeout=540s --concurrency=1 --min-instances=0 --max-instances=1
     --ingress-settings=internal-only --no-allow-unauthenticated
@@ -171,7 +171,7 @@ install() {
   # What was deployed is told by a label: the hash of the source and of this very command.
   local deployed
   python3 "$checkout/deploy/archive.py" "$temporary/source.zip"
-  deployed=$({ cat "$temporary/source.zip" && printf '%s\n' "${deploy[@]#--source=*}"; } | sha256sum | cut -c1-32)
+  deployed=$({ cat "$temporary/source.zip" && printf '%s\n' "${deploy[@]##--source=*}"; } | sha256sum | cut -c1-32)
   if [ "$(gcloud functions describe $name --gen2 --region="$region" --format='value(labels.deployed)' 2>/dev/null)" = "$deployed" ]; then
     kept "this very source and configuration"
   else
@@ -198,7 +198,7 @@ install() {
   fi
 
   step "Schedule: $schedule, UTC"
-  local job=("$name-hourly" --location="$region" --schedule="$schedule" --time-zone=Etc/UTC --topic=$name-trigger
+  local job=("$name-hourly" --location="$region" --schedule="$schedule" --time-zone=Etc/UTC --topic="$name-trigger"
     --message-body='{}' --format=none)
   case $(gcloud scheduler jobs describe $name-hourly --location="$region" --format='value(schedule)' 2>/dev/null) in
     "$schedule") kept $name-hourly ;;
@@ -235,10 +235,10 @@ uninstall() {
   remove "dead letters" gcloud pubsub subscriptions describe $name-dead-letter -- \
     gcloud pubsub subscriptions delete $name-dead-letter
   for topic in $name-trigger $name-dead-letter; do
-    remove $topic gcloud pubsub topics describe $topic -- gcloud pubsub topics delete $topic
+    remove "$topic" gcloud pubsub topics describe "$topic" -- gcloud pubsub topics delete "$topic"
   done
   for secret in $principal_secret $secret_secret; do
-    remove $secret gcloud secrets describe $secret -- gcloud secrets delete $secret
+    remove "$secret" gcloud secrets describe "$secret" -- gcloud secrets delete "$secret"
   done
   remove "service account" gcloud iam service-accounts describe "$account" -- \
     gcloud iam service-accounts delete "$account"

@@ -66,7 +66,6 @@ def test_the_archive_runs_with_nothing_but_its_requirements_and_takes_a_rotated_
     archive: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
 ) -> None:
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(tmp_path / "source")
