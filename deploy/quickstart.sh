@@ -21,7 +21,7 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 name=tap-forensics-collector
 schedule='0 * * * *'
 project='' region='' bucket='' feed='' dry_run='' uninstall=''
-prefix=tap-forensics
+prefix=tap-forensics events_prefix=''
 settings=()
 
 while [ $# -gt 0 ]; do
@@ -49,12 +49,16 @@ done
 for setting in "${settings[@]}"; do
   case $setting in
     GCS_PREFIX=*) prefix=${setting#*=} && prefix=${prefix#/} && prefix=${prefix%/} ;;
-    GCS_BUCKET=* | STATE_KEY=* | TAP_PRINCIPAL=* | TAP_SECRET=* | TAP_*_FILE=*) fail "${setting%%=*} is set by this script" ;;
+    EVENTS_PREFIX=*) events_prefix=${setting#*=} && events_prefix=${events_prefix#/} && events_prefix=${events_prefix%/} ;;
+    GCS_BUCKET=* | STATE_KEY=* | LOG_EXECUTION_ID=* | TAP_PRINCIPAL=* | TAP_SECRET=* | TAP_*_FILE=*) fail "${setting%%=*} is set by this script" ;;
     *=*) ;;
     *) fail "--set takes NAME=VALUE" ;;
   esac
 done
-case $prefix/ in / | state/*) fail "GCS_PREFIX names a folder, and not state/: a feed would ingest the state" ;; esac
+case $prefix/ in /) fail "GCS_PREFIX names a folder" ;; esac
+for folder in "$prefix" "$events_prefix"; do
+  case $folder/ in state/*) fail "state/ is no folder for a feed: it would ingest the state" ;; esac
+done
 
 export CLOUDSDK_CORE_DISABLE_PROMPTS=1
 project=${project:-$(gcloud config get-value project 2>/dev/null)}
@@ -214,8 +218,9 @@ install() {
    2. Force a run, and read its log:
       gcloud scheduler jobs run $name-hourly --project=$project --location=$region
       gcloud functions logs read $name --project=$project --region=$region --gen2
-   3. Make the feed in SecOps with the URI gs://$bucket/$prefix/ (see deploy/README.md).
+   3. Make the feed in SecOps (see deploy/README.md): Proofpoint Tap Forensics, gs://$bucket/$prefix/
 EOT
+  if [ -n "$events_prefix" ]; then echo "      and a second one: Proofpoint Tap Alerts, gs://$bucket/$events_prefix/"; fi
 }
 
 # remove WHAT DESCRIBE… -- DELETE…

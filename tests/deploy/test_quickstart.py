@@ -317,6 +317,7 @@ def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(cloud: Clou
         ("--set", "STATE_KEY=tap-forensics/state.json"),
         ("--set", "GCS_PREFIX=state/tap"),
         ("--set", "GCS_PREFIX="),
+        ("--set", "EVENTS_PREFIX=/state/events/"),
         ("--set", "MAX_THREATS"),
         ("--bucket",),
         ("--unknown",),
