@@ -1,0 +1,257 @@
+#!/usr/bin/env bash
+# The whole pipeline by gcloud, as deploy/terraform makes it, less its monitoring. For Cloud Shell, or
+# wherever gcloud is signed in. What is there already is left as it is: a second run with the same
+# options changes nothing.
+#
+#   deploy/quickstart.sh [options]
+#     --project ID                    default: gcloud's own
+#     --region REGION                 default: gcloud's functions/region, else us-central1
+#     --bucket NAME                   default: PROJECT-tap-forensics
+#     --schedule CRON                 default: "0 * * * *", UTC
+#     --feed-service-account ADDRESS  gets its two roles on the bucket
+#     --set NAME=VALUE                a variable of the collector, as MAX_THREATS=1000; may be repeated
+#     --dry-run                       looks, and prints what it would do
+#     --uninstall                     takes all away but the bucket with evidence and state
+set -euo pipefail
+
+usage() { sed -n '5,14s/^# \{0,1\}//p' "$0"; }
+fail() { echo "quickstart: $*" >&2 && exit 2; }
+
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+name=tap-forensics-collector
+schedule='0 * * * *'
+project='' region='' bucket='' feed='' dry_run='' uninstall=''
+prefix=tap-forensics events_prefix=''
+settings=()
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dry-run) dry_run=yes ;;
+    --uninstall) uninstall=yes ;;
+    --help | -h) usage && exit ;;
+    --project | --region | --bucket | --schedule | --feed-service-account | --set)
+      [ $# -gt 1 ] || fail "$1 needs a value"
+      case $1 in
+        --project) project=$2 ;;
+        --region) region=$2 ;;
+        --bucket) bucket=$2 ;;
+        --schedule) schedule=$2 ;;
+        --feed-service-account) feed=$2 ;;
+        --set) settings+=("$2") ;;
+      esac
+      shift
+      ;;
+    *) usage >&2 && fail "unknown option $1" ;;
+  esac
+  shift
+done
+
+for setting in "${settings[@]}"; do
+  case $setting in
+    GCS_PREFIX=*) prefix=${setting#*=} && prefix=${prefix#/} && prefix=${prefix%/} ;;
+    EVENTS_PREFIX=*) events_prefix=${setting#*=} && events_prefix=${events_prefix#/} && events_prefix=${events_prefix%/} ;;
+    GCS_BUCKET=* | STATE_KEY=* | LOG_EXECUTION_ID=* | TAP_PRINCIPAL=* | TAP_SECRET=* | TAP_*_FILE=*) fail "${setting%%=*} is set by this script" ;;
+    *=*) ;;
+    *) fail "--set takes NAME=VALUE" ;;
+  esac
+done
+case $prefix/ in /) fail "GCS_PREFIX names a folder" ;; esac
+for folder in "$prefix" "$events_prefix"; do
+  case $folder/ in state/*) fail "state/ is no folder for a feed: it would ingest the state" ;; esac
+done
+
+export CLOUDSDK_CORE_DISABLE_PROMPTS=1
+project=${project:-$(gcloud config get-value project 2>/dev/null)}
+[ -n "$project" ] || fail "no project: give --project, or set one with: gcloud config set project ID"
+export CLOUDSDK_CORE_PROJECT=$project
+region=${region:-$(gcloud config get-value functions/region 2>/dev/null)}
+region=${region:-us-central1}
+bucket=${bucket:-$project-tap-forensics}
+account=$name-sa@$project.iam.gserviceaccount.com
+principal_secret=$name-principal
+secret_secret=$name-secret
+
+step() { printf '\n== %s\n' "$*"; }
+run() {
+  printf '   %q' "$1" && printf ' %q' "${@:2}" && echo
+  [ -n "$dry_run" ] || "$@"
+}
+there() { "$@" >/dev/null 2>&1; }
+kept() { echo "   there already: $*"; }
+
+# grant MEMBER ROLE COMMAND… THING, as in: grant serviceAccount:a@b roles/x gcloud secrets -- my-secret
+grant() {
+  local member=$1 role=$2 thing=("${@:3}") place=()
+  while [ "${thing[0]}" != -- ]; do place+=("${thing[0]}") && thing=("${thing[@]:1}"); done
+  thing=("${thing[@]:1}")
+  if "${place[@]}" get-iam-policy "${thing[@]}" --format='csv[no-heading](bindings.role,bindings.members)' \
+    --flatten='bindings[].members[]' 2>/dev/null | grep -xF "$role,$member" >/dev/null; then
+    kept "$role for $member"
+  else
+    run "${place[@]}" add-iam-policy-binding "${thing[@]}" --member="$member" --role="$role" --format=none
+  fi
+}
+
+services=(artifactregistry cloudbuild cloudfunctions cloudscheduler eventarc iam logging monitoring pubsub run secretmanager storage)
+
+install() {
+  step "Project $project, region $region, bucket gs://$bucket"
+  number=$(gcloud projects describe "$project" --format='value(projectNumber)')
+  pubsub_agent=serviceAccount:service-$number@gcp-sa-pubsub.iam.gserviceaccount.com
+
+  step "Services"
+  local enabled missing=()
+  enabled=$(gcloud services list --enabled --format='value(config.name)')
+  for service in "${services[@]}"; do
+    grep -qx "$service.googleapis.com" <<<"$enabled" || missing+=("$service.googleapis.com")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then run gcloud services enable "${missing[@]}"; else kept "all ${#services[@]}"; fi
+
+  step "Bucket: uniform access, never public, versions kept for two weeks"
+  if there gcloud storage buckets describe "gs://$bucket"; then
+    kept "gs://$bucket"
+  else
+    run gcloud storage buckets create "gs://$bucket" --location="$region" \
+      --uniform-bucket-level-access --public-access-prevention
+  fi
+  if [ "$(gcloud storage buckets describe "gs://$bucket" --format='csv[no-heading](versioning_enabled,uniform_bucket_level_access,public_access_prevention)' 2>/dev/null)" = True,True,enforced ]; then
+    kept "its settings"
+  else
+    local lifecycle=$temporary/lifecycle.json
+    echo '{"rule": [{"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": 14}}]}' >"$lifecycle"
+    run gcloud storage buckets update "gs://$bucket" --versioning --uniform-bucket-level-access \
+      --public-access-prevention --lifecycle-file="$lifecycle"
+  fi
+
+  step "Topics: the trigger, and where events go that failed ten times"
+  for topic in $name-trigger $name-dead-letter; do
+    if there gcloud pubsub topics describe "$topic"; then kept "$topic"; else run gcloud pubsub topics create "$topic"; fi
+  done
+  if there gcloud pubsub subscriptions describe $name-dead-letter; then
+    kept "its subscription"
+  else
+    run gcloud pubsub subscriptions create $name-dead-letter --topic=$name-dead-letter \
+      --message-retention-duration=7d --expiration-period=never
+  fi
+  grant "$pubsub_agent" roles/pubsub.publisher gcloud pubsub topics -- $name-dead-letter
+
+  step "Service account, with rights on single things only"
+  if there gcloud iam service-accounts describe "$account"; then
+    kept "$account"
+  else
+    run gcloud iam service-accounts create $name-sa --display-name="Proofpoint TAP forensics collector"
+  fi
+  grant "serviceAccount:$account" roles/storage.objectUser gcloud storage buckets -- "gs://$bucket"
+  if [ -n "$feed" ]; then
+    grant "serviceAccount:$feed" roles/storage.objectViewer gcloud storage buckets -- "gs://$bucket"
+    grant "serviceAccount:$feed" roles/storage.legacyBucketReader gcloud storage buckets -- "gs://$bucket"
+  fi
+
+  step "Secrets, blank until you add the credentials"
+  # A function cannot mount a secret that has no version; the collector takes a blank as missing.
+  printf ' ' >"$temporary/blank"
+  for secret in $principal_secret $secret_secret; do
+    if there gcloud secrets describe "$secret"; then
+      kept "$secret"
+    else
+      run gcloud secrets create "$secret" --replication-policy=automatic --data-file="$temporary/blank"
+    fi
+    grant "serviceAccount:$account" roles/secretmanager.secretAccessor gcloud secrets -- "$secret"
+  done
+
+  step "Function"
+  local environment="GCS_BUCKET=$bucket|GCS_PREFIX=$prefix|STATE_KEY=state/$prefix/state.json"
+  environment+="|TAP_PRINCIPAL_FILE=/secrets/principal/value|TAP_SECRET_FILE=/secrets/secret/value|LOG_EXECUTION_ID=true"
+  for setting in "${settings[@]}"; do
+    case $setting in GCS_PREFIX=*) ;; *) environment+="|$setting" ;; esac
+  done
+  local deploy=(gcloud functions deploy "$name" --gen2 --region="$region" --runtime=python313 --entry-point=main
+    --source="$checkout" --trigger-topic="$name-trigger" --trigger-location="$region" --retry
+    --trigger-service-account="$account" --run-service-account="$account"
+    --memory=512Mi --cpu=1 --timeout=540s --concurrency=1 --min-instances=0 --max-instances=1
+    --ingress-settings=internal-only --no-allow-unauthenticated
+    --set-env-vars="^|^$environment"
+    --set-secrets="/secrets/principal/value=$principal_secret:latest,/secrets/secret/value=$secret_secret:latest")
+  # What was deployed is told by a label: the hash of the source and of this very command.
+  local deployed
+  python3 "$checkout/deploy/archive.py" "$temporary/source.zip"
+  deployed=$({ cat "$temporary/source.zip" && printf '%s\n' "${deploy[@]##--source=*}"; } | sha256sum | cut -c1-32)
+  if [ "$(gcloud functions describe $name --gen2 --region="$region" --format='value(labels.deployed)' 2>/dev/null)" = "$deployed" ]; then
+    kept "this very source and configuration"
+  else
+    run "${deploy[@]}" --update-labels="deployed=$deployed" --format=none
+  fi
+  grant "serviceAccount:$account" roles/run.invoker gcloud run services -- $name --region="$region"
+
+  step "Dead letters of the trigger's subscription"
+  local trigger subscription=''
+  trigger=$(gcloud functions describe $name --gen2 --region="$region" --format='value(eventTrigger.trigger)' 2>/dev/null) || true
+  if [ -n "$trigger" ]; then
+    subscription=$(gcloud eventarc triggers describe "$trigger" --format='value(transport.pubsub.subscription)')
+  fi
+  if [ -z "$subscription" ]; then
+    echo "   (the subscription is made with the function)"
+  else
+    grant "$pubsub_agent" roles/pubsub.subscriber gcloud pubsub subscriptions -- "$subscription"
+    if [ "$(gcloud pubsub subscriptions describe "$subscription" --format='value(deadLetterPolicy.maxDeliveryAttempts)')" = 10 ]; then
+      kept "its dead-letter policy"
+    else
+      run gcloud pubsub subscriptions update "$subscription" \
+        --dead-letter-topic=$name-dead-letter --max-delivery-attempts=10
+    fi
+  fi
+
+  step "Schedule: $schedule, UTC"
+  local job=("$name-hourly" --location="$region" --schedule="$schedule" --time-zone=Etc/UTC --topic="$name-trigger"
+    --message-body='{}' --format=none)
+  case $(gcloud scheduler jobs describe $name-hourly --location="$region" --format='value(schedule)' 2>/dev/null) in
+    "$schedule") kept $name-hourly ;;
+    '') run gcloud scheduler jobs create pubsub "${job[@]}" --description="Starts a run of $name" ;;
+    *) run gcloud scheduler jobs update pubsub "${job[@]}" ;;
+  esac
+
+  step "Left to do"
+  cat <<EOT
+   1. Add the credentials (typed or pasted, not shown; Enter ends each):
+      read -rs v && printf %s "\$v" | gcloud secrets versions add $principal_secret --project=$project --data-file=-; unset v
+      read -rs v && printf %s "\$v" | gcloud secrets versions add $secret_secret --project=$project --data-file=-; unset v
+   2. Force a run, and read its log:
+      gcloud scheduler jobs run $name-hourly --project=$project --location=$region
+      gcloud functions logs read $name --project=$project --region=$region --gen2
+   3. Make the feed in SecOps (see deploy/README.md): Proofpoint Tap Forensics, gs://$bucket/$prefix/
+EOT
+  if [ -n "$events_prefix" ]; then echo "      and a second one: Proofpoint Tap Alerts, gs://$bucket/$events_prefix/"; fi
+}
+
+# remove WHAT DESCRIBE… -- DELETE…
+remove() {
+  local what=$1 describe=() && shift
+  while [ "$1" != -- ]; do describe+=("$1") && shift; done
+  shift
+  if there "${describe[@]}"; then run "$@"; else echo "   gone already: $what"; fi
+}
+
+uninstall() {
+  step "Taking $name away from project $project, region $region"
+  remove schedule gcloud scheduler jobs describe $name-hourly --location="$region" -- \
+    gcloud scheduler jobs delete $name-hourly --location="$region"
+  remove function gcloud functions describe $name --gen2 --region="$region" -- \
+    gcloud functions delete $name --gen2 --region="$region"
+  remove "dead letters" gcloud pubsub subscriptions describe $name-dead-letter -- \
+    gcloud pubsub subscriptions delete $name-dead-letter
+  for topic in $name-trigger $name-dead-letter; do
+    remove "$topic" gcloud pubsub topics describe "$topic" -- gcloud pubsub topics delete "$topic"
+  done
+  for secret in $principal_secret $secret_secret; do
+    remove "$secret" gcloud secrets describe "$secret" -- gcloud secrets delete "$secret"
+  done
+  remove "service account" gcloud iam service-accounts describe "$account" -- \
+    gcloud iam service-accounts delete "$account"
+  step "Left as it is: evidence and state in gs://$bucket; to delete them too:"
+  echo "   gcloud storage rm --recursive --all-versions gs://$bucket"
+}
+
+temporary=$(mktemp -d)
+trap 'rm -rf "$temporary"' EXIT
+if [ -n "$uninstall" ]; then uninstall; else install; fi
+if [ -n "$dry_run" ]; then step "Nothing was changed (--dry-run)"; fi

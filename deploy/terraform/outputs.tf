@@ -1,0 +1,34 @@
+output "feeds" {
+  description = "What to enter in SecOps: log type and URI, with its closing slash."
+  value = {
+    for feed in local.feeds : feed.log_type => "gs://${google_storage_bucket.evidence.name}/${feed.prefix}/"
+  }
+}
+
+output "dashboard" {
+  description = "The collector's dashboard in Cloud Monitoring."
+  value       = "https://console.cloud.google.com/monitoring/dashboards?project=${var.project}"
+}
+
+output "next_steps" {
+  description = "What is left to do by hand, in this order."
+  value       = <<-EOT
+    1. Add the credentials (typed or pasted, not shown; Enter ends each):
+
+       read -rs v && printf %s "$v" | gcloud secrets versions add ${local.credentials["principal"].secret_id} --project=${var.project} --data-file=-; unset v
+       read -rs v && printf %s "$v" | gcloud secrets versions add ${local.credentials["secret"].secret_id} --project=${var.project} --data-file=-; unset v
+
+    2. Let events that fail ten times go to the dead-letter topic (the trigger's subscription is Eventarc's, not Terraform's):
+
+       subscription=$(gcloud eventarc triggers describe ${basename(google_cloudfunctions2_function.collector.event_trigger[0].trigger)} --project=${var.project} --location=${var.region} --format='value(transport.pubsub.subscription)')
+       gcloud pubsub subscriptions add-iam-policy-binding "$subscription" --project=${var.project} --member=serviceAccount:${local.pubsub_agent} --role=roles/pubsub.subscriber
+       gcloud pubsub subscriptions update "$subscription" --project=${var.project} --dead-letter-topic=${google_pubsub_topic.dead_letter.name} --max-delivery-attempts=10
+
+    3. Force a run and read its log:
+
+       gcloud scheduler jobs run ${google_cloud_scheduler_job.hourly.name} --project=${var.project} --location=${var.region}
+       gcloud functions logs read ${local.name} --project=${var.project} --region=${var.region} --gen2
+
+    4. Make the feeds in SecOps from the output "feeds", unless secops made them; see deploy/README.md.
+  EOT
+}

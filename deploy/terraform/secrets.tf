@@ -1,0 +1,39 @@
+# The credentials: mounted as files, their values never known to Terraform.
+
+locals {
+  mounted_as = "value"
+  blank      = " "
+  # Cloud Run mounts each secret into a directory of its own.
+  credentials = {
+    principal = { secret_id = "${local.name}-principal", directory = "/secrets/principal" }
+    secret    = { secret_id = "${local.name}-secret", directory = "/secrets/secret" }
+  }
+}
+
+resource "google_secret_manager_secret" "credential" {
+  for_each = local.credentials
+
+  project   = var.project
+  secret_id = each.value.secret_id
+
+  replication {
+    auto {}
+  }
+
+  depends_on = [google_project_service.needed]
+}
+
+# A function cannot be deployed while a secret that it mounts has no version. A blank is taken as
+# missing: until the real version is added, runs say so and call nobody. Leave it as version 1: once destroyed,
+# it would be made again, as the latest.
+resource "google_secret_manager_secret_version" "blank" {
+  for_each = google_secret_manager_secret.credential
+
+  secret                 = each.value.id
+  secret_data_wo         = local.blank
+  secret_data_wo_version = 1
+
+  lifecycle {
+    ignore_changes = [enabled] # it may be disabled
+  }
+}

@@ -1,0 +1,100 @@
+# The bucket that SecOps reads, and the bucket of the function's source.
+
+resource "google_storage_bucket" "evidence" {
+  #checkov:skip=CKV_GCP_62:Cloud Audit Logs tell who read what, where the project turns data access logs on.
+  project                     = var.project
+  name                        = var.bucket
+  location                    = var.region
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+
+  # A state that was lost or spoilt can be brought back.
+  versioning {
+    enabled = true
+  }
+
+  # The state is rewritten all the time; two weeks of its past are enough.
+  lifecycle_rule {
+    action {
+      type = "Delete"
+    }
+    condition {
+      days_since_noncurrent_time = 14
+    }
+  }
+
+  dynamic "lifecycle_rule" {
+    for_each = var.retention_days[*]
+    content {
+      action {
+        type = "Delete"
+      }
+      condition {
+        age            = lifecycle_rule.value
+        with_state     = "LIVE"
+        matches_prefix = [for prefix in compact([local.prefix, local.events_prefix]) : "${prefix}/"]
+      }
+    }
+  }
+
+  depends_on = [google_project_service.needed]
+}
+
+# Apart from the evidence, so that the collector, which writes there, cannot write its own source.
+resource "google_storage_bucket" "source" {
+  #checkov:skip=CKV_GCP_62:It holds the source of this checkout, written by Terraform alone.
+  project                     = var.project
+  name                        = "${var.bucket}-source"
+  location                    = var.region
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  force_destroy               = true # holds nothing that is not in this checkout
+
+  versioning {
+    enabled = true
+  }
+
+  depends_on = [google_project_service.needed]
+}
+
+locals {
+  checkout = "${path.module}/../.."
+
+  # The same rule as in archive.py and in .gcloudignore.
+  source_files = sort([
+    for file in setunion(
+      ["main.py", "requirements.txt"],
+      fileset(local.checkout, "tap_forensics/**/*.py"),
+      fileset(local.checkout, "tap_forensics/**/py.typed"),
+    ) : file if !startswith(file, "tap_forensics/sandbox/")
+  ])
+  source_hash = substr(sha256(join("\n", [
+    for file in local.source_files : "${file} ${filesha256("${local.checkout}/${file}")}"
+  ])), 0, 16)
+  source_archive = abspath("${path.root}/.terraform/${local.name}-${local.source_hash}.zip")
+}
+
+resource "terraform_data" "source_archive" {
+  triggers_replace = local.source_hash
+
+  provisioner "local-exec" {
+    command     = "python3 ../archive.py \"$ARCHIVE\""
+    working_dir = path.module
+    environment = { ARCHIVE = local.source_archive }
+  }
+}
+
+resource "google_storage_bucket_object" "source" {
+  bucket = google_storage_bucket.source.name
+  # The name tells the content: changed source is a new object, and so a new revision.
+  name   = "${local.name}-${local.source_hash}.zip"
+  source = local.source_archive
+
+  lifecycle {
+    create_before_destroy = true
+    # The archive is made where it is uploaded first and is missing on the next machine.
+    ignore_changes = [source, detect_md5hash, source_md5hash]
+  }
+
+  depends_on = [terraform_data.source_archive]
+}

@@ -1,0 +1,236 @@
+# What the module makes, against a mocked provider, is what tests/deploy/facts.json says; the quick-start script is held
+# to the same list. Then what the variables change and refuse.
+
+mock_provider "google" {
+  mock_data "google_project" {
+    defaults = { number = "123456789012" }
+  }
+  mock_resource "google_service_account" {
+    defaults = {
+      email  = "tap-forensics-collector-sa@demo.iam.gserviceaccount.com"
+      member = "serviceAccount:tap-forensics-collector-sa@demo.iam.gserviceaccount.com"
+    }
+  }
+  mock_resource "google_cloudfunctions2_function" {
+    defaults = {
+      event_trigger = { trigger = "projects/demo/locations/us-central1/triggers/t-1" }
+    }
+  }
+}
+
+variables {
+  project = "demo"
+  region  = "us-central1"
+  bucket  = "example-com-tap"
+
+  feed_service_account = "feed@example.com"
+}
+
+run "as_the_facts_say" {
+  command = apply
+
+  assert {
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).function == {
+      name             = google_cloudfunctions2_function.collector.name
+      runtime          = google_cloudfunctions2_function.collector.build_config[0].runtime
+      entry_point      = google_cloudfunctions2_function.collector.build_config[0].entry_point
+      timeout_seconds  = google_cloudfunctions2_function.collector.service_config[0].timeout_seconds
+      memory           = google_cloudfunctions2_function.collector.service_config[0].available_memory
+      cpu              = google_cloudfunctions2_function.collector.service_config[0].available_cpu
+      min_instances    = google_cloudfunctions2_function.collector.service_config[0].min_instance_count
+      max_instances    = google_cloudfunctions2_function.collector.service_config[0].max_instance_count
+      concurrency      = google_cloudfunctions2_function.collector.service_config[0].max_instance_request_concurrency
+      ingress          = google_cloudfunctions2_function.collector.service_config[0].ingress_settings
+      event_type       = google_cloudfunctions2_function.collector.event_trigger[0].event_type
+      retry_policy     = google_cloudfunctions2_function.collector.event_trigger[0].retry_policy
+      runs_as          = split("@", google_cloudfunctions2_function.collector.service_config[0].service_account_email)[0]
+      trigger_calls_as = split("@", google_cloudfunctions2_function.collector.event_trigger[0].service_account_email)[0]
+    }
+    error_message = "function"
+  }
+  assert {
+    condition     = tomap(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).environment) == tomap(google_cloudfunctions2_function.collector.service_config[0].environment_variables)
+    error_message = "environment"
+  }
+  assert {
+    condition = tomap(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).mounted) == tomap({
+      for volume in google_cloudfunctions2_function.collector.service_config[0].secret_volumes :
+      "${volume.mount_path}/${volume.versions[0].path}" => "${volume.secret}:${volume.versions[0].version}"
+    })
+    error_message = "mounted"
+  }
+  assert {
+    condition = { for thing, roles in jsondecode(file("${path.module}/../../tests/deploy/facts.json")).roles : thing => toset(roles) } == merge({
+      bucket = toset([
+        for grant in concat([google_storage_bucket_iam_member.collector_writes], values(google_storage_bucket_iam_member.feed_reads)) :
+        "${grant.role} ${trimsuffix(trimprefix(grant.member, "serviceAccount:"), "@demo.iam.gserviceaccount.com")}" if grant.bucket == "example-com-tap"
+      ])
+      service           = toset(["${google_cloud_run_v2_service_iam_member.trigger_invokes.role} ${split(":", split("@", google_cloud_run_v2_service_iam_member.trigger_invokes.member)[0])[1]}"])
+      dead_letter_topic = toset(["${google_pubsub_topic_iam_member.dead_letters_come.role} ${split(".", split("@", google_pubsub_topic_iam_member.dead_letters_come.member)[1])[0]}"])
+      }, {
+      for grant in google_secret_manager_secret_iam_member.collector_reads :
+      grant.secret_id => toset(["${grant.role} ${split(":", split("@", grant.member)[0])[1]}"])
+    })
+    error_message = "roles"
+  }
+  assert {
+    condition     = google_cloud_run_v2_service_iam_member.trigger_invokes.name == "tap-forensics-collector" && google_pubsub_topic_iam_member.dead_letters_come.topic == "tap-forensics-collector-dead-letter"
+    error_message = "The rights are on these things."
+  }
+  assert {
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).bucket == {
+      name                        = google_storage_bucket.evidence.name
+      location                    = google_storage_bucket.evidence.location
+      uniform_access              = google_storage_bucket.evidence.uniform_bucket_level_access
+      public_access_prevention    = google_storage_bucket.evidence.public_access_prevention
+      versioning                  = google_storage_bucket.evidence.versioning[0].enabled
+      replaced_versions_kept_days = one(one(google_storage_bucket.evidence.lifecycle_rule).condition).days_since_noncurrent_time
+    }
+    error_message = "bucket, and nothing but replaced versions is deleted"
+  }
+  assert {
+    condition     = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).topic == google_pubsub_topic.trigger.name
+    error_message = "topic"
+  }
+  assert {
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).dead_letter == {
+      topic        = google_pubsub_topic.dead_letter.name
+      subscription = google_pubsub_subscription.dead_letter.name
+      retention    = google_pubsub_subscription.dead_letter.message_retention_duration
+    }
+    error_message = "dead_letter"
+  }
+  assert {
+    condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).schedule == {
+      name      = google_cloud_scheduler_job.hourly.name
+      cron      = google_cloud_scheduler_job.hourly.schedule
+      time_zone = google_cloud_scheduler_job.hourly.time_zone
+      message   = base64decode(google_cloud_scheduler_job.hourly.pubsub_target[0].data)
+    }
+    error_message = "schedule"
+  }
+  assert {
+    condition     = toset(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).services) == toset(keys(google_project_service.needed))
+    error_message = "services"
+  }
+}
+
+run "without_a_feed_account_no_right" {
+  command = plan
+  variables {
+    feed_service_account = null
+  }
+
+  assert {
+    condition     = length(google_storage_bucket_iam_member.feed_reads) == 0
+    error_message = "Nobody else reads the bucket."
+  }
+}
+
+run "settings_reach_the_function" {
+  command = apply
+  variables {
+    settings = { MAX_THREATS = "1000", GCS_PREFIX = "/tap/" }
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.collector.service_config[0].environment_variables["MAX_THREATS"] == "1000" && google_cloudfunctions2_function.collector.service_config[0].environment_variables["STATE_KEY"] == "state/tap/state.json"
+    error_message = "Settings are passed on; the state lies outside the prefix."
+  }
+  assert {
+    condition     = output.feeds == { PROOFPOINT_TAP_FORENSICS = "gs://example-com-tap/tap/" }
+    error_message = "The feed's URI follows, with its closing slash."
+  }
+}
+
+run "retention_leaves_the_state" {
+  command = plan
+  variables {
+    retention_days = 90
+    settings       = { EVENTS_PREFIX = "/tap-events/" }
+  }
+
+  assert {
+    condition     = one(google_storage_bucket.evidence.lifecycle_rule[1].condition).age == 90 && one(google_storage_bucket.evidence.lifecycle_rule[1].condition).matches_prefix == tolist(["tap-forensics/", "tap-events/"])
+    error_message = "Retention is for the evidence; the state lies elsewhere."
+  }
+  assert {
+    condition     = !anytrue([for prefix in ["tap-forensics/", "tap-events/"] : startswith(local.state_key, prefix)])
+    error_message = "The state lies under no feed's prefix."
+  }
+}
+
+run "no_credential_passes_through_terraform" {
+  command = plan
+
+  assert {
+    condition     = trimspace(local.blank) == "" && length(google_secret_manager_secret_version.blank) == 2
+    error_message = "Only a blank, which the collector takes as missing."
+  }
+}
+
+run "source_is_less_the_sandbox" {
+  command = plan
+
+  assert {
+    condition     = contains(local.source_files, "main.py") && contains(local.source_files, "requirements.txt") && contains(local.source_files, "tap_forensics/collect.py") && !anytrue([for file in local.source_files : strcontains(file, "sandbox")])
+    error_message = "main.py, requirements.txt and the package less the sandbox."
+  }
+}
+
+run "state_prefix_is_refused" {
+  command = plan
+  variables {
+    settings = { GCS_PREFIX = "state/tap" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "empty_prefix_is_refused" {
+  command = plan
+  variables {
+    settings = { GCS_PREFIX = "" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "plain_credential_is_refused" {
+  command = plan
+  variables {
+    settings = { TAP_SECRET = "s3cr3t" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "odd_schedule_is_refused" {
+  command = plan
+  variables {
+    schedule = "0 6 * * 1"
+  }
+  expect_failures = [var.schedule]
+}
+
+run "feed_that_may_not_read_is_refused" {
+  command = plan
+  variables {
+    feed_service_account = null
+    secops               = { instance = "11111111-2222-3333-4444-555555555555", location = "us" }
+  }
+  expect_failures = [var.secops]
+}
+
+run "feeds_in_secops" {
+  command = plan
+  variables {
+    secops   = { instance = "11111111-2222-3333-4444-555555555555", location = "us" }
+    settings = { EVENTS_PREFIX = "tap-events" }
+  }
+
+  assert {
+    condition = { for name, feed in google_chronicle_feed.this : name => "${basename(feed.details[0].log_type)} ${feed.details[0].gcs_v2_settings[0].bucket_uri}" } == {
+      forensics = "PROOFPOINT_TAP_FORENSICS gs://example-com-tap/tap-forensics/"
+      events    = "PROOFPOINT_MAIL gs://example-com-tap/tap-events/"
+    }
+    error_message = "A feed for each prefix, its URI with the closing slash."
+  }
+}

@@ -1,0 +1,68 @@
+# Metrics, alerts and dashboard.
+
+mock_provider "google" {
+  mock_data "google_project" {
+    defaults = { number = "123456789012" }
+  }
+}
+
+variables {
+  project     = "demo"
+  region      = "us-central1"
+  bucket      = "example-com-tap"
+  alert_email = "soc@example.com"
+  runbook_url = "https://example.com/RUNBOOK.md"
+}
+
+run "hourly" {
+  command = plan
+
+  assert {
+    condition     = length(setunion(keys(google_monitoring_alert_policy.on_log), keys(google_monitoring_alert_policy.on_count))) == 5
+    error_message = "Five alerts."
+  }
+  assert {
+    condition     = alltrue([for name, policy in merge(google_monitoring_alert_policy.on_log, google_monitoring_alert_policy.on_count) : startswith(policy.documentation[0].content, "**Means**") && policy.documentation[0].links[0].url == "https://example.com/RUNBOOK.md#${name}"])
+    error_message = "Each alert brings its paragraph, and the link to it."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.on_count["no-finished-run"].conditions[0].condition_threshold[0].aggregations[0].alignment_period == "7200s"
+    error_message = "Two periods."
+  }
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.on_log["cursor-lag"].conditions[0].condition_matched_log[0].filter, "jsonPayload.run.cursor_lag_seconds>7200")
+    error_message = "Over two hours."
+  }
+  assert {
+    condition     = google_logging_metric.figure["reports"].value_extractor == "EXTRACT(jsonPayload.run.reports)"
+    error_message = "Figures are read from the final line."
+  }
+  assert {
+    condition     = alltrue([for chart in values(local.charts) : alltrue([for line in chart : contains(concat(["runs"], keys(local.figures)), line)])])
+    error_message = "The dashboard shows metrics that are there."
+  }
+}
+
+run "every_quarter_of_an_hour" {
+  command = plan
+  variables {
+    schedule = "*/15 * * * *"
+  }
+
+  assert {
+    condition     = local.period_seconds == 900 && local.growing_seconds == 10800
+    error_message = "15 minutes, and twelve of them."
+  }
+}
+
+run "every_six_hours" {
+  command = plan
+  variables {
+    schedule = "0 */6 * * *"
+  }
+
+  assert {
+    condition     = local.period_seconds == 21600 && local.growing_seconds == 86400
+    error_message = "6 hours; and no longer than Monitoring looks back."
+  }
+}
