@@ -94,6 +94,8 @@ def _work(
     held.in_doubt = held.taken_over
     events = open_events(held, bucket, settings, clock, log, figures) if settings.events_prefix else None
     _pick_up(settings, held, bucket, events, clock, log)
+    with held.changing() as state:
+        figures.backlog_growth = -len(state.backlog)
     with (
         Tap(settings, clock, deadline, ledger) as tap,
         _calls_counted(ledger, figures),
@@ -198,10 +200,16 @@ def _tell_state(held: HeldState, clock: Clock, figures: Figures) -> None:
     with held.changing() as state:
         figures.threats_left = len(state.backlog)
         figures.gaps = len(state.gaps)
+        figures.backlog_growth += len(state.backlog)
         oldest = min((t.first_seen for t in state.backlog.values()), default=now)
-        figures.oldest_backlog_seconds = max(0, int((now - oldest) / timedelta(seconds=1)))
+        figures.oldest_backlog_seconds = max(0, _seconds(now - oldest))
+        figures.oldest_gap_seconds = max((_seconds(now - gap.start) for gap in state.gaps), default=0)
         if state.last_event_time:
-            figures.cursor_lag_seconds = int((now - state.last_event_time) / timedelta(seconds=1))
+            figures.cursor_lag_seconds = _seconds(now - state.last_event_time)
+
+
+def _seconds(span: timedelta) -> int:
+    return int(span / timedelta(seconds=1))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ class Figures:
     """Counts of this run; `*_seconds` and `*_bytes` as named. `outcome` is how it ended:
 
     `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
-    `failed`.
+    `failed`. `backlog_growth` is negative where the backlog shrank.
     """
 
     outcome: str = "failed"
@@ -44,7 +44,9 @@ class Figures:
     forensics_429s: int = 0
     gaps: int = 0
     lost_intervals: int = 0
+    backlog_growth: int = 0
     oldest_backlog_seconds: int = 0
+    oldest_gap_seconds: int = 0
     cursor_lag_seconds: int | None = None
     seconds: float = 0.0
 
