@@ -21,7 +21,7 @@ _CONNECT_SECONDS = 10
 _READ_SECONDS = 30
 # Only what is larger is sent in several requests, and by default as one copy of up to 100 MB.
 _CHUNK_BYTES = 8 * 1024 * 1024
-_LEAST_PATIENCE_SECONDS = 10
+_LEAST_PATIENCE_SECONDS = 5
 _MOST_PATIENCE_SECONDS = 60
 
 _REMEDIES = {
@@ -114,7 +114,9 @@ class Bucket:
     def _attempt(self, verb: str, name: str, call: Callable[..., T]) -> T:
         patience = min(max(self._remaining_seconds(), _LEAST_PATIENCE_SECONDS), _MOST_PATIENCE_SECONDS)
         try:
-            return call(timeout=(_CONNECT_SECONDS, _READ_SECONDS), retry=DEFAULT_RETRY.with_timeout(patience))
+            # One attempt that hangs must not outlast what the run has left.
+            timeout = (min(_CONNECT_SECONDS, patience), min(_READ_SECONDS, patience))
+            return call(timeout=timeout, retry=DEFAULT_RETRY.with_timeout(patience))
         except (NotFound, PreconditionFailed):
             raise
         except (

@@ -10,6 +10,7 @@ from tap_forensics.bucket import open_client
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.log import run_log
+from tap_forensics.memory import keep_memory_small
 from tap_forensics.settings import load_settings
 
 from .cost import tell_cost
@@ -22,4 +23,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
+    keep_memory_small()
     tell_cost(run)
