@@ -53,9 +53,7 @@ def outcomes(servers: list[FunctionServer]) -> list[str]:
 
 def assert_the_others_ended_well(servers: list[FunctionServer]) -> None:
     assert outcomes(servers) == ["busy"] * (EVENTS - 1) + ["complete"]
-    assert [entry["severity"] for entry in entries(servers) if entry["message"] == BUSY] == ["INFO"] * (
-        EVENTS - 1
-    )
+    assert [entry["message"] for entry in entries(servers)].count(BUSY) == EVENTS - 1
     assert {entry["severity"] for entry in entries(servers)} == {"INFO"}
 
 
@@ -103,8 +101,7 @@ def test_a_redelivered_event_after_a_good_run_writes_no_evidence(
 ) -> None:
     for server in servers:
         assert post_event(server.url, event_id="the same event")[0] == 200
-        since = utc_now()
-    before = scene.evidence()
+    before, since = scene.evidence(), utc_now()
     assert post_event(servers[0].url, event_id="the same event")[0] == 200
     assert scene.evidence() == before
     assert not scene.check(since)

@@ -30,7 +30,7 @@ TWO_RUNS_AT_ONCE = "was changed by another run"
 
 
 class Sleeper:
-    """A run that fell asleep with one call on its way; nothing else of it passes its gate meanwhile."""
+    """A run that fell asleep with one call on its way."""
 
     def __init__(self, scene: Scene, gate: Gatekeeper, at: Applies, batch_bytes: int) -> None:
         self._gate = gate
@@ -216,6 +216,10 @@ def test_a_lease_that_ran_out_and_that_nobody_took_is_renewed_before_the_next_ba
     assert not scene.check(since)
 
 
+def lease_until(scene: Scene) -> datetime:
+    return datetime.fromisoformat(scene.state()["lease"]["until"])
+
+
 def test_a_run_that_takes_longer_than_its_lease_keeps_it(new_scene: NewScene) -> None:
     scene = new_scene(LEASE_SECONDS="3")
     since = utc_now()
@@ -235,10 +239,6 @@ def test_a_run_that_takes_longer_than_its_lease_keeps_it(new_scene: NewScene) ->
 
 def got_forensics(call: Call) -> bool:
     return asks_for_forensics(call) and call.status is not None
-
-
-def lease_until(scene: Scene) -> datetime:
-    return datetime.fromisoformat(scene.state()["lease"]["until"])
 
 
 def test_a_run_that_knows_its_lease_lost_writes_no_batch(new_scene: NewScene) -> None:
