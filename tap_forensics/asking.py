@@ -40,7 +40,8 @@ class Discovery:
     """What the steps of discovery share; `seen` are the ids of this run, `unread` the latest windows in vain.
 
     `events` is None where no event lines are wanted. `alive`: the API gave some answer in this run; `down`:
-    it gave none even to the shortest questions, so that smaller ones are not asked any more.
+    it gave none even to the shortest questions, so that smaller ones are not asked any more. Nor are they
+    after `pieces_until`: a heavy hour must leave time for the others.
     """
 
     held: HeldState
@@ -52,10 +53,14 @@ class Discovery:
     figures: Figures
     waiting: Callable[[Exception, float], None]
     events: EventDelivery | None = None
+    pieces_until: Deadline = field(init=False)
     alive: bool = False
     down: bool = False
     seen: set[str] = field(default_factory=set)
     unread: list[Window] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pieces_until = self.deadline
 
 
 def read(run: Discovery, window: Window, attempts: int) -> Ended | None:
@@ -183,12 +188,17 @@ def _unread_of(run: Discovery, whole: Window, piece: Window) -> list[Window]:
 
 
 def _piece_read(run: Discovery, piece: Window) -> bool:
-    """One extra call, if it may be made. Raises `Unavailable`."""
-    if run.down or run.figures.extra_calls >= _MOST_EXTRA_CALLS:
+    """One extra call, if it may be made. Raises `Unavailable`.
+
+    Being out of time is no reason to ask for the whole again in the next run: the rest becomes a gap.
+    """
+    if run.down or run.pieces_until.passed() or run.figures.extra_calls >= _MOST_EXTRA_CALLS:
         return False
     run.figures.extra_calls += 1
     try:
         reading = _ask(run, piece, attempts=1)
+    except OutOfTime:
+        return False
     except Refused as refusal:
         run.alive = run.alive or refusal.status == 400
         return False

@@ -26,6 +26,7 @@ _DOWN_AFTER = 3
 # never be read do not keep all later ones waiting until the API forgets them.
 _STALLS_AT_MOST = 3
 _GAPS_SHARE = 3
+_PIECES_SHARE = 0.5
 
 
 def discover(run: Discovery) -> TryLater | None:
@@ -80,7 +81,7 @@ def _tell_silence(run: Discovery) -> None:
 
 def _read_gaps(run: Discovery) -> None:
     """Each gap once, those tried least often first, for a share of the time: new windows come after."""
-    share = Deadline.after(run.clock, run.deadline.remaining_seconds() / _GAPS_SHARE)
+    share = run.pieces_until = Deadline.after(run.clock, run.deadline.remaining_seconds() / _GAPS_SHARE)
     with run.held.changing() as state:
         due = [gap for gap in state.gaps if gap.due(run.clock.now())]
         gaps = sorted(due, key=lambda gap: (gap.attempts, gap.start))
@@ -99,6 +100,7 @@ def _read_gaps(run: Discovery) -> None:
 def _read_windows(run: Discovery, now: datetime) -> None:
     span = _span(run, now)
     run.log.info("Fetching threats from %s to %s", iso(span.start), iso(span.end))
+    run.pieces_until = Deadline.after(run.clock, run.deadline.remaining_seconds() * _PIECES_SHARE)
     for window in _windows_beside_gaps(run, span):
         ended = read(run, window, _ATTEMPTS)
         if ended is Ended.WAIT:

@@ -66,11 +66,11 @@ class EventDelivery:
         for kind, records in reading.records:
             around = tails(kind, self.settings.events_shape)
             for record in records:
-                event = plain_event(record, reading.suspicious)
-                if event is None:
-                    self.figures.odd_entries += 1
-                else:
+                event = plain_event(record) if reading.suspicious else bytes(record)
+                if event.startswith(b"{"):
                     self._take(kind, event, around, minute)
+                else:
+                    self.figures.odd_entries += 1
         self._write()
         if len(self.seen.entries) > memory.MOST:
             self._forget()

@@ -95,12 +95,10 @@ def read_line(line: bytes) -> tuple[str, bytes] | None:
     return None
 
 
-def plain_event(record: msgspec.Raw, suspicious: bool) -> bytes | None:
-    """The bytes of an event without our own keys; None for what is no object."""
+def plain_event(record: msgspec.Raw) -> bytes:
+    """The bytes of an event without our own keys; what is no object as it is."""
     event = bytes(record)
-    if not event.startswith(b"{"):
-        return None
-    return without_our_keys(event) if suspicious else event
+    return without_our_keys(event) if event.startswith(b"{") else event
 
 
 def is_suspicious(body: bytes) -> bool:
@@ -203,26 +201,26 @@ def _cut_out(event: bytes, name: bytes, decoder: msgspec.json.Decoder[Any]) -> t
 def _parted(text: bytes, changing: _Changing) -> tuple[bytes, bytes]:
     """An object's text less what changes later, spelled in one way; and what it said of that."""
     status, campaign = bytes(changing.threatStatus), bytes(changing.campaignID)
-    text = _less(text, b'"threatStatus":', status)
-    text = _less(text, b'"threatTime":', bytes(changing.threatTime))
-    text = _less(text, b'"campaignID":', campaign)
-    if changing.campaignId:
-        other = bytes(changing.campaignId)
-        text = _less(text, b'"campaignId":', other)
+    if status:
+        text = _less(text, b'"threatStatus":' + status)
+    if moment := bytes(changing.threatTime):
+        text = _less(text, b'"threatTime":' + moment)
+    if campaign:
+        text = _less(text, b'"campaignID":' + campaign)
+    if other := bytes(changing.campaignId):
+        text = _less(text, b'"campaignId":' + other)
         campaign = campaign if campaign not in (b"", b"null") else other
     text = text.replace(b'"threatId":', b'"threatID":').replace(b'"threatUrl":', b'"threatURL":')
     return text, b"%b,%b" % (b"" if status == b"null" else status, b"" if campaign == b"null" else campaign)
 
 
-def _less(text: bytes, name: bytes, value: bytes) -> bytes:
+def _less(text: bytes, member: bytes) -> bytes:
     """Without this member and one comma beside it."""
-    if not value:
-        return text
-    before, found, after = text.partition(b"," + name + value)
-    if not found:
-        before, _, after = text.partition(name + value)
-        after = after.removeprefix(b",")
-    return before + after
+    start = text.find(b"," + member)
+    if start >= 0:
+        return text[:start] + text[start + 1 + len(member) :]
+    before, _, after = text.partition(member)
+    return before + after.removeprefix(b",")
 
 
 def _sorted_texts(text: bytes) -> bytes:

@@ -146,6 +146,28 @@ def test_polled_every_five_minutes_a_quiet_day_costs_two_calls_a_poll() -> None:
         assert 2 * POLLS_A_DAY < CALLS_A_DAY
 
 
+def test_an_hour_that_uses_the_time_up_becomes_a_gap_and_does_not_hold_back_the_rest() -> None:
+    with lab(a_minute_each(119), EVENTS_PREFIX=EVENTS, FORENSICS="off", LOOKBACK_HOURS="2") as the:
+        heavy = (START - 70 * MINUTE, START - 70 * MINUTE + SECOND)
+
+        def slow(request: Request) -> bool:
+            met = overlaps(request.query["interval"], heavy)
+            if met:
+                the.time.sleep(60)
+            return met
+
+        the.tap.faults.add(slow, Fault("status", status=504, times=None))
+        for _ in range(3):
+            the.run()
+            the.time.advance(minutes=5)
+        assert once(59).items() <= ids(the).items()
+        assert the.state()["last_event_time"] > START.isoformat()
+        the.tap.faults.clear()
+        the.time.advance(hours=1)
+        the.run()
+        assert ids(the) == once(119)
+
+
 # The second system's table of answers, row by row.
 
 

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tap_forensics.errors import SettingsFault
+from tap_forensics.held import Place, state_place
+from tap_forensics.settings import Settings, load_settings
+
+REQUIRED = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
+
+
+def configured(**variables: str) -> Settings:
+    return load_settings(REQUIRED | variables)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "events"),
+    [("tap", "tap"), ("tap", "tap/siem"), ("tap/forensics", "/tap/"), ("", "tap-siem"), ("tap", "/")],
+)
+def test_prefixes_that_contain_one_another_are_refused_by_name(evidence: str, events: str) -> None:
+    with pytest.raises(SettingsFault, match=r"GCS_PREFIX=.* and EVENTS_PREFIX=.* contain one another"):
+        configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events)
+
+
+@pytest.mark.parametrize(("evidence", "events"), [("tap", "tap-siem"), ("tap-siem", "tap"), ("a/b", "a/c")])
+def test_prefixes_side_by_side_are_fine(evidence: str, events: str) -> None:
+    assert configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events).events_prefix == events
+
+
+def test_neither_forensics_nor_events_is_a_fault() -> None:
+    with pytest.raises(SettingsFault, match="FORENSICS=off without EVENTS_PREFIX"):
+        configured(FORENSICS="off")
+
+
+def test_statuses_types_and_the_first_moment_are_read() -> None:
+    settings = configured(
+        THREAT_STATUS="active, falsePositive,active", THREAT_TYPE="url", SINCE_TIME="2026-03-04T10:00:00Z"
+    )
+    assert settings.threat_status == ("active", "falsePositive")
+    assert settings.threat_type == ("url",)
+    assert settings.since_time == datetime(2026, 3, 4, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("THREAT_STATUS", "activ"),
+        ("THREAT_TYPE", "url,"),
+        ("SINCE_TIME", "yesterday"),
+        ("EVENTS_SHAPE", "x"),
+        ("FORENSICS", "no"),
+        ("EVENTS_PREFIX", "a//b"),
+    ],
+)
+def test_anything_else_is_a_fault_that_says_what_is_allowed(name: str, value: str) -> None:
+    with pytest.raises(SettingsFault, match=f"{name}='{value}' is not allowed: give "):
+        configured(**{"EVENTS_PREFIX": "tap-siem", name: value})
+
+
+@pytest.mark.parametrize(
+    ("evidence", "events", "key", "place"),
+    [
+        ("tap", "siem", "tap/s.json", Place("state/tap/s.json", "tap/s.json")),
+        ("tap", "siem", "siem/s.json", Place("state/siem/s.json", None, "siem/s.json")),
+        ("tap", "state", "tap/s.json", Place("working-state/tap/s.json", "tap/s.json")),
+        ("state", "working-state", "state/s.json", Place("collector-state/state/s.json", "state/s.json")),
+        ("tap", "siem", "elsewhere/s.json", Place("elsewhere/s.json", None)),
+    ],
+)
+def test_the_working_state_lies_outside_both_feeds(
+    evidence: str, events: str, key: str, place: Place
+) -> None:
+    assert state_place(configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events, STATE_KEY=key)) == place

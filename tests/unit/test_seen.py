@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tap_forensics import seen as memory
+from tap_forensics.errors import StateUnreadable
+from tap_forensics.seen import News, Seen, decode, encode, forget, last_minute, note
+from tap_forensics.windows import Window
+
+NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def minute(hours_ago: float) -> int:
+    return last_minute(Window(NOW, NOW - hours_ago * HOUR))
+
+
+def holding(**hours_ago: float) -> Seen:
+    seen = Seen()
+    for number, ago in enumerate(hours_ago.values()):
+        note(seen, number, 1, minute(ago))
+    return seen
+
+
+def test_what_is_kept_comes_back() -> None:
+    seen = Seen("20260304_100000", 3, {2**64 - 1: 2**63, 0: 0, 7: 8})
+    assert decode(encode(seen), "it") == seen
+
+
+def test_the_object_is_one_line_and_sixteen_bytes_an_event() -> None:
+    head, _, rest = encode(Seen("r", 1, {1: 2, 3: 4})).partition(b"\n")
+    assert head == b'{"tap_seen":1,"run_id":"r","batches":1,"count":2}'
+    assert rest == b"".join(n.to_bytes(8, "little") for n in (1, 3, 2, 4))
+
+
+@pytest.mark.parametrize("cut", [1, 8, 40])
+def test_a_cut_object_is_refused_by_name_with_the_remedy(cut: int) -> None:
+    with pytest.raises(StateUnreadable, match=r"gs://b/it .*earlier version of the object, or delete it"):
+        decode(encode(Seen("r", 1, {1: 2, 3: 4}))[:-cut], "gs://b/it")
+
+
+def test_an_event_is_new_once_and_each_other_version_an_update_once() -> None:
+    seen = Seen()
+    news = [note(seen, 5, version, minute(0)) for version in (1, 1, 2, 1, 2, 3, 3)]
+    assert news == [News.NEW, None, News.UPDATE, None, None, News.UPDATE, None]
+
+
+def test_what_later_reads_may_show_again_is_kept_and_the_rest_while_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = holding(now=0, overlapping=1.9, beyond=2.1, old=100, too_old=170)
+    assert forget(seen, NOW, HOUR, []) == 0
+    assert set(seen.entries) == {0, 1, 2, 3}
+    monkeypatch.setattr(memory, "KEPT_FOR_UPDATES", 2)
+    assert forget(seen, NOW, HOUR, []) == 0
+    assert set(seen.entries) == {0, 1}
+
+
+def test_what_lies_in_an_open_gap_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEPT_FOR_UPDATES", 0)
+    seen = holding(now=0, in_gap=30, beside=40)
+    forget(seen, NOW, HOUR, [Window(NOW - 30.5 * HOUR, NOW - 29.5 * HOUR)])
+    assert set(seen.entries) == {0, 1}
+
+
+def test_more_than_memory_holds_is_forgotten_oldest_first_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "MOST", 2)
+    seen = holding(a=0.1, b=0.2, c=0.3, d=0.4)
+    assert forget(seen, NOW, HOUR, []) == 2
+    assert set(seen.entries) == {0, 1}
+    seen = holding(a=0.1, b=0.2, c=0.3)
+    assert forget(seen, None, HOUR, []) == 1
