@@ -43,6 +43,7 @@ readme: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench
+	$(RUN) -m tests.bench.events
 
 # One resolution for every supported Python, with hashes; no address of any index goes into the files.
 lock: $(VENV)/ready
