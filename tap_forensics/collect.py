@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 
 from google.cloud.storage import Client
@@ -60,9 +60,11 @@ def _run(settings: Settings, client: Client, clock: Clock, log: logging.Logger, 
         log.info("Another run is at work and holds the lease; this one has nothing to do")
         figures.outcome = "busy"
         return
-    with _lease_given_back(held, log):
-        ended_by = _work(settings, held, bucket, budget, log, figures)
-    _tell_state(held, clock, figures)
+    try:
+        with _lease_given_back(held, log):
+            ended_by = _work(settings, held, bucket, budget, log, figures)
+    finally:
+        _tell_state(held, clock, figures)
     left = figures.gaps or (settings.forensics and figures.threats_left)
     figures.outcome = "incomplete" if ended_by or left else "complete"
     figures.reason = "; ".join(map(str, ended_by))
@@ -94,8 +96,6 @@ def _work(
     held.in_doubt = held.taken_over
     events = open_events(held, bucket, settings, clock, log, figures) if settings.events_prefix else None
     _pick_up(settings, held, bucket, events, clock, log)
-    with held.changing() as state:
-        figures.backlog_growth = -len(state.backlog)
     with (
         Tap(settings, clock, deadline, ledger) as tap,
         _calls_counted(ledger, figures),
@@ -196,11 +196,13 @@ def _hand_over(held: HeldState, log: logging.Logger) -> None:
 
 
 def _tell_state(held: HeldState, clock: Clock, figures: Figures) -> None:
+    """A run that failed tells it too: the cursor's lag is what an alert looks at then."""
     now = clock.now()
-    with held.changing() as state:
+    with suppress(LeaseLost), held.changing() as state:
         figures.threats_left = len(state.backlog)
         figures.gaps = len(state.gaps)
-        figures.backlog_growth += len(state.backlog)
+        worked_off = figures.threats_fetched + figures.threats_skipped + figures.threats_given_up
+        figures.backlog_growth = figures.threats_new - worked_off
         oldest = min((t.first_seen for t in state.backlog.values()), default=now)
         figures.oldest_backlog_seconds = max(0, _seconds(now - oldest))
         figures.oldest_gap_seconds = max((_seconds(now - gap.start) for gap in state.gaps), default=0)

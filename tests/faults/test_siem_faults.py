@@ -153,6 +153,7 @@ def test_refused_credentials_fail_the_run_and_leave_the_cursor(status: int, word
         assert isinstance(ran.failure, CredentialsRefused)
         assert ran.says(words, logging.ERROR)
         after = the.state()
+        assert ran.records[-1].__dict__["fields"]["run"]["cursor_lag_seconds"] > 3600
         assert after["last_event_time"] == before["last_event_time"]
         assert "lease" not in after
         assert "gaps" not in after
