@@ -147,7 +147,9 @@ class Delivery:
         if self._failure:
             raise self._failure
 
-    def _written(self, report: msgspec.Raw, fetched: Fetched, campaign: str | None) -> Written | None:
+    def _written(
+        self, report: Fields | msgspec.Raw, fetched: Fetched, campaign: str | None
+    ) -> Written | None:
         """None for what is no report, and for a campaign's report that this run has written."""
         try:
             return self._lines_of(report, fetched, campaign)
@@ -155,8 +157,10 @@ class Delivery:
             self._log.error("Threat %s: a report is nested too deep to be read", harmless(fetched.threat_id))
             return None
 
-    def _lines_of(self, report: msgspec.Raw, fetched: Fetched, campaign: str | None) -> Written | None:
-        fields = fields_of(report)
+    def _lines_of(
+        self, report: Fields | msgspec.Raw, fetched: Fetched, campaign: str | None
+    ) -> Written | None:
+        fields = report if isinstance(report, dict) else fields_of(report)
         if fields is None:
             self._figures.odd_entries += 1
             self._log.warning("Threat %s: a report that is no JSON object", harmless(fetched.threat_id))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RateLimited, Refused, Unavailable
-from tap_forensics.ndjson import refuse_swarms, repaired
+from tap_forensics.ndjson import Fields, refuse_swarms, repaired
 from tap_forensics.patience import patiently
 from tap_forensics.tap import Answer, Tap
 from tap_forensics.throttle import Gate
@@ -26,10 +26,18 @@ _MOMENT_SECONDS = 0.25
 
 class _Body(msgspec.Struct):
     generated: msgspec.Raw = msgspec.Raw()
+    reports: list[Fields] | None = None
+
+
+class _OddBody(msgspec.Struct):
+    """Where not every report is an object: each is looked at on its own."""
+
+    generated: msgspec.Raw = msgspec.Raw()
     reports: list[msgspec.Raw] | None = None
 
 
 _body = msgspec.json.Decoder(_Body)
+_odd_body = msgspec.json.Decoder(_OddBody)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Fetched:
 
     threat_id: str
     generated: msgspec.Raw | None
-    reports: list[msgspec.Raw]
+    reports: Sequence[Fields | msgspec.Raw]
     large: bool
     release: Callable[[], None]
 
@@ -167,7 +175,7 @@ def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     try:
         if answer.status == 204:
             return Skipped(threat_id, "no content")
-        body = _body.decode(repaired(refuse_swarms(answer.body)))
+        body = _understood(repaired(refuse_swarms(answer.body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer.release()
         raise Unavailable("the answer is not the JSON that TAP documents") from None
@@ -207,6 +215,13 @@ def _counted(fan_out: FanOut, outcome: Outcome) -> Outcome:
                 f"{_FAILURES_IN_A_ROW} threats in a row had no usable answer: the API seems to be down"
             )
     return outcome
+
+
+def _understood(body: bytes) -> _Body | _OddBody:
+    try:
+        return _body.decode(body)
+    except msgspec.ValidationError:
+        return _odd_body.decode(body)
 
 
 def _generated(raw: msgspec.Raw) -> msgspec.Raw | None:
