@@ -27,8 +27,8 @@ _SURROGATES = re.compile(
     rb"(?<!\\)((?:\\\\)*)"
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-# A blank beside a mark of structure; inside a text it costs a needless pass, no more.
-_BLANK = re.compile(rb"[\[{:,]\s|\s[\]}:,]")
+# How writers of JSON that is not compact begin; inside a text it costs a needless pass, no more.
+_BLANKS = (b'": ', b'", ', b"{ ", b"[ ")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD]")
 _LARGEST_SINGLE_ESCAPE = 6
 _ROOM_FOR_MARKS = 100
@@ -42,6 +42,7 @@ _Piece = tuple[int, int] | bytes
 Fields = dict[str, msgspec.Raw]
 _NO_EVIDENCE = msgspec.Raw(b"[]")
 
+_lines = msgspec.json.Encoder()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # In compact JSON: up to and with the next mark of structure that is not inside a text.
 _TEXT = rb'"(?:[^"\\]++|\\.)*+"'
@@ -151,13 +152,14 @@ def _line(fields: dict[str, Any], ours: dict[str, Any], shape: str) -> bytes:
     """What the report says under one of our own names gives way."""
     own = {key: value for key, value in fields.items() if key not in _OUR_KEYS}
     document = {**own, **ours} if shape == "report" else {**_generated_first(ours), "reports": [own], **ours}
-    return _compact(msgspec.json.encode(document)) + b"\n"
+    return _compact(_lines.encode_lines([document]))
 
 
 def _compact(line: bytes) -> bytes:
     """On one line; an answer that is written without blanks, as TAP's are, is left as it is."""
-    spaced = b"\n" in line or b"\r" in line or _BLANK.search(line, 0, _LOOKED_AT_BYTES)
-    return msgspec.json.format(line, indent=-1) if spaced else line
+    start = line[:_LOOKED_AT_BYTES]
+    spaced = any(blank in start for blank in _BLANKS) or b"\r" in line or line.find(b"\n") < len(line) - 1
+    return msgspec.json.format(line, indent=-1) + b"\n" if spaced else line
 
 
 def _generated_first(ours: dict[str, Any]) -> dict[str, Any]:

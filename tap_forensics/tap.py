@@ -12,7 +12,8 @@ import json
 import math
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -39,6 +40,9 @@ _LARGEST_BYTES = 64 * 1024 * 1024
 # Above this, bodies are read one at a time: eight workers at the limit would not fit a 512 MiB function.
 _LARGE_BYTES = 2 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
+_PIECE_BYTES = 1024 * 1024
+# How zlib.decompressobj is told: gzip, and nothing else.
+_GZIP = 31
 _ERROR_BODY_BYTES = 4096
 _QUOTED_CHARACTERS = 500
 
@@ -60,7 +64,7 @@ class Tap:
 
     def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, ledger: Ledger) -> None:
         self._clock, self._deadline, self.ledger = clock, deadline, ledger
-        self._base = settings.tap_api_base
+        self._root = urlsplit(settings.tap_api_base).path
         token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
         self._never_quoted = sorted(
             (form for text in (settings.tap_secret, token) for form in _spellings(text)),
@@ -69,12 +73,12 @@ class Tap:
         )
         self._headers = {
             "Authorization": f"Basic {token}",
-            "Accept": "application/json",
             "Accept-Encoding": "gzip",
             "User-Agent": f"tap-forensics/{__version__}",
         }
         self._selection = [("threatStatus", status) for status in settings.threat_status]
         self._selection += [("threatType", kind) for kind in settings.threat_type]
+        self._timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         self._closed = False
         self._large = threading.Semaphore(1)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
@@ -112,15 +116,15 @@ class Tap:
         try:
             response = self._pool.urlopen(
                 "GET",
-                urlsplit(self._base).path + path,
+                self._root + path,
                 headers=self._headers,
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+                timeout=self._timeout,
             )
             return self._answer(pool, response)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, zlib.error, OSError) as error:
             self._raise_if_over()
             # Some of these quote what the other side sent.
             raise Unavailable(
@@ -218,10 +222,13 @@ class _Place:
 
 
 def _read(response: urllib3.BaseHTTPResponse, place: _Place) -> bytes:
-    """The decoded body; raises `Unavailable` as soon as it is over 64 MiB."""
-    body = io.BytesIO()
-    for chunk in response.stream(_CHUNK_BYTES, decode_content=True):
-        size = body.tell() + len(chunk)
+    """The decoded body; raises `TooLarge` as soon as it is over 64 MiB."""
+    chunks = _chunks(response)
+    # Most bodies are one piece, and stay the bytes they are.
+    body = io.BytesIO(next(chunks, b""))
+    size = body.seek(0, io.SEEK_END)
+    for chunk in chunks:
+        size += len(chunk)
         if size > _LARGEST_BYTES:
             body.close()
             raise TooLarge(f"an answer over {_LARGEST_BYTES} bytes was refused while it was read")
@@ -229,6 +236,30 @@ def _read(response: urllib3.BaseHTTPResponse, place: _Place) -> bytes:
             place.take()
         body.write(chunk)
     return body.getvalue()
+
+
+def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """The decoded body, piece by piece. Plain gzip is unpacked here, for two thirds of urllib3's cost."""
+    if response.headers.get("Content-Encoding") == "gzip":
+        return _unpacked(response.stream(_CHUNK_BYTES, decode_content=False))
+    return response.stream(_CHUNK_BYTES, decode_content=True)
+
+
+def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Gzip members, or nothing at all. Raises `zlib.error` where it is something else, `Unavailable` where
+    it is cut.
+    """
+    gunzip, chunk = zlib.decompressobj(_GZIP), b""
+    for chunk in chunks:
+        # Behind a member there may be noughts, to fill a block.
+        left = chunk.lstrip(b"\0") if gunzip.eof else chunk
+        while left:
+            if gunzip.eof:
+                gunzip = zlib.decompressobj(_GZIP)
+            yield gunzip.decompress(left, _PIECE_BYTES)
+            left = gunzip.unconsumed_tail or gunzip.unused_data.lstrip(b"\0")
+    if chunk and not gunzip.eof:
+        raise Unavailable("the answer was cut")
 
 
 def _read_error(response: urllib3.BaseHTTPResponse) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock, Deadline
-from tap_forensics.errors import CollectorError, Refused
+from tap_forensics.errors import CollectorError, Refused, Unavailable
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.settings import load_settings
-from tap_forensics.tap import Tap
+from tap_forensics.tap import Tap, _unpacked
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 REPORTS = "/v2/forensics"
@@ -105,3 +106,24 @@ def test_the_words_of_a_refusal_are_the_apis_own(server: TapServer, value: objec
     with connected(server, "demo-secret") as tap, pytest.raises(Refused) as caught:
         tap.forensics("t")
     assert caught.value.words == json.dumps(value)[:500] + ("…" if len(json.dumps(value)) > 500 else "")
+
+
+@given(st.lists(st.binary(max_size=2000), min_size=1, max_size=4), st.integers(1, 500), st.integers(0, 20))
+def test_what_gzip_packed_comes_out_whole_in_whatever_members_and_pieces(
+    members: list[bytes], piece_bytes: int, padding_bytes: int
+) -> None:
+    packed = b"".join(gzip.compress(member, mtime=0) for member in members) + bytes(padding_bytes)
+    chunks = [packed[start : start + piece_bytes] for start in range(0, len(packed), piece_bytes)]
+    assert b"".join(_unpacked(chunks)) == b"".join(members)
+
+
+def test_no_body_is_no_cut_one() -> None:
+    assert list(_unpacked([])) == []
+
+
+@given(st.binary(max_size=2000), st.data())
+def test_a_gzip_body_that_is_cut_is_no_answer(body: bytes, data: st.DataObject) -> None:
+    packed = gzip.compress(body, mtime=0)
+    left = packed[: data.draw(st.integers(1, len(packed) - 1))]
+    with pytest.raises(Unavailable):
+        list(_unpacked([left]))

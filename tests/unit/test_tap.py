@@ -94,7 +94,6 @@ def test_a_request_carries_the_credentials_and_says_who_asks() -> None:
     assert lines[0] == "GET /v2/forensics?threatId=t&includeCampaignForensics=true HTTP/1.1"
     assert {
         f"Authorization: Basic {TOKEN}",
-        "Accept: application/json",
         "Accept-Encoding: gzip",
         f"User-Agent: tap-forensics/{__version__}",
     } <= set(lines)
