@@ -91,7 +91,9 @@ def _ask(run: Discovery, window: Window, attempts: int) -> Reading:
     run.figures.windows += 1
     now = whole_second(run.clock.now())
     return patiently(
-        lambda: read_window(run.tap, window, now, threats=run.settings.forensics),
+        lambda: read_window(
+            run.tap, window, now, threats=run.settings.forensics, events=run.events is not None
+        ),
         attempts=attempts,
         deadline=run.deadline,
         waits_for=(Unavailable, RateLimited),

@@ -11,15 +11,17 @@ from tap_forensics import seen as memory
 from tap_forensics.bucket import Bucket, Conflict
 from tap_forensics.clock import Clock
 from tap_forensics.events import (
+    KINDS,
     UNREADABLE,
+    Event,
     Fingerprint,
     Tails,
     cut_to,
     fingerprint,
     kept_fingerprint,
     line_of,
-    plain_event,
     read_line,
+    read_record,
     tails,
 )
 from tap_forensics.figures import Figures
@@ -63,30 +65,25 @@ class EventDelivery:
         Raises as the bucket does; the run must not go on then.
         """
         minute = memory.last_minute(window)
-        for kind, records in reading.records:
-            around = tails(kind, self.settings.events_shape)
-            for record in records:
-                event = plain_event(record) if reading.suspicious else bytes(record)
-                if event.startswith(b"{"):
-                    self._take(kind, event, around, minute)
-                else:
-                    self.figures.odd_entries += 1
+        around = {kind: tails(kind, self.settings.events_shape) for kind in KINDS}
+        for event in reading.records:
+            self._take(event, around[event.kind], minute)
         self._write()
         if len(self.seen.entries) > memory.MOST:
             self._forget()
 
-    def _take(self, kind: str, event: bytes, around: Tails, minute: int) -> None:
-        known_by = fingerprint(kind, event)
-        news = memory.note(self.seen, *known_by, minute)
+    def _take(self, event: Event, around: Tails, minute: int) -> None:
+        news = memory.note(self.seen, *event.known_by, minute)
         if news is None:
             self.figures.events_repeated += 1
             return
-        if len(event) > _LONGEST_EVENT_BYTES:
-            self.log.warning("An event of %d bytes was too large: its largest fields were cut", len(event))
-            event = cut_to(event, _LONGEST_EVENT_BYTES, known_by)
+        record = bytes(event.record)
+        if len(record) > _LONGEST_EVENT_BYTES:
+            self.log.warning("An event of %d bytes was too large: its largest fields were cut", len(record))
+            record = cut_to(record, _LONGEST_EVENT_BYTES, event.known_by)
         self.figures.events_updated += news is News.UPDATE
-        line = line_of(event, around, update=news is News.UPDATE)
-        self.pending.append((line, known_by))
+        line = line_of(record, around, update=news is News.UPDATE)
+        self.pending.append((line, event.known_by))
         self.pending_bytes += len(line) + 1
         if self.pending_bytes >= _BATCH_BYTES:
             self._write()
@@ -209,6 +206,6 @@ def _fingerprints(data: bytes) -> Iterator[Fingerprint]:
             continue
         kind, event = found
         try:
-            yield kept_fingerprint(event) or fingerprint(kind, event)
+            yield kept_fingerprint(event) or fingerprint(kind, read_record(event))
         except UNREADABLE:
             continue

@@ -1,13 +1,11 @@
 """SIEM event bytes → their line, and the fingerprint by which an event is known again. Pure.
 
 A line is the event's own bytes with `_eventType` (and `_update`) put behind them. The fingerprint is a key
-over what an event says and a version over what TAP changes later. `fingerprint` is quick and works on the
-bytes; `exact_fingerprint` decodes everything: it is the definition, and takes over where the bytes are odd.
+over what an event says and a version over what TAP changes later.
 """
 
 from __future__ import annotations
 
-import re
 import zlib
 from hashlib import sha1
 from typing import Any, NamedTuple
@@ -16,28 +14,30 @@ import msgspec
 
 # As Proofpoint's TAP SIEM API names its four lists.
 KINDS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # Seen on live tenants to change between two reads of one event.
 _STATUS, _TIME, _CAMPAIGN = "threatStatus", "threatTime", "campaignID"
 # Documented and live spellings of the same field.
-_SPELLINGS = {
-    "threatId": "threatID",
-    "campaignId": "campaignID",
-    "clusterId": "cluster",
-    "threatUrl": "threatURL",
-}
+_SPELLINGS = (
+    ("threatId", "threatID"),
+    ("campaignId", "campaignID"),
+    ("clusterId", "cluster"),
+    ("threatUrl", "threatURL"),
+)
 _OUR_KEYS = ("_eventType", "_update", "_key")
 _LARGEST_KEPT_BYTES = 1024
 
-_PARTS, _THREATS = b'"messageParts":[', b'"threatsInfoMap":['
-# A list of two texts or more. Quotes inside a text are escaped, so this cannot begin or end inside one.
-_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
-_TEXTS = re.compile(rb"\[(" + _TEXT + rb"(?:," + _TEXT + rb")++)\]")
 
+def _number(text: str) -> tuple[str, str]:
+    """A number with a point keeps its digits: as a float, two could become one, or none."""
+    return "number", text
+
+
+_value = msgspec.json.Decoder(Any, float_hook=_number)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
-_NONE = msgspec.Raw()
+_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Fingerprint(NamedTuple):
@@ -47,17 +47,36 @@ class Fingerprint(NamedTuple):
     version: int
 
 
-class _Changing(msgspec.Struct, gc=False):
-    """What TAP changes later in a click, or in an entry of `threatsInfoMap`."""
+class Event(NamedTuple):
+    """One event as a compact JSON object, without our own keys."""
 
-    threatStatus: msgspec.Raw = _NONE  # noqa: N815 - TAP's own spelling
-    threatTime: msgspec.Raw = _NONE  # noqa: N815 - TAP's own spelling
-    campaignID: msgspec.Raw = _NONE  # noqa: N815 - TAP's own spelling
-    campaignId: msgspec.Raw = _NONE  # noqa: N815 - TAP's own spelling
+    kind: str
+    record: bytes | msgspec.Raw
+    known_by: Fingerprint
 
 
-_changing = msgspec.json.Decoder(_Changing)
-_entries = msgspec.json.Decoder(list[_Changing])
+def read_record(record: bytes | msgspec.Raw) -> Any:
+    """A JSON value, decoded; in it, what cannot be decoded (a number of thousands of digits) is its text."""
+    try:
+        return _value.decode(record)
+    except RecursionError:
+        # A few levels fewer were no hindrance to the list that it was taken from.
+        return {"": bytes(record).decode()}
+    except msgspec.DecodeError:
+        text = bytes(record)
+        if text.startswith(b"{"):
+            return {key: read_record(value) for key, value in _object.decode(text).items()}
+        if text.startswith(b"["):
+            return [read_record(value) for value in _items.decode(text)]
+        return text.decode()
+
+
+def take_event(kind: str, record: bytes | msgspec.Raw, fields: dict[str, Any]) -> Event:
+    """The event of a record and what `read_record` gave of it, which is used up."""
+    if any([key in fields for key in _OUR_KEYS]):  # noqa: C419 - for each event: a generator costs more
+        record = without_our_keys(record)
+        fields = read_record(record)
+    return Event(kind, record, fingerprint(kind, fields))
 
 
 class Tails(NamedTuple):
@@ -95,22 +114,9 @@ def read_line(line: bytes) -> tuple[str, bytes] | None:
     return None
 
 
-def plain_event(record: msgspec.Raw) -> bytes:
-    """The bytes of an event without our own keys; what is no object as it is."""
-    event = bytes(record)
-    return without_our_keys(event) if event.startswith(b"{") else event
-
-
-def is_suspicious(body: bytes) -> bool:
-    """Whether an event in it may hold one of our own keys, perhaps spelled with escapes."""
-    return b'"_' in body or (b"\\u" in body and b"\\u00" in body)
-
-
-def without_our_keys(event: bytes) -> bytes:
+def without_our_keys(event: bytes | msgspec.Raw) -> bytes:
     """The event less what it says under one of our own names, however these are escaped."""
     fields = _object.decode(event)
-    if not fields.keys() & set(_OUR_KEYS):
-        return event
     return msgspec.json.encode({key: value for key, value in fields.items() if key not in _OUR_KEYS})
 
 
@@ -139,151 +145,54 @@ def kept_fingerprint(event: bytes) -> Fingerprint | None:
     return Fingerprint(int(digits[:16], 16), int(digits[16:], 16)) if len(digits) == 24 else None
 
 
-def fingerprint(kind: str, event: bytes) -> Fingerprint:
-    """Of a compact JSON object in the order of keys that the API writes. Never raises for one."""
-    try:
-        text, version = _of_click(event) if kind.startswith("clicks") else _of_message(event)
-    except UNREADABLE:
-        return exact_fingerprint(kind, event)
-    # Not to hide anything: of the hashes at hand, sha1 is the quickest at this length that nobody can steer.
-    digest = sha1(kind.encode() + text, usedforsecurity=False).digest()
-    return Fingerprint(int.from_bytes(digest[:8], "little"), zlib.crc32(version))
+def fingerprint(kind: str, fields: dict[str, Any]) -> Fingerprint:
+    """Of an event as `read_record` gives it; `fields` is used up.
 
-
-def _of_click(event: bytes) -> tuple[bytes, bytes]:
-    stable, version = _parted(event, _changing.decode(event))
-    return _sorted_texts(stable), version
-
-
-def _of_message(event: bytes) -> tuple[bytes, bytes]:
-    """Raises DecodeError where its lists are odd: the exact way sees to it, in whatever order they are."""
-    event, _, parts = _cut_out(event, _PARTS, _items)
-    pieces = sorted(map(bytes, parts))
-    # Whatever else begins a value sorts before an object.
-    if pieces and not pieces[0].startswith(b"{"):
-        raise msgspec.DecodeError("a part that is no object")
-    event, region, entries = _cut_out(event, _THREATS, _entries)
-    version = b""
-    if len(entries) == 1:
-        stable, version = _parted(region, entries[0])
-        pieces.append(stable)
-    elif entries:
-        found = sorted(_parted(bytes(r), e) for r, e in zip(_items.decode(region), entries, strict=True))
-        pieces += [stable for stable, _ in found]
-        version = b";".join([version for _, version in found])
-    event = event.replace(b'"clusterId":', b'"cluster":')
-    return b"\n".join([_sorted_texts(event), *pieces]), version
-
-
-def _cut_out(event: bytes, name: bytes, decoder: msgspec.json.Decoder[Any]) -> tuple[bytes, bytes, list[Any]]:
-    """An event less its list of this name; the list; its items. A list without items stays where it is.
-
-    The list ends at one of the next `}]`; that it decodes proves which: no list is the beginning of another.
-    Raises DecodeError where it does not begin and end with an object.
+    Lists mean sets: TAP sends `messageParts` and others in any order.
     """
-    start = event.find(name)
-    if start < 0 or event.startswith(b"]", start + len(name)):
-        return event, b"", []
-    start += len(name) - 1
-    end = start if event.startswith(b"{", start + 1) else len(event)
-    while (end := event.find(b"}]", end + 1)) >= 0:
-        region = event[start : end + 2]
-        try:
-            items = decoder.decode(region)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            continue
-        return event[:start] + event[end + 2 :], region, items
-    raise msgspec.DecodeError("a list that does not begin and end with an object")
+    _respell(fields)
+    changing = [_parted(fields)] if kind.startswith("clicks") else _parted_threats(fields)
+    for value in fields.values():
+        if isinstance(value, list) and len(value) > 1:
+            _sort(value)
+    # Not to hide anything: of the hashes at hand, sha1 is the quickest at this length that nobody can steer.
+    digest = sha1(_canonical((kind, fields)), usedforsecurity=False).digest()
+    return Fingerprint(int.from_bytes(digest[:8], "little"), zlib.crc32(_canonical(changing)))
 
 
-def _parted(text: bytes, changing: _Changing) -> tuple[bytes, bytes]:
-    """An object's text less what changes later, spelled in one way; and what it said of that."""
-    status, campaign = bytes(changing.threatStatus), bytes(changing.campaignID)
-    if status:
-        text = _less(text, b'"threatStatus":' + status)
-    if moment := bytes(changing.threatTime):
-        text = _less(text, b'"threatTime":' + moment)
-    if campaign:
-        text = _less(text, b'"campaignID":' + campaign)
-    if other := bytes(changing.campaignId):
-        text = _less(text, b'"campaignId":' + other)
-        campaign = campaign if campaign not in (b"", b"null") else other
-    text = text.replace(b'"threatId":', b'"threatID":').replace(b'"threatUrl":', b'"threatURL":')
-    return text, b"%b,%b" % (b"" if status == b"null" else status, b"" if campaign == b"null" else campaign)
-
-
-def _less(text: bytes, member: bytes) -> bytes:
-    """Without this member and one comma beside it."""
-    start = text.find(b"," + member)
-    if start >= 0:
-        return text[:start] + text[start + 1 + len(member) :]
-    before, _, after = text.partition(member)
-    return before + after.removeprefix(b",")
-
-
-def _sorted_texts(text: bytes) -> bytes:
-    return _TEXTS.sub(_sorted_match, text)
-
-
-def _sorted_match(match: re.Match[bytes]) -> bytes:
-    inside = match[1]
-    if b"\\" in inside:
-        return b"[" + b",".join(sorted(map(bytes, _items.decode(match[0])))) + b"]"
-    return b'["' + b'","'.join(sorted(inside[1:-1].split(b'","'))) + b'"]'
-
-
-def exact_fingerprint(kind: str, event: bytes) -> Fingerprint:
-    """By decoding all of it. What cannot be decoded (a number out of range) counts by its bytes."""
-    try:
-        fields = _respelled(msgspec.json.decode(event))
-        content, changing = _told_apart(kind, fields)
-        text = msgspec.json.encode([kind, content], order="deterministic")
-        version = msgspec.json.encode(changing)
-    except (*UNREADABLE, ValueError, TypeError):
-        text, version = kind.encode() + event, b""
-    digest = sha1(text, usedforsecurity=False).digest()
-    return Fingerprint(int.from_bytes(digest[:8], "little"), zlib.crc32(version))
-
-
-def _told_apart(kind: str, fields: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """What an event says for good, its lists in order; and what changes later, beside what it belongs to."""
-    if kind.startswith("clicks"):
-        changing = [fields.pop(_STATUS, None), fields.pop(_CAMPAIGN, None)]
-        fields.pop(_TIME, None)
-        return {key: _in_order(value) for key, value in fields.items()}, changing
-    found = []
+def _parted_threats(fields: dict[str, Any]) -> list[Any]:
+    """What the entries of a message's map say that changes later, taken out of them; both in one order."""
     threats = fields.get("threatsInfoMap")
-    for entry in threats if isinstance(threats, list) else ():
-        stable = _respelled(entry) if isinstance(entry, dict) else entry
-        changing = _popped(stable) if isinstance(stable, dict) else []
-        found.append((_encoded(stable), _encoded(changing)))
-    content = {key: _in_order(value) for key, value in fields.items() if key != "threatsInfoMap"}
     if not isinstance(threats, list):
-        return {**content, "threatsInfoMap": threats}, []
-    found.sort()
-    return {**content, "threatsInfoMap": [s.decode() for s, _ in found]}, [v.decode() for _, v in found]
+        return []
+    entries = [entry for entry in threats if isinstance(entry, dict)]
+    for entry in entries:
+        _respell(entry)
+    changing = [_parted(entry) for entry in entries]
+    if len(entries) < 2:
+        return changing
+    pairs = zip(map(_canonical, entries), map(_canonical, changing), strict=True)
+    return [said.decode() for _, said in sorted(pairs)]
 
 
-def _popped(entry: dict[str, Any]) -> list[Any]:
-    entry.pop(_TIME, None)
-    return [entry.pop(_STATUS, None), entry.pop(_CAMPAIGN, None)]
+def _parted(fields: dict[str, Any]) -> Any:
+    """Takes out what changes later: TAP's verdict, its time, and the campaign that was found."""
+    fields.pop(_TIME, None)
+    return fields.pop(_STATUS, None), fields.pop(_CAMPAIGN, None)
 
 
-def _respelled(fields: dict[str, Any]) -> dict[str, Any]:
+def _respell(fields: dict[str, Any]) -> None:
     """One spelling for each field; where both are there and say something, both stay."""
-    told = dict(fields)
-    for documented, live in _SPELLINGS.items():
-        if documented in told and told.get(live) is None:
-            told[live] = told.pop(documented)
-    return told
+    for documented, live in _SPELLINGS:
+        if documented in fields and fields.get(live) is None:
+            fields[live] = fields.pop(documented)
 
 
-def _in_order(value: Any) -> Any:
-    """Lists of texts, and of objects such as `messageParts`, mean sets: TAP sends them in any order."""
-    return sorted(value, key=_encoded) if isinstance(value, list) else value
-
-
-def _encoded(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="deterministic")
+def _sort(values: list[Any]) -> None:
+    if isinstance(values[0], str):
+        try:
+            values.sort()
+        except TypeError:  # not all of them are texts
+            values.sort(key=_canonical)
+    else:
+        values.sort(key=_canonical)

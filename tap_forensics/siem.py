@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from tap_forensics.errors import TooLarge, Unavailable
-from tap_forensics.events import is_suspicious
-from tap_forensics.ndjson import Swarm, refuse_swarms, repaired, text_of
+from tap_forensics.events import Event, read_record, take_event
+from tap_forensics.ndjson import Swarm, refuse_swarms, repaired
 from tap_forensics.state import Threat
 from tap_forensics.tap import Tap
 from tap_forensics.windows import Window
@@ -27,44 +27,29 @@ _list = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _top = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class _Named(msgspec.Struct):
-    """Where a threat is named. Both spellings: documented, and seen on live tenants. Types are checked later,
-    so that one wrong field does not hide the others.
-    """
-
-    threatID: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
-    threatId: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
-    campaignID: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
-    campaignId: msgspec.Raw = msgspec.Raw()  # noqa: N815 - TAP's own spelling
-
-
-class _Message(msgspec.Struct):
-    threatsInfoMap: list[msgspec.Raw] | None = None  # noqa: N815 - TAP's own spelling
-
-
-_named = msgspec.json.Decoder(_Named)
-_message = msgspec.json.Decoder(_Message)
-
-
 @dataclass
 class Reading:
     """What a window held: how many events, how many entries passed over, the threats by id.
 
-    `records`: the events themselves, kind by kind, each compact JSON. They hold on to the whole answer.
+    `records`: the events themselves, where they were wanted. They hold on to the whole answer.
     """
 
     events: int = 0
     odd: int = 0
     threats: dict[str, Threat] = field(default_factory=dict)
-    records: list[tuple[str, list[msgspec.Raw]]] = field(default_factory=list, repr=False, compare=False)
-    suspicious: bool = False
+    records: list[Event] = field(default_factory=list, repr=False, compare=False)
 
 
-def read_window(tap: Tap, window: Window, now: datetime, *, threats: bool = True) -> Reading:
-    """Asks for one window. Raises as `Tap.siem`; an unreadable body is `Unavailable`."""
+def read_window(
+    tap: Tap, window: Window, now: datetime, *, threats: bool = True, events: bool = False
+) -> Reading:
+    """Asks for one window, for what it holds of threats, of events, or of both.
+
+    Raises as `Tap.siem`; an unreadable body is `Unavailable`.
+    """
     answer = tap.siem(window)
     try:
-        return Reading() if answer.status == 204 else _reading(_compact(answer.body), now, threats)
+        return Reading() if answer.status == 204 else _reading(_compact(answer.body), now, threats, events)
     except Swarm:
         raise TooLarge("the answer holds more values than memory does") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -80,40 +65,50 @@ def _compact(body: bytes) -> bytes:
     return msgspec.json.format(body, indent=-1) if spaced else body
 
 
-def _reading(body: bytes, now: datetime, threats: bool) -> Reading:
+def _reading(body: bytes, now: datetime, threats: bool, events: bool) -> Reading:
     lists = _top.decode(body)
-    records = [(name, _list.decode(lists[name]) or []) for name in _PRIORITIES if name in lists]
-    reading = Reading(sum(len(found) for _, found in records), records=records)
-    reading.suspicious = is_suspicious(body)
-    for name, found in records if threats else ():
-        for record in found:
-            for entry in _entries(name, record, reading):
-                _take(entry, _PRIORITIES[name], now, reading)
+    reading = Reading()
+    for kind in _PRIORITIES:
+        records = _list.decode(lists[kind]) if kind in lists else None
+        for record in records or ():
+            _read(kind, record, reading, threats, events, now)
     return reading
 
 
-def _entries(name: str, record: msgspec.Raw, reading: Reading) -> Iterator[msgspec.Raw]:
+def _read(
+    kind: str, record: msgspec.Raw, reading: Reading, threats: bool, events: bool, now: datetime
+) -> None:
+    reading.events += 1
+    fields = read_record(record)
+    if not isinstance(fields, dict):
+        reading.odd += 1
+        return
+    if threats:
+        for entry in _entries(kind, fields, reading):
+            _take(entry, _PRIORITIES[kind], now, reading)
+    if events:
+        reading.records.append(take_event(kind, record, fields))
+
+
+def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:
     """A click names its threat itself, a message in a list of its own."""
-    if name.startswith("clicks"):
-        yield record
-        return
-    try:
-        yield from _message.decode(record).threatsInfoMap or ()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        reading.odd += 1
+    if kind.startswith("clicks"):
+        return [fields]
+    entries = fields.get("threatsInfoMap")
+    if isinstance(entries, list):
+        return entries
+    reading.odd += entries is not None
+    return []
 
 
-def _take(entry: msgspec.Raw, priority: int, now: datetime, reading: Reading) -> None:
-    try:
-        named = _named.decode(entry)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        reading.odd += 1
-        return
-    threat_id = _text(named.threatID) or _text(named.threatId)
+def _take(entry: Any, priority: int, now: datetime, reading: Reading) -> None:
+    """Both spellings of a field: documented, and seen on live tenants."""
+    named = entry if isinstance(entry, dict) else {}
+    threat_id = _text(named.get("threatID")) or _text(named.get("threatId"))
     if threat_id is None:
         reading.odd += 1
         return
-    campaign = _text(named.campaignID) or _text(named.campaignId)
+    campaign = _text(named.get("campaignID")) or _text(named.get("campaignId"))
     known = reading.threats.get(threat_id)
     if known is None:
         reading.threats[threat_id] = Threat(priority, now, campaign)
@@ -122,6 +117,5 @@ def _take(entry: msgspec.Raw, priority: int, now: datetime, reading: Reading) ->
     known.campaign = known.campaign or campaign
 
 
-def _text(raw: msgspec.Raw) -> str | None:
-    text = text_of(raw)
-    return text if text and len(text) <= _LONGEST_ID else None
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID else None

@@ -223,18 +223,20 @@ class _Place:
 
 def _read(response: urllib3.BaseHTTPResponse, place: _Place) -> bytes:
     """The decoded body; raises `TooLarge` as soon as it is over 64 MiB."""
-    chunks = _chunks(response)
-    # Most bodies are one piece, and stay the bytes they are.
-    body = io.BytesIO(next(chunks, b""))
-    size = body.seek(0, io.SEEK_END)
-    for chunk in chunks:
+    body, size = io.BytesIO(), 0
+    for chunk in _chunks(response):
         size += len(chunk)
         if size > _LARGEST_BYTES:
             body.close()
             raise TooLarge(f"an answer over {_LARGEST_BYTES} bytes was refused while it was read")
         if size > _LARGE_BYTES:
             place.take()
-        body.write(chunk)
+        if body.tell():
+            body.write(chunk)
+        else:
+            # Most bodies are one piece, and stay the bytes they are.
+            body = io.BytesIO(chunk)
+            body.seek(0, io.SEEK_END)
     return body.getvalue()
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from hashlib import sha1
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -68,6 +69,30 @@ def plain_loop(body: bytes) -> dict[str, Any]:
     return {"lines": lines, "bytes": written}
 
 
+def loop_that_knows_again(body: bytes) -> dict[str, Any]:
+    """The loop, keeping the promise that ours keeps: no event twice, whatever its order or verdict."""
+    seen: dict[bytes, str] = {}
+    lines = written = 0
+    for kind, events in json.loads(body).items():
+        for event in events:
+            told = {k: sorted(map(json.dumps, v)) if isinstance(v, list) else v for k, v in event.items()}
+            entries = [dict(entry) for entry in event["threatsInfoMap"] or ()]
+            changing = [
+                [entry.pop(key, None) for key in ("threatStatus", "threatTime", "campaignID")]
+                for entry in entries
+            ]
+            told["threatsInfoMap"] = sorted(json.dumps(entry, sort_keys=True) for entry in entries)
+            digest = sha1(json.dumps(told, sort_keys=True).encode(), usedforsecurity=False).digest()[:8]
+            version = json.dumps([[status, campaign] for status, _, campaign in changing])
+            if seen.get(digest) == version:
+                continue
+            seen[digest] = version
+            event["_eventType"] = kind
+            written += len(json.dumps({kind: [event]}))
+            lines += 1
+    return {"lines": lines, "bytes": written}
+
+
 class Void:
     """A bucket that takes every object at once and keeps none."""
 
@@ -103,7 +128,7 @@ def ours(body: bytes, *, threats: bool = False) -> dict[str, Any]:
     log = logging.Logger("bench")
     held, bucket = cast("Any", Held()), cast("Any", Void())
     delivery = EventDelivery(held, bucket, settings, Clock(), log, figures, Seen(), 0)
-    delivery.take(_reading(_compact(body), NOW, threats), WINDOW)
+    delivery.take(_reading(_compact(body), NOW, threats, events=True), WINDOW)
     return {"lines": figures.event_lines, "bytes": figures.event_bytes}
 
 
@@ -113,6 +138,7 @@ def ours_with_threats(body: bytes) -> dict[str, Any]:
 
 CONTENDERS: dict[str, Callable[[bytes], dict[str, Any]]] = {
     "plain_loop": plain_loop,
+    "loop_that_knows_again": loop_that_knows_again,
     "ours": ours,
     "ours_with_threats": ours_with_threats,
 }
@@ -157,8 +183,8 @@ def table(events: int) -> None:
         growth = median(one["growth"] for one in each) / _MIB
         per_mb = cpu[name] / (size / 1e6) * 1000
         print(f"| {name} | {each[0]['lines'] / cpu[name]:,.0f} | {per_mb:.2f} | {growth:.0f} |")
-    for name in ("ours", "ours_with_threats"):
-        print(f"\nplain_loop ÷ {name}, CPU: {cpu['plain_loop'] / cpu[name]:.2f}")
+    for loop in ("plain_loop", "loop_that_knows_again"):
+        print(f"\n{loop} ÷ ours_with_threats, CPU: {cpu[loop] / cpu['ours_with_threats']:.2f}")
 
 
 def memory_table() -> None:
