@@ -35,7 +35,7 @@ def collect(
     settings: Settings, open_client: Callable[[], Client], clock: Clock, log: logging.Logger
 ) -> Figures:
     """One run, to its final log line. Raises a `RunFailed` after that line where the run failed."""
-    figures = Figures()
+    figures = Figures(tenant=settings.tenant or "")
     begun = clock.monotonic()
     try:
         with closing(open_client()) as client:

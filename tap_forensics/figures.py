@@ -11,11 +11,12 @@ class Figures:
     """Counts of this run; `*_seconds` and `*_bytes` as named. `outcome` is how it ended:
 
     `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
-    `failed`. `backlog_growth` is negative where the backlog shrank.
+    `failed`. `backlog_growth` is negative where the backlog shrank. `tenant` is "" for the single one.
     """
 
     outcome: str = "failed"
     reason: str = ""
+    tenant: str = ""
     run_id: str = ""
     windows: int = 0
     windows_failed: int = 0

@@ -60,7 +60,7 @@ class Tap:
 
     def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, ledger: Ledger) -> None:
         self._clock, self._deadline, self.ledger = clock, deadline, ledger
-        self._base = settings.tap_api_base
+        self._base, self._tenant = settings.tap_api_base, settings.tenant
         token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
         self._never_quoted = sorted(
             (form for text in (settings.tap_secret, token) for form in _spellings(text)),
@@ -157,7 +157,7 @@ class Tap:
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
         if status in (401, 403):
-            return CredentialsRefused(_REFUSED_CREDENTIALS[status])
+            return CredentialsRefused(_refusal(status, self._tenant))
         if status == 429:
             self.ledger.saw_429(pool)
             return RateLimited("TAP answered 429", retry_after)
@@ -196,6 +196,14 @@ _REFUSED_CREDENTIALS = {
     403: "TAP answered 403: TAP_PRINCIPAL is known but has no right to this API; "
     "ask for SIEM and Forensics API access for this service credential in the TAP dashboard",
 }
+
+
+def _refusal(status: int, tenant: str | None) -> str:
+    sentence = _REFUSED_CREDENTIALS[status]
+    if tenant is None:
+        return sentence
+    named = sentence.replace("TAP_PRINCIPAL", "principal").replace("TAP_SECRET", "secret")
+    return f"{named} (tenant {tenant}, credentials.json)"
 
 
 class _Place:
