@@ -92,7 +92,7 @@ def load_tenant(environ: Mapping[str, str], tenant: str | None) -> Settings:
 
 
 def _own_places(shared: Settings, tenant: str) -> Settings:
-    """The tenant's folders, below the shared ones; its state lies below no feed, another tenant's included."""
+    """The tenant's folders, below the shared ones; its state lies below no feed's, not another's either."""
     if not shared.gcs_prefix:
         raise SettingsFault(
             ["GCS_PREFIX is empty: tenants need a folder to lie side by side in, such as tap-forensics"]
