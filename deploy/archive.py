@@ -7,16 +7,19 @@ import zipfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# For a laptop, not for the function: .gcloudignore and storage.tf say the same.
+_LEFT_OUT = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py")
 # The earliest time a ZIP can hold: the same files give the same bytes, whenever they were checked out.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def deployed_files(checkout: Path) -> list[str]:
-    """main.py, requirements.txt and the package less the sandbox; .gcloudignore says the same to gcloud."""
+    """main.py, requirements.txt and the package less the sandbox and the operator's command line."""
     package = [*checkout.glob("tap_forensics/**/*.py"), *checkout.glob("tap_forensics/**/py.typed")]
-    names = {path.relative_to(checkout).as_posix() for path in package}
-    sandbox = {name for name in names if name.startswith("tap_forensics/sandbox/")}
-    return sorted({"main.py", "requirements.txt"} | names - sandbox)
+    names = [path.relative_to(checkout).as_posix() for path in package]
+    return sorted(
+        ["main.py", "requirements.txt", *(name for name in names if not name.startswith(_LEFT_OUT))]
+    )
 
 
 def write_archive(checkout: Path, archive: Path) -> None:

@@ -1,7 +1,11 @@
-"""What is deployed: exactly main.py, requirements.txt and the package less the sandbox; and it runs alone."""
+"""What is deployed: exactly main.py, requirements.txt and the package less what is for a laptop; and it runs
+alone.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -18,6 +22,7 @@ from tests.deploy.tools import CHECKOUT, command
 
 # About one second on two quiet cores; see deploy/README.md.
 COLD_START_AT_MOST = timedelta(seconds=10)
+FOR_A_LAPTOP = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py")
 
 
 def run(*words: str | Path) -> str:
@@ -35,7 +40,7 @@ def to_be_deployed() -> set[str]:
         *("main.py", "requirements.txt", "tap_forensics"),
     )
     names = set(listed.split())
-    return {name for name in names if not name.startswith("tap_forensics/sandbox/")}
+    return {name for name in names if not name.startswith(FOR_A_LAPTOP)}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,41 @@ def test_the_archive_holds_exactly_what_is_deployed(archive: Path) -> None:
     with zipfile.ZipFile(archive) as packed:
         assert sorted(packed.namelist()) == sorted(to_be_deployed())
         assert packed.read("main.py") == (CHECKOUT / "main.py").read_bytes()
+
+
+@pytest.fixture
+def a_checkout(tmp_path: Path) -> Path:
+    """The parts that all three rules speak of, whichever of them this version has."""
+    for name in (*FOR_A_LAPTOP, "tap_forensics/", "tap_forensics/sandbox/deep/", "tap_forensics/cli/deep/"):
+        file = tmp_path / name / "more.py" if name.endswith("/") else tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for name in ("main.py", "requirements.txt", "tap_forensics/cli.py"):
+        (tmp_path / name).touch()
+    for name in (".gcloudignore", "deploy/archive.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((CHECKOUT / name).read_bytes())
+    return tmp_path
+
+
+KEPT = ["main.py", "requirements.txt", "tap_forensics/cli.py", "tap_forensics/more.py"]
+
+
+def test_what_is_for_a_laptop_is_left_out_by_the_archive(a_checkout: Path) -> None:
+    run(sys.executable, a_checkout / "deploy" / "archive.py", a_checkout / "made.zip")
+    with zipfile.ZipFile(a_checkout / "made.zip") as packed:
+        assert packed.namelist() == KEPT
+
+
+def test_what_is_for_a_laptop_is_left_out_by_gcloud(a_checkout: Path) -> None:
+    listed = run(command("gcloud"), "meta", "list-files-for-upload", str(a_checkout))
+    assert sorted(listed.split()) == KEPT
+
+
+def test_terraform_leaves_out_the_same() -> None:
+    storage = (CHECKOUT / "deploy" / "terraform" / "storage.tf").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"not_deployed = (\[.+\])", storage)
+    assert tuple(json.loads(listed)) == FOR_A_LAPTOP
 
 
 def test_the_same_source_gives_the_same_archive(archive: Path, tmp_path: Path) -> None:
