@@ -44,6 +44,7 @@ readme: $(VENV)/ready
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench
 	$(RUN) -m tests.bench.events
+	$(RUN) -m tests.bench.tenants
 
 # One resolution for every supported Python, with hashes; no address of any index goes into the files.
 compile = $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -201,7 +201,7 @@ resource "google_monitoring_alert_policy" "on_log" {
 
     condition_matched_log {
       filter = "${local.log} AND ${each.value.filter}"
-      # The alert says whose run it was; one tenant's does not hide another's.
+      # The alert says whose run it was.
       label_extractors = local.single ? null : { tenant = "EXTRACT(labels.tenant)" }
     }
   }

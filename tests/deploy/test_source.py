@@ -5,6 +5,7 @@ alone.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
 from tests.deploy.tools import CHECKOUT, command
 
-# About one second on two quiet cores; see deploy/README.md.
+# From starting the server to its first answer; deploy/README.md lists what `--log-cli-level=INFO` shows here.
 COLD_START_AT_MOST = timedelta(seconds=10)
 FOR_A_LAPTOP = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py")
 
@@ -131,9 +132,11 @@ def test_the_archive_runs_with_nothing_but_its_requirements_and_takes_a_rotated_
         }
         begun = utc_now()
         with FunctionServer(env, source=tmp_path / "source" / "main.py") as server:
-            assert utc_now() - begun < COLD_START_AT_MOST
             # As first deployed: a blank is a missing credential, said once, and not asked again for.
             assert post_event(server.url)[0] == 200
+            cold_start = utc_now() - begun
+            logging.getLogger(__name__).info("cold start: %.2f s", cold_start.total_seconds())
+            assert cold_start < COLD_START_AT_MOST
             assert server.wait_for_log("add a version to the mounted secret")
             secrets["TAP_PRINCIPAL_FILE"].write_text("demo-principal\n", encoding="utf-8")
             secrets["TAP_SECRET_FILE"].write_text("demo-secret\n", encoding="utf-8")
