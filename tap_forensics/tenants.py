@@ -20,8 +20,8 @@ from tap_forensics.log import harmless
 from tap_forensics.settings import Settings, load_settings
 
 CREDENTIALS_FILE = "credentials.json"
-# In place of the single tenant's credentials while the shared variables are checked; then the tenant's own.
-_NOT_THE_SINGLE_TENANTS = {
+# While the shared variables are checked; the tenant's own come after.
+_NOBODYS_CREDENTIALS = {
     "TAP_PRINCIPAL": "-",
     "TAP_SECRET": "-",
     "TAP_PRINCIPAL_FILE": "",
@@ -86,7 +86,7 @@ def load_tenant(environ: Mapping[str, str], tenant: str | None) -> Settings:
     """What a run for this tenant needs to know; None: `load_settings` alone. Raises `SettingsFault`."""
     if tenant is None:
         return load_settings(environ)
-    own = _own_places(load_settings({**environ, **_NOT_THE_SINGLE_TENANTS}), checked_name(tenant))
+    own = _own_places(load_settings({**environ, **_NOBODYS_CREDENTIALS}), checked_name(tenant))
     principal, secret = _credentials(environ, tenant)
     return replace(own, tap_principal=principal, tap_secret=secret)
 
