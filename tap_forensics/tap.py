@@ -60,7 +60,7 @@ class Tap:
 
     def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, ledger: Ledger) -> None:
         self._clock, self._deadline, self.ledger = clock, deadline, ledger
-        self._base, self._tenant = settings.tap_api_base, settings.tenant
+        self._base = settings.tap_api_base
         token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
         self._never_quoted = sorted(
             (form for text in (settings.tap_secret, token) for form in _spellings(text)),
@@ -78,6 +78,7 @@ class Tap:
         self._closed = False
         self._large = threading.Semaphore(1)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
+        self._tenant = settings.tenant
         self._pool = connection_pool(settings, self._began)
         self._stop_watching = every(0.5, self._cut_overdue)
 
