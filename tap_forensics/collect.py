@@ -35,8 +35,9 @@ def collect(
     settings: Settings, open_client: Callable[[], Client], clock: Clock, log: logging.Logger
 ) -> Figures:
     """One run, to its final log line. Raises a `RunFailed` after that line where the run failed."""
-    figures = Figures(tenant=settings.tenant or "")
+    figures = Figures()
     begun = clock.monotonic()
+    figures.tenant = settings.tenant or ""
     try:
         with closing(open_client()) as client:
             _run(settings, client, clock, log, figures)

@@ -8,10 +8,11 @@ from typing import Any
 
 @dataclass
 class Figures:
-    """Counts of this run; `*_seconds` and `*_bytes` as named. `outcome` is how it ended:
+    """Counts of this run, of `tenant` if there is one; `*_seconds` and `*_bytes` as named. `outcome` is how
+    it ended:
 
     `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
-    `failed`. `backlog_growth` is negative where the backlog shrank. `tenant` is "" for the single one.
+    `failed`. `backlog_growth` is negative where the backlog shrank.
     """
 
     outcome: str = "failed"

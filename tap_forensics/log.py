@@ -71,7 +71,7 @@ class _Structured(logging.Formatter):
 class _Readable(logging.Formatter):
     """`HH:MM:SS LEVEL message` and, where there are figures, those that are not zero as `name=value`."""
 
-    def __init__(self, tenant: str | None) -> None:
+    def __init__(self, tenant: str | None = None) -> None:
         super().__init__()
         self._whose = f"[{tenant}] " if tenant else ""
 

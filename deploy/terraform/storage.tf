@@ -61,13 +61,12 @@ locals {
   checkout = "${path.module}/../.."
 
   # The same rule as in archive.py and in .gcloudignore.
-  not_deployed = ["tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py"]
   source_files = sort([
     for file in setunion(
       ["main.py", "requirements.txt"],
       fileset(local.checkout, "tap_forensics/**/*.py"),
       fileset(local.checkout, "tap_forensics/**/py.typed"),
-    ) : file if !anytrue([for part in local.not_deployed : startswith(file, part)])
+    ) : file if !startswith(file, "tap_forensics/sandbox/") && !startswith(file, "tap_forensics/cli/") && file != "tap_forensics/__main__.py"
   ])
   source_hash = substr(sha256(join("\n", [
     for file in local.source_files : "${file} ${filesha256("${local.checkout}/${file}")}"
