@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Supported interpreters beside $(PYTHON); `make test` uses those this machine has.
 OTHERS := 3.11 3.12 3.13 3.14
 
-.PHONY: demo run test check tests others quick bench readme lock clean
+.PHONY: demo run test check tests others quick bench readme lock locked scan clean
 
 demo: $(VENV)/ready
 	$(RUN) -m tap_forensics.sandbox demo
@@ -44,14 +44,30 @@ readme: $(VENV)/ready
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench
 	$(RUN) -m tests.bench.events
+	$(RUN) -m tests.bench.tenants
 
 # One resolution for every supported Python, with hashes; no address of any index goes into the files.
+compile = $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
+compile_both = $(compile) --output-file requirements.txt && \
+  $(compile) --extra dev --constraints requirements.txt --output-file tests/requirements.txt
+
 lock: $(VENV)/ready
-	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" $(UPGRADE) pyproject.toml --output-file requirements.txt
-	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" $(UPGRADE) --extra dev --constraints requirements.txt pyproject.toml \
-	  --output-file tests/requirements.txt
+	$(compile_both)
+
+# Whether both files are what pyproject.toml gives, with the versions that are in them. Asks the index.
+locked: $(VENV)/ready
+	@set -e; copy=$$(mktemp -d); trap 'rm -r "$$copy"' EXIT; mkdir "$$copy/tests"; \
+	cp pyproject.toml requirements.txt "$$copy"; cp tests/requirements.txt "$$copy/tests"; \
+	(cd "$$copy" && $(compile_both)); \
+	for file in requirements.txt tests/requirements.txt; do \
+	  diff -u $$file "$$copy/$$file" || { echo "$$file is not what pyproject.toml gives: make lock"; exit 1; }; \
+	done; echo "The lock files are what pyproject.toml gives."
+
+# The Terraform under checkov's rules, a skip with its reason in place. Fetched from the index at its first use.
+scan: $(VENV)/ready
+	$(VENV)/bin/uv tool run --quiet --python $(RUN) --from checkov==3.3.30 checkov --directory deploy/terraform \
+	  --framework terraform --compact --quiet --skip-download
 
 $(VENV)/ready: requirements.txt tests/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'

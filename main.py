@@ -16,18 +16,23 @@ from tap_forensics.collect import collect
 from tap_forensics.errors import RunFailed, SettingsFault
 from tap_forensics.log import run_log
 from tap_forensics.memory import keep_memory_small
-from tap_forensics.settings import load_settings
+from tap_forensics.tenants import load_tenant, requested_tenant
 
 # Once, at import: what is frozen later might be garbage, and would never be collected.
 keep_memory_small()
 
 
 @functions_framework.cloud_event
-def main(event: CloudEvent) -> None:  # noqa: ARG001 - any event means: run now
-    """One run an event. Wrong settings are logged and acknowledged: asking again would not mend them."""
-    log = run_log(os.environ, request.headers if has_request_context() else Headers())
+def main(event: CloudEvent) -> None:
+    """One run an event, for the tenant that its message names. What is wrong in message or settings is
+    logged and acknowledged: asking again would not mend it.
+    """
+    headers = request.headers if has_request_context() else Headers()
+    log = run_log(os.environ, headers)
     try:
-        settings = load_settings(os.environ)
+        tenant = requested_tenant(event.get_data())
+        log = run_log(os.environ, headers, tenant)
+        settings = load_tenant(os.environ, tenant)
     except SettingsFault as fault:
         log.error("%s", fault)
         return

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole pipeline by gcloud, as deploy/terraform makes it, less its monitoring. For Cloud Shell, or
-# wherever gcloud is signed in. What is there already is left as it is: a second run with the same
-# options changes nothing.
+# The pipeline for a single tenant by gcloud, as deploy/terraform makes it, less monitoring, deletion by age
+# and feeds. For Cloud Shell, or wherever gcloud is signed in. What is there already is left as it is: a
+# second run with the same options changes nothing.
 #
 #   deploy/quickstart.sh [options]
 #     --project ID                    default: gcloud's own

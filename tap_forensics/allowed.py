@@ -47,6 +47,12 @@ def prefix(text: str) -> str:
     return trimmed
 
 
+def folder(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError("the absolute path of a folder, such as /tenants")
+    return text
+
+
 def object_name(text: str) -> str:
     if text.endswith("/") or not text.isprintable() or len(text.encode()) > 1000:
         raise ValueError("an object name without control characters or a closing slash, 1,000 bytes at most")

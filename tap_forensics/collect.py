@@ -37,6 +37,7 @@ def collect(
     """One run, to its final log line. Raises a `RunFailed` after that line where the run failed."""
     figures = Figures()
     begun = clock.monotonic()
+    figures.tenant = settings.tenant or ""
     try:
         with closing(open_client()) as client:
             _run(settings, client, clock, log, figures)

@@ -2,7 +2,7 @@
 
     CollectorError
     ├── RunFailed                 give up the run; the state stays as it was committed last
-    │   ├── SettingsFault         a variable is missing or wrong; nothing was called
+    │   ├── SettingsFault         a variable or the message is missing or wrong; nothing was called
     │   ├── CredentialsRefused    TAP answered 401 or 403
     │   ├── StateUnreadable       the state object is neither ours nor the published function's, or is newer
     │   ├── LeaseLost             another run took the state over

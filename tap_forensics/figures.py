@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass
 class Figures:
-    """Counts of this run; `*_seconds` and `*_bytes` as named. `outcome` is how it ended:
+    """Counts of this run, of `tenant` if there is one; `*_seconds` and `*_bytes` as named. `outcome` is how
+    it ended:
 
     `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
     `failed`. `backlog_growth` is negative where the backlog shrank.
@@ -16,6 +17,7 @@ class Figures:
 
     outcome: str = "failed"
     reason: str = ""
+    tenant: str = ""
     run_id: str = ""
     windows: int = 0
     windows_failed: int = 0

@@ -27,12 +27,16 @@ class Headers(Protocol):
 _LONGEST_MESSAGE = 8000
 
 
-def run_log(environ: Mapping[str, str], headers: Headers) -> logging.Logger:
-    """A logger of this run's own; `headers` are those of the event's request, for its trace."""
+def run_log(environ: Mapping[str, str], headers: Headers, tenant: str | None = None) -> logging.Logger:
+    """A logger of this run's own; `headers` are those of the event's request, for its trace. Each line names
+    the tenant, where there is one.
+    """
     log = logging.Logger("tap_forensics", logging.INFO)
     handler = _Stdout()
-    on_cloud_run = "K_SERVICE" in environ
-    handler.setFormatter(_Structured(_trace(environ, headers)) if on_cloud_run else _Readable())
+    if "K_SERVICE" in environ:
+        handler.setFormatter(_Structured(_trace(environ, headers) | _labels(tenant)))
+    else:
+        handler.setFormatter(_Readable(tenant))
     log.addHandler(handler)
     return log
 
@@ -55,24 +59,29 @@ class _Stdout(logging.Handler):
 class _Structured(logging.Formatter):
     """https://cloud.google.com/logging/docs/structured-logging"""
 
-    def __init__(self, trace: dict[str, str]) -> None:
+    def __init__(self, on_each_line: dict[str, Any]) -> None:
         super().__init__()
-        self._trace = trace
+        self._on_each_line = on_each_line
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {"severity": record.levelname, "message": _message(record), **self._trace, **_fields(record)}
-        return json.dumps(entry, default=str)
+        said = {"severity": record.levelname, "message": _message(record)}
+        return json.dumps({**said, **self._on_each_line, **_fields(record)}, default=str)
 
 
 class _Readable(logging.Formatter):
     """`HH:MM:SS LEVEL message` and, where there are figures, those that are not zero as `name=value`."""
+
+    def __init__(self, tenant: str | None = None) -> None:
+        super().__init__()
+        self._whose = f"[{tenant}] " if tenant else ""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = self.formatTime(record, "%H:%M:%S")
         figures = " ".join(
             harmless(f"{k}={v}") for group in _fields(record).values() for k, v in group.items() if v
         )
-        return f"{clock} {record.levelname:7} {_message(record)}{': ' + figures if figures else ''}"
+        message = f"{self._whose}{_message(record)}{': ' + figures if figures else ''}"
+        return f"{clock} {record.levelname:7} {message}"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -82,6 +91,10 @@ def _message(record: logging.LogRecord) -> str:
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields: dict[str, Any] = getattr(record, "fields", {})
     return fields
+
+
+def _labels(tenant: str | None) -> dict[str, dict[str, str]]:
+    return {"logging.googleapis.com/labels": {"tenant": tenant}} if tenant else {}
 
 
 def _trace(environ: Mapping[str, str], headers: Headers) -> dict[str, str]:

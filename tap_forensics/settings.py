@@ -19,7 +19,10 @@ MISSING_WORDING = "Error: Missing required environment variables"
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run needs to know; units are in the names. Credentials stay out of `repr`."""
+    """What one run needs to know; units are in the names. Credentials stay out of `repr`.
+
+    `tenant` is None for the single one, whose prefixes and state are the variables' own.
+    """
 
     gcs_bucket: str
     gcs_prefix: str
@@ -47,6 +50,7 @@ class Settings:
     since_time: datetime | None
     threat_status: tuple[str, ...]
     threat_type: tuple[str, ...]
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,12 @@ DECLARED = (
     Variable("TAP_SECRET", None, "its secret", allowed.secret, required=True, secret=True),
     Variable("TAP_PRINCIPAL_FILE", None, "path of a mounted secret, instead; read anew each run"),
     Variable("TAP_SECRET_FILE", None, "path of a mounted secret, instead; read anew each run"),
+    Variable(
+        "TENANTS_DIR",
+        None,
+        "folder with a `NAME/credentials.json` for each tenant that a message may name; read anew each run",
+        allowed.folder,
+    ),
     Variable(
         "LOOKBACK_HOURS",
         "1",
@@ -187,7 +197,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     faults += _feed_faults(values)
     if faults:
         raise SettingsFault(faults)
-    del values["TAP_PRINCIPAL_FILE"], values["TAP_SECRET_FILE"]
+    del values["TAP_PRINCIPAL_FILE"], values["TAP_SECRET_FILE"], values["TENANTS_DIR"]
     return Settings(**{name.lower(): value for name, value in values.items()})
 
 

@@ -82,6 +82,7 @@ class Tap:
         self._closed = False
         self._large = threading.Semaphore(1)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
+        self._tenant = settings.tenant
         self._pool = connection_pool(settings, self._began)
         self._stop_watching = every(0.5, self._cut_overdue)
 
@@ -161,7 +162,7 @@ class Tap:
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
         if status in (401, 403):
-            return CredentialsRefused(_REFUSED_CREDENTIALS[status])
+            return CredentialsRefused(_refusal(status, self._tenant))
         if status == 429:
             self.ledger.saw_429(pool)
             return RateLimited("TAP answered 429", retry_after)
@@ -200,6 +201,14 @@ _REFUSED_CREDENTIALS = {
     403: "TAP answered 403: TAP_PRINCIPAL is known but has no right to this API; "
     "ask for SIEM and Forensics API access for this service credential in the TAP dashboard",
 }
+
+
+def _refusal(status: int, tenant: str | None) -> str:
+    sentence = _REFUSED_CREDENTIALS[status]
+    if tenant is None:
+        return sentence
+    named = sentence.replace("TAP_PRINCIPAL", "principal").replace("TAP_SECRET", "secret")
+    return f"{named} (tenant {tenant}, credentials.json)"
 
 
 class _Place:

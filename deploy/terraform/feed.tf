@@ -1,9 +1,16 @@
 # The feeds in SecOps, where secops is set; otherwise they are made by hand from the output `feeds`.
 
 locals {
-  feeds = merge(
+  # A feed reads one folder as one log type: one or two for the single tenant, or for each of the tenants.
+  kinds = merge(
     { forensics = { prefix = local.prefix, log_type = "PROOFPOINT_TAP_FORENSICS" } },
     local.events_prefix == "" ? {} : { events = { prefix = local.events_prefix, log_type = "PROOFPOINT_MAIL" } },
+  )
+  feeds = merge(
+    { for kind, feed in local.kinds : kind => merge(feed, { tenant = null }) if local.single },
+    { for pair in setproduct(keys(var.tenants), keys(local.kinds)) : join("/", pair) => {
+      prefix = "${local.kinds[pair[1]].prefix}/${pair[0]}", log_type = local.kinds[pair[1]].log_type, tenant = pair[0]
+    } },
   )
   secops_project = var.secops == null ? null : coalesce(var.secops.project, var.project)
 }
@@ -19,7 +26,9 @@ resource "google_chronicle_feed" "this" {
 
   details {
     feed_source_type = "GOOGLE_CLOUD_STORAGE_V2"
-    log_type         = "projects/${local.secops_project}/locations/${var.secops.location}/instances/${var.secops.instance}/logTypes/${each.value.log_type}"
+    # Whose events these are, where one instance holds those of many.
+    asset_namespace = each.value.tenant
+    log_type        = "projects/${local.secops_project}/locations/${var.secops.location}/instances/${var.secops.instance}/logTypes/${each.value.log_type}"
 
     gcs_v2_settings {
       bucket_uri = "gs://${google_storage_bucket.evidence.name}/${each.value.prefix}/"

@@ -1,4 +1,4 @@
-# Scheduler → Pub/Sub → function. Its bucket, identity and credentials stand in the files of these names.
+# Pub/Sub → function. Its schedule, bucket, identity and credentials stand in files of their own.
 
 locals {
   name = "tap-forensics-collector"
@@ -8,15 +8,16 @@ locals {
   # SecOps ingests whatever lies under a feed's prefix, and may delete it: the state lies under none.
   state_key = "state/${local.prefix}/state.json"
 
-  environment = merge(var.settings, {
-    GCS_BUCKET         = google_storage_bucket.evidence.name
-    GCS_PREFIX         = local.prefix
-    STATE_KEY          = local.state_key
-    TAP_PRINCIPAL_FILE = "${local.credentials["principal"].directory}/${local.mounted_as}"
-    TAP_SECRET_FILE    = "${local.credentials["secret"].directory}/${local.mounted_as}"
+  environment = merge(var.settings, local.where_credentials_are, {
+    GCS_BUCKET = google_storage_bucket.evidence.name
+    GCS_PREFIX = local.prefix
+    STATE_KEY  = local.state_key
     # Groups the log lines of one run; gcloud sets it by itself.
     LOG_EXECUTION_ID = "true"
   })
+
+  # A second run of one tenant would find the first one's lease and end.
+  instances = min(max(1, length(var.tenants)), var.max_instances)
 }
 
 data "google_project" "this" {
@@ -46,7 +47,7 @@ resource "google_project_service" "needed" {
 }
 
 resource "google_pubsub_topic" "trigger" {
-  #checkov:skip=CKV_GCP_83:A message is {} and holds nothing to keep secret.
+  #checkov:skip=CKV_GCP_83:A message is {}, or a tenant's name: nothing to keep secret.
   project = var.project
   name    = "${local.name}-trigger"
 
@@ -55,7 +56,7 @@ resource "google_pubsub_topic" "trigger" {
 
 # Where an event goes that failed again and again: the subscription keeps it to be looked at.
 resource "google_pubsub_topic" "dead_letter" {
-  #checkov:skip=CKV_GCP_83:A message is {} and holds nothing to keep secret.
+  #checkov:skip=CKV_GCP_83:A message is {}, or a tenant's name: nothing to keep secret.
   project = var.project
   name    = "${local.name}-dead-letter"
 
@@ -98,7 +99,7 @@ resource "google_cloudfunctions2_function" "collector" {
     # A run may use all of its memory and CPU: one at a time in an instance.
     max_instance_request_concurrency = 1
     min_instance_count               = 0
-    max_instance_count               = var.max_instances
+    max_instance_count               = local.instances
     ingress_settings                 = "ALLOW_INTERNAL_ONLY"
     all_traffic_on_latest_revision   = true
     service_account_email            = google_service_account.collector.email
@@ -113,7 +114,7 @@ resource "google_cloudfunctions2_function" "collector" {
 
         # "latest" is looked up at each read: a rotated secret needs no new deployment.
         versions {
-          path    = local.mounted_as
+          path    = secret_volumes.value.file
           version = "latest"
         }
       }
@@ -136,20 +137,4 @@ resource "google_cloudfunctions2_function" "collector" {
     google_secret_manager_secret_iam_member.collector_reads,
     google_secret_manager_secret_version.blank,
   ]
-}
-
-resource "google_cloud_scheduler_job" "hourly" {
-  project     = var.project
-  region      = var.region
-  name        = "${local.name}-hourly"
-  description = "Starts a run of ${local.name}"
-  schedule    = var.schedule
-  time_zone   = "Etc/UTC"
-
-  pubsub_target {
-    topic_name = google_pubsub_topic.trigger.id
-    data       = base64encode("{}")
-  }
-
-  depends_on = [google_cloud_run_v2_service_iam_member.trigger_invokes]
 }

@@ -35,16 +35,22 @@ locals {
 resource "google_logging_metric" "figure" {
   for_each = local.figures
 
-  project         = var.project
-  name            = "${local.metric_prefix}_${each.key}"
-  description     = "${each.value.says}, a run"
-  filter          = each.value.filter
-  value_extractor = "EXTRACT(jsonPayload.run.${each.key})"
+  project          = var.project
+  name             = "${local.metric_prefix}_${each.key}"
+  description      = "${each.value.says}, a run"
+  filter           = each.value.filter
+  value_extractor  = "EXTRACT(jsonPayload.run.${each.key})"
+  label_extractors = { tenant = "EXTRACT(jsonPayload.run.tenant)" }
 
   metric_descriptor {
     metric_kind = "DELTA"
     value_type  = "DISTRIBUTION"
     unit        = endswith(each.key, "seconds") ? "s" : "1"
+
+    labels {
+      key         = "tenant"
+      description = "Whose run it was; empty for the single tenant"
+    }
   }
 
   depends_on = [google_project_service.needed]
@@ -55,7 +61,7 @@ resource "google_logging_metric" "runs" {
   name             = "${local.metric_prefix}_runs"
   description      = "Runs by outcome: complete, incomplete, busy or failed"
   filter           = local.final_line
-  label_extractors = { outcome = "EXTRACT(jsonPayload.run.outcome)" }
+  label_extractors = { outcome = "EXTRACT(jsonPayload.run.outcome)", tenant = "EXTRACT(jsonPayload.run.tenant)" }
 
   metric_descriptor {
     metric_kind = "DELTA"
@@ -64,6 +70,10 @@ resource "google_logging_metric" "runs" {
     labels {
       key         = "outcome"
       description = "How the run ended"
+    }
+    labels {
+      key         = "tenant"
+      description = "Whose run it was; empty for the single tenant"
     }
   }
 
@@ -77,14 +87,20 @@ resource "google_logging_metric" "backlog" {
     held = "jsonPayload.run.backlog_growth<=0"
   }
 
-  project     = var.project
-  name        = "${local.metric_prefix}_backlog_${each.key}"
-  description = "Finished runs after which the backlog ${each.key == "grew" ? "was longer than before" : "was no longer than before"}"
-  filter      = "${local.finished_line} AND ${each.value}"
+  project          = var.project
+  name             = "${local.metric_prefix}_backlog_${each.key}"
+  description      = "Finished runs after which the backlog ${each.key == "grew" ? "was longer than before" : "was no longer than before"}"
+  filter           = "${local.finished_line} AND ${each.value}"
+  label_extractors = { tenant = "EXTRACT(jsonPayload.run.tenant)" }
 
   metric_descriptor {
     metric_kind = "DELTA"
     value_type  = "INT64"
+
+    labels {
+      key         = "tenant"
+      description = "Whose run it was; empty for the single tenant"
+    }
   }
 
   depends_on = [google_project_service.needed]
@@ -93,11 +109,8 @@ resource "google_logging_metric" "backlog" {
 # The alerts. Their texts are the paragraphs of RUNBOOK.md, whose headings have the same names.
 
 locals {
-  step = regex("^(?P<minutes>\\*/\\d+|\\d+) (?P<hours>\\*/\\d+|\\*) ", var.schedule)
-  # M * * * *: 60 × 1 minutes. */N * * * *: N × 1. M */N * * *: 60 × N.
-  step_minutes   = startswith(local.step.minutes, "*/") ? tonumber(trimprefix(local.step.minutes, "*/")) : 60
-  step_hours     = startswith(local.step.hours, "*/") ? tonumber(trimprefix(local.step.hours, "*/")) : 1
-  period_seconds = local.step_minutes * local.step_hours * 60
+  # Where tenants run at different times, the longest wait between two runs counts for all.
+  period_seconds = 60 * max(values(local.periods)...)
   # Monitoring looks back 25 hours at most.
   growing_seconds = min(12 * local.period_seconds, 24 * 3600)
 
@@ -116,8 +129,8 @@ locals {
     refused-credentials = {
       title    = "TAP's credentials are missing or refused"
       severity = "CRITICAL"
-      # Whatever the fault, its message names the variable.
-      filter = "severity>=ERROR AND (\"TAP_PRINCIPAL\" OR \"TAP_SECRET\")"
+      # Whatever the fault, its message names the variable, or the tenant's file.
+      filter = "severity>=ERROR AND (\"TAP_PRINCIPAL\" OR \"TAP_SECRET\" OR \"credentials.json\")"
     }
   }
   count_alerts = {
@@ -188,6 +201,8 @@ resource "google_monitoring_alert_policy" "on_log" {
 
     condition_matched_log {
       filter = "${local.log} AND ${each.value.filter}"
+      # The alert says whose run it was.
+      label_extractors = local.single ? null : { tenant = "EXTRACT(labels.tenant)" }
     }
   }
 
@@ -241,6 +256,7 @@ resource "google_monitoring_alert_policy" "on_count" {
           alignment_period     = "${conditions.value.seconds}s"
           per_series_aligner   = "ALIGN_DELTA"
           cross_series_reducer = "REDUCE_SUM"
+          group_by_fields      = local.single ? null : ["metric.label.tenant"]
         }
       }
     }
@@ -277,6 +293,10 @@ locals {
   }
   lines = merge(
     { for name, metric in google_logging_metric.figure : name => { metric = metric.name, legend = name, reducer = "REDUCE_MEAN", by = [] } },
+    # Of a state there is one a tenant.
+    { for name in keys(local.state_figures) : name => {
+      metric = google_logging_metric.figure[name].name, legend = "$${metric.labels.tenant}", reducer = "REDUCE_MEAN", by = ["metric.label.tenant"]
+    } if !local.single },
     { runs = { metric = google_logging_metric.runs.name, legend = "$${metric.labels.outcome}", reducer = "REDUCE_SUM", by = ["metric.label.outcome"] } },
   )
 }
@@ -286,6 +306,8 @@ resource "google_monitoring_dashboard" "collector" {
 
   dashboard_json = jsonencode({
     displayName = "Proofpoint TAP forensics"
+    # To look at one tenant alone.
+    dashboardFilters = local.single ? [] : [{ labelKey = "tenant", filterType = "METRIC_LABEL" }]
     mosaicLayout = {
       columns = 48
       tiles = [

@@ -1,7 +1,16 @@
 output "feeds" {
   description = "What to enter in SecOps: log type and URI, with its closing slash."
   value = {
-    for feed in local.feeds : feed.log_type => "gs://${google_storage_bucket.evidence.name}/${feed.prefix}/"
+    for feed in local.feeds : feed.log_type => "gs://${google_storage_bucket.evidence.name}/${feed.prefix}/" if feed.tenant == null
+  }
+}
+
+output "tenant_feeds" {
+  description = "The same for each tenant."
+  value = {
+    for name in keys(var.tenants) : name => {
+      for feed in local.feeds : feed.log_type => "gs://${google_storage_bucket.evidence.name}/${feed.prefix}/" if feed.tenant == name
+    }
   }
 }
 
@@ -15,9 +24,7 @@ output "next_steps" {
   value       = <<-EOT
     1. Add the credentials (typed or pasted, not shown; Enter ends each):
 
-       read -rs v && printf %s "$v" | gcloud secrets versions add ${local.credentials["principal"].secret_id} --project=${var.project} --data-file=-; unset v
-       read -rs v && printf %s "$v" | gcloud secrets versions add ${local.credentials["secret"].secret_id} --project=${var.project} --data-file=-; unset v
-
+${local.how_to_add_credentials}
     2. Let events that fail ten times go to the dead-letter topic (the trigger's subscription is Eventarc's, not Terraform's):
 
        subscription=$(gcloud eventarc triggers describe ${basename(google_cloudfunctions2_function.collector.event_trigger[0].trigger)} --project=${var.project} --location=${var.region} --format='value(transport.pubsub.subscription)')
@@ -26,9 +33,20 @@ output "next_steps" {
 
     3. Force a run and read its log:
 
-       gcloud scheduler jobs run ${google_cloud_scheduler_job.hourly.name} --project=${var.project} --location=${var.region}
+       gcloud scheduler jobs run ${values(google_cloud_scheduler_job.start)[0].name} --project=${var.project} --location=${var.region}
        gcloud functions logs read ${local.name} --project=${var.project} --region=${var.region} --gen2
 
-    4. Make the feeds in SecOps from the output "feeds", unless secops made them; see deploy/README.md.
+    4. Make the feeds in SecOps from the output "${local.single ? "feeds" : "tenant_feeds"}", unless secops made them; see deploy/README.md.
   EOT
+}
+
+locals {
+  how_to_add_credentials = join("\n", local.single ? [
+    for name in ["principal", "secret"] :
+    "       read -rs v && printf %s \"$v\" | gcloud secrets versions add ${local.credentials[name].secret_id} --project=${var.project} --data-file=-; unset v\n"
+    ] : concat([
+      "       add() { read -rp \"$1, principal: \" p && read -rsp \"$1, secret: \" s && echo &&",
+      "         p=$p s=$s jq -n '{principal: env.p, secret: env.s}' | gcloud secrets versions add \"${local.name}-tenant-$1\" --project=${var.project} --data-file=-; unset p s; }",
+    ], [for name in keys(var.tenants) : "       add ${name}"], [""]
+  ))
 }

@@ -1,13 +1,21 @@
 # The credentials: mounted as files, their values never known to Terraform.
 
 locals {
-  mounted_as = "value"
-  blank      = " "
+  # The single tenant's folder contains those of the tenants, and so would its feed: there is the one or the others.
+  single = length(var.tenants) == 0
+  blank  = " "
   # Cloud Run mounts each secret into a directory of its own.
-  credentials = {
-    principal = { secret_id = "${local.name}-principal", directory = "/secrets/principal" }
-    secret    = { secret_id = "${local.name}-secret", directory = "/secrets/secret" }
-  }
+  credentials = merge(
+    { for name in ["principal", "secret"] : name => {
+      secret_id = "${local.name}-${name}", directory = "/secrets/${name}", file = "value"
+    } if local.single },
+    { for name in keys(var.tenants) : "tenant/${name}" => {
+      secret_id = "${local.name}-tenant-${name}", directory = "/tenants/${name}", file = "credentials.json"
+    } },
+  )
+  where_credentials_are = local.single ? {
+    TAP_PRINCIPAL_FILE = "/secrets/principal/value", TAP_SECRET_FILE = "/secrets/secret/value"
+  } : { TENANTS_DIR = "/tenants" }
 }
 
 resource "google_secret_manager_secret" "credential" {

@@ -25,7 +25,7 @@ variable "settings" {
 
   validation {
     condition = length(setintersection(keys(var.settings), [
-      "GCS_BUCKET", "STATE_KEY", "TAP_PRINCIPAL", "TAP_PRINCIPAL_FILE", "TAP_SECRET", "TAP_SECRET_FILE", "LOG_EXECUTION_ID"
+      "GCS_BUCKET", "STATE_KEY", "TAP_PRINCIPAL", "TAP_PRINCIPAL_FILE", "TAP_SECRET", "TAP_SECRET_FILE", "TENANTS_DIR", "LOG_EXECUTION_ID"
     ])) == 0
     error_message = "The module itself sets GCS_BUCKET, STATE_KEY, LOG_EXECUTION_ID and the variables of the credentials."
   }
@@ -47,15 +47,44 @@ variable "schedule" {
 
   validation {
     # The alerts count in runs missed, so the time between two runs must be told from it.
-    condition     = can(regex("^(\\d{1,2} \\* |\\*/\\d{1,2} \\* |\\d{1,2} \\*/([2-9]|10) )\\* \\* \\*$", var.schedule))
+    condition     = can(regex(local.schedule_forms, var.schedule))
     error_message = "Give one of the forms M * * * *, */N * * * * and M */N * * * (N up to 10 hours)."
+  }
+}
+
+variable "tenants" {
+  type = map(object({
+    schedule = optional(string)
+  }))
+  default     = {}
+  description = "TAP tenants by name, such as { acme = {}, globex = { schedule = \"*/15 * * * *\" } }. Unset: the single one. Those without a schedule of their own take turns within the period of `schedule`."
+
+  validation {
+    condition     = alltrue([for name in keys(var.tenants) : can(regex("^[a-z0-9][a-z0-9-]{0,62}$", name))])
+    error_message = "A tenant's name is 1 to 63 lower-case letters, digits and hyphens, the first no hyphen."
+  }
+
+  validation {
+    condition     = alltrue([for tenant in values(var.tenants) : tenant.schedule == null ? true : can(regex(local.schedule_forms, tenant.schedule))])
+    error_message = "Give a tenant's schedule one of the forms M * * * *, */N * * * * and M */N * * * (N up to 10 hours)."
+  }
+
+  validation {
+    # https://cloud.google.com/scheduler/quotas: jobs a region, at most.
+    condition     = length(var.tenants) <= 5000
+    error_message = "Cloud Scheduler has at most 5,000 jobs a region; see deploy/README.md on more."
   }
 }
 
 variable "max_instances" {
   type        = number
-  default     = 1
-  description = "Runs at one time. One collector needs one: a second run would find the first one's lease and end."
+  default     = 100
+  description = "Runs at one time: at most this, and never more than there are tenants, since a second run of one would find the first one's lease and end."
+
+  validation {
+    condition     = var.max_instances >= 1
+    error_message = "At least one."
+  }
 }
 
 variable "retention_days" {

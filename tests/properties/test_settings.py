@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unicodedata import normalize
+
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +43,8 @@ def test_no_word_depends_on_the_password_of_a_proxy(password: str) -> None:
     def with_proxy(word: str) -> str:
         return said(SOUND | {"HTTPS_PROXY": f"http://user:{word}@proxy.example.com:3128", "MAX_THREATS": "0"})
 
-    assume(not set(password) & set("/?#[]@\\"))
+    # Such characters, and those that Python takes for them in an address ("℀" is "a/c"), are refused.
+    assume(not set(normalize("NFKC", password)) & set("/?#[]@:\\"))
     assert with_proxy(password) == with_proxy("x")
 
 

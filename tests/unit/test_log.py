@@ -23,12 +23,13 @@ def logged(
     *given: object,
     environ: Mapping[str, str] = ON_CLOUD_RUN,
     headers: Mapping[str, str] | None = None,
+    tenant: str | None = None,
     **extra: Any,
 ) -> str:
     """What one warning writes."""
     written = io.StringIO()
     with contextlib.redirect_stdout(written):
-        run_log(environ, dict(headers or {})).warning(message, *given, extra=extra or None)
+        run_log(environ, dict(headers or {}), tenant).warning(message, *given, extra=extra or None)
     return written.getvalue()
 
 
@@ -49,6 +50,11 @@ def test_a_structured_line_holds_severity_and_message_and_nothing_unasked() -> N
 
 def test_figures_are_an_object_of_their_own() -> None:
     assert entry("Run complete", fields={"run": {"windows": 3}})["run"] == {"windows": 3}
+
+
+def test_a_tenant_is_a_label_of_each_line_and_stands_before_it_in_a_terminal() -> None:
+    assert entry("Found", tenant="acme")["logging.googleapis.com/labels"] == {"tenant": "acme"}
+    assert logged("Found", environ={}, tenant="acme").endswith(" WARNING [acme] Found\n")
 
 
 def test_a_message_of_several_lines_is_one_line() -> None:

@@ -51,6 +51,7 @@ DEFAULTS = {
     "since_time": None,
     "threat_status": (),
     "threat_type": (),
+    "tenant": None,
 }
 
 

@@ -102,10 +102,10 @@ run "as_the_facts_say" {
   }
   assert {
     condition = jsondecode(file("${path.module}/../../tests/deploy/facts.json")).schedule == {
-      name      = google_cloud_scheduler_job.hourly.name
-      cron      = google_cloud_scheduler_job.hourly.schedule
-      time_zone = google_cloud_scheduler_job.hourly.time_zone
-      message   = base64decode(google_cloud_scheduler_job.hourly.pubsub_target[0].data)
+      name      = google_cloud_scheduler_job.start["hourly"].name
+      cron      = google_cloud_scheduler_job.start["hourly"].schedule
+      time_zone = google_cloud_scheduler_job.start["hourly"].time_zone
+      message   = base64decode(google_cloud_scheduler_job.start["hourly"].pubsub_target[0].data)
     }
     error_message = "schedule"
   }
