@@ -7,16 +7,20 @@ import zipfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# What only a developer and an operator run.
+_AT_HOME = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py")
 # The earliest time a ZIP can hold: the same files give the same bytes, whenever they were checked out.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def deployed_files(checkout: Path) -> list[str]:
-    """main.py, requirements.txt and the package less the sandbox; .gcloudignore says the same to gcloud."""
+    """main.py, requirements.txt and the package less the sandbox and the command line; .gcloudignore says the
+    same to gcloud.
+    """
     package = [*checkout.glob("tap_forensics/**/*.py"), *checkout.glob("tap_forensics/**/py.typed")]
     names = {path.relative_to(checkout).as_posix() for path in package}
-    sandbox = {name for name in names if name.startswith("tap_forensics/sandbox/")}
-    return sorted({"main.py", "requirements.txt"} | names - sandbox)
+    at_home = {name for name in names if name.startswith(_AT_HOME)}
+    return sorted({"main.py", "requirements.txt"} | names - at_home)
 
 
 def write_archive(checkout: Path, archive: Path) -> None:

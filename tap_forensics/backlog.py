@@ -66,6 +66,7 @@ def _choose(run: Fetching) -> dict[str, Threat]:
     if len(turns) > most:
         run.log.warning("Reached max threats limit (%d)", most)
         run.log.info("%d threats stay on the backlog for the next run", len(turns) - most)
+    run.figures.threats_chosen = min(most, len(turns))
     return dict(turns[:most])
 
 

@@ -11,12 +11,14 @@ class Figures:
     """Counts of this run; `*_seconds` and `*_bytes` as named. `outcome` is how it ended:
 
     `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
-    `failed`. `backlog_growth` is negative where the backlog shrank.
+    `failed`. `backlog_growth` is negative where the backlog shrank. `windows_planned` and `threats_chosen`
+    are what the run set out to do; `*_calls_left` is None where no limit is set.
     """
 
     outcome: str = "failed"
     reason: str = ""
     run_id: str = ""
+    windows_planned: int = 0
     windows: int = 0
     windows_failed: int = 0
     events: int = 0
@@ -29,6 +31,7 @@ class Figures:
     events_updated: int = 0
     threats_found: int = 0
     threats_new: int = 0
+    threats_chosen: int = 0
     threats_fetched: int = 0
     threats_skipped: int = 0
     threats_failed: int = 0
@@ -40,8 +43,10 @@ class Figures:
     objects: int = 0
     siem_calls: int = 0
     siem_429s: int = 0
+    siem_calls_left: int | None = None
     forensics_calls: int = 0
     forensics_429s: int = 0
+    forensics_calls_left: int | None = None
     gaps: int = 0
     lost_intervals: int = 0
     backlog_growth: int = 0

@@ -32,7 +32,7 @@ def run_log(environ: Mapping[str, str], headers: Headers) -> logging.Logger:
     log = logging.Logger("tap_forensics", logging.INFO)
     handler = _Stdout()
     on_cloud_run = "K_SERVICE" in environ
-    handler.setFormatter(_Structured(_trace(environ, headers)) if on_cloud_run else _Readable())
+    handler.setFormatter(_Structured(_trace(environ, headers)) if on_cloud_run else Readable())
     log.addHandler(handler)
     return log
 
@@ -64,7 +64,7 @@ class _Structured(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-class _Readable(logging.Formatter):
+class Readable(logging.Formatter):
     """`HH:MM:SS LEVEL message` and, where there are figures, those that are not zero as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:

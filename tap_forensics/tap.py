@@ -157,7 +157,7 @@ class Tap:
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
         if status in (401, 403):
-            return CredentialsRefused(_REFUSED_CREDENTIALS[status])
+            return CredentialsRefused(REFUSED_CREDENTIALS[status])
         if status == 429:
             self.ledger.saw_429(pool)
             return RateLimited("TAP answered 429", retry_after)
@@ -190,7 +190,7 @@ class Tap:
                 shut(sock)
 
 
-_REFUSED_CREDENTIALS = {
+REFUSED_CREDENTIALS = {
     401: "TAP answered 401: TAP_PRINCIPAL or TAP_SECRET is wrong or was revoked; "
     "make a new service credential in the TAP dashboard (Settings, Connected Applications) and set both",
     403: "TAP answered 403: TAP_PRINCIPAL is known but has no right to this API; "

@@ -1,4 +1,4 @@
-"""What is deployed: exactly main.py, requirements.txt and the package less the sandbox; and it runs alone."""
+"""What is deployed: exactly main.py, requirements.txt and the package less what stays at home; and it runs alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def to_be_deployed() -> set[str]:
         *("main.py", "requirements.txt", "tap_forensics"),
     )
     names = set(listed.split())
-    return {name for name in names if not name.startswith("tap_forensics/sandbox/")}
+    at_home = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py")
+    return {name for name in names if not name.startswith(at_home)}
 
 
 @pytest.fixture(scope="module")
