@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import IO, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -33,23 +33,24 @@ def shown(value: object, style: str = "") -> Text:
     return Text(harmless(str(value), _LONGEST), style=style)
 
 
-def facts(title: str, rows: Iterable[tuple[str, object]]) -> Table:
+def facts(title: str, rows: Iterable[tuple[str, object]]) -> Group:
     """Two columns under a heading: what it is, and its value."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
+    table = Table(box=None, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(shown(name), value if isinstance(value, Text) else shown(value))
-    return table
+        table.add_row(shown(name), shown(value))
+    return Group(shown(title, "bold"), table)
 
 
-def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Group:
+    """Rows under a heading and the columns' names."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(shown, row))
-    return table
+    return Group(shown(title, "bold"), table)
 
 
 def as_json(value: Any) -> str:
