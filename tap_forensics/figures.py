@@ -12,7 +12,8 @@ class Figures:
 
     `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
     `failed`. `backlog_growth` is negative where the backlog shrank. `windows_planned` and `threats_chosen`
-    are what the run set out to do; `*_calls_left` is None where no limit is set.
+    are what the run set out to do, `threats_answered` is how far it came, written or not; `*_calls_left` is
+    None where no limit is set.
     """
 
     outcome: str = "failed"
@@ -32,6 +33,7 @@ class Figures:
     threats_found: int = 0
     threats_new: int = 0
     threats_chosen: int = 0
+    threats_answered: int = 0
     threats_fetched: int = 0
     threats_skipped: int = 0
     threats_failed: int = 0

@@ -43,7 +43,7 @@ class Watched:
 
     def picture(self) -> Table:
         figures = self.figures
-        done = figures.threats_fetched + figures.threats_skipped + figures.threats_failed
+        done = figures.threats_answered
         picture = Table.grid(padding=(0, 2))
         picture.add_row("windows", _bar(figures.windows, figures.windows_planned))
         picture.add_row("", shown(f"{figures.windows} of {figures.windows_planned}, {figures.events} events"))
@@ -87,6 +87,8 @@ def _shown_live(desk: Desk, watched: Watched) -> Iterator[None]:
         refresh_per_second=_REFRESHES_PER_SECOND,
         redirect_stdout=False,
         redirect_stderr=False,
+        # The summary takes its place.
+        transient=True,
     ):
         yield
 
