@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +30,7 @@ _BUCKET_SECONDS = 30
 _TO_THE_EDGE = timedelta(minutes=2)
 # Of the SIEM limit; an hourly schedule needs 48 calls a day of 1,800, one of five minutes about 575.
 _KEPT_FOR_THE_SCHEDULE = 0.35
-_LOOK_AGAIN_SECONDS = 3
+_LOOK_AGAIN_SECONDS = 1
 _PATIENCE_SECONDS = 900
 
 
@@ -110,8 +111,9 @@ def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: b
 
 
 def _state(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> State:
-    bucket = Bucket(open_client(), settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-    return find_state(bucket, state_place(settings), desk.clock.now())[0]
+    with closing(open_client()) as client:
+        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+        return find_state(bucket, state_place(settings), desk.clock.now())[0]
 
 
 def _plan(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import click
-from google.cloud.storage import Client
 
 from tap_forensics.bucket import Bucket
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
@@ -57,20 +56,20 @@ def _examine(desk: Desk) -> Iterator[Finding]:
         return
     yield ok("settings", "all variables hold what is allowed")
     yield from probe_tap(settings, desk.clock)
-    with desk.storage(settings) as open_client:
-        yield from _bucket(desk, settings, open_client)
+    yield from _bucket(desk, settings)
 
 
-def _bucket(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> Iterator[Finding]:
+def _bucket(desk: Desk, settings: Settings) -> Iterator[Finding]:
     """The first failure of the storage itself ends it: what comes after would fail likewise."""
     try:
-        client = open_client()
-        yield from probe_rights(desk, client, settings)
-        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        yield from probe_state(bucket, settings, desk.clock.now())
-        yield from probe_objects(client, settings)
+        with desk.client(settings) as client:
+            yield from probe_rights(desk, client, settings)
+            bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+            yield from probe_state(bucket, settings, desk.clock.now())
+            yield from probe_objects(client, settings)
     except StorageFailed as error:
-        yield wrong("bucket", str(error))
+        words, _, remedy = str(error).partition("; ")
+        yield wrong("bucket", words, remedy)
 
 
 def _show(desk: Desk, finding: Finding) -> None:

@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -74,6 +74,12 @@ class Desk:
             return
         with _served(self.folder, settings.gcs_bucket) as server:
             yield server.client
+
+    @contextmanager
+    def client(self, settings: Settings) -> Iterator[Client]:
+        """One client, for commands that only look."""
+        with self.storage(settings) as open_client, closing(open_client()) as client:
+            yield client
 
     def tell(self, words: str, style: str = "") -> None:
         """A line beside the result."""

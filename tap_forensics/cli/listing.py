@@ -24,7 +24,7 @@ _FIELDS = "items(name,size,updated,generation,timeDeleted),nextPageToken"
 _RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_\d{4,})?\.ndjson$")
 _REMEDIES = {
     401: "no usable Google credentials: gcloud auth application-default login",
-    403: "these credentials may not do that: see `tap-forensics check`",
+    403: "these credentials lack the right; roles/storage.objectUser on this bucket gives it",
     404: "check GCS_BUCKET: there is no such bucket",
 }
 

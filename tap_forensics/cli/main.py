@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import signal
-import sys
 from importlib import import_module
 
 import click
@@ -61,9 +58,3 @@ def tap_forensics() -> None:
     Works with the function's environment variables: on a real bucket with your Google credentials, on an
     emulator (STORAGE_EMULATOR_HOST), or on a folder of this machine (--folder).
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal without UTF-8 shall show a question mark, not a traceback.
-            stream.reconfigure(errors="replace")
-    # `kill` ends a run in order, just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import msgspec
+from google.cloud.storage import Client
 
 from tap_forensics.bucket import Bucket, Conflict, Stored
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
@@ -42,9 +43,8 @@ Example:
 def show(desk: Desk) -> Exit:
     """What the state object holds. Ends with 1 where it cannot be read."""
     settings = desk.settings(credentials=False)
-    with desk.storage(settings) as open_client:
-        bucket = Bucket(open_client(), settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        stored = bucket.read(state_place(settings).name)
+    with desk.client(settings) as client:
+        stored = _open(client, settings).read(state_place(settings).name)
     name = state_place(settings).name
     if stored is None:
         return _no_state(desk, settings)
@@ -56,6 +56,10 @@ def show(desk: Desk) -> Exit:
         title = f"gs://{settings.gcs_bucket}/{name}"
         desk.out.print(facts(title, _rows(held, stored, desk.clock.now())))
     return Exit.GOOD
+
+
+def _open(client: Client, settings: Settings) -> Bucket:
+    return Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
 
 
 def _no_state(desk: Desk, settings: Settings) -> Exit:
@@ -112,9 +116,8 @@ def repair(desk: Desk, yes: bool) -> Exit:
     """
     settings = desk.settings(credentials=False)
     _must_be_sure(desk, yes)
-    with desk.storage(settings) as open_client:
-        client = open_client()
-        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+    with desk.client(settings) as client:
+        bucket = _open(client, settings)
         stored = bucket.read(state_place(settings).name)
         if stored and _readable(settings, stored, desk.clock.now()):
             return _nothing_to_repair(desk, "The state can be read; nothing was changed.")
@@ -185,8 +188,8 @@ def reset(desk: Desk, yes: bool) -> Exit:
     """
     settings = desk.settings(credentials=False)
     _must_be_sure(desk, yes)
-    with desk.storage(settings) as open_client:
-        bucket = Bucket(open_client(), settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+    with desk.client(settings) as client:
+        bucket = _open(client, settings)
         stored = bucket.read(state_place(settings).name)
         now = desk.clock.now()
         held = _readable(settings, stored, now) if stored else None

@@ -48,8 +48,7 @@ def status(desk: Desk) -> Exit:
     Reads only and never takes the lease. TAP's credentials are not needed.
     """
     settings = desk.settings(credentials=False)
-    with desk.storage(settings) as open_client:
-        client = open_client()
+    with desk.client(settings) as client:
         now = desk.clock.now()
         bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
         state, _ = find_state(bucket, state_place(settings), now)

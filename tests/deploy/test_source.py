@@ -1,4 +1,4 @@
-"""What is deployed: exactly main.py, requirements.txt and the package less what stays at home; and it runs alone."""
+"""What is deployed: main.py, requirements.txt, the package less what stays at home; and it runs alone."""
 
 from __future__ import annotations
 
