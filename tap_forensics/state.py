@@ -124,7 +124,8 @@ def decode(data: bytes, where: str, now: datetime) -> State:
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise StateUnreadable(
             f"the state object {where} cannot be used ({error}); nothing was changed. "
-            "Bring back an earlier version of the object, or delete it to start from LOOKBACK_HOURS"
+            "Bring back an earlier version of the object, or delete it to start from LOOKBACK_HOURS; "
+            "`tap-forensics state repair` does the first, or builds one that loses nothing"
         ) from None
     return state
 

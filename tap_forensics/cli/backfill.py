@@ -17,7 +17,7 @@ from tap_forensics.cli.desk import Desk, Exit, at_a_desk
 from tap_forensics.cli.run import summary
 from tap_forensics.cli.terminal import facts, lasting
 from tap_forensics.cli.watch import watched_run
-from tap_forensics.clock import iso, whole_second
+from tap_forensics.clock import Deadline, iso, whole_second
 from tap_forensics.figures import Figures
 from tap_forensics.held import find_state, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
@@ -222,15 +222,13 @@ def _carry_out(desk: Desk, settings: Settings, open_client: Callable[[], Client]
 
 def _work_off(desk: Desk, settings: Settings, open_client: Callable[[], Client], plan: Plan) -> Exit:
     """Ordinary runs, one after the other, until nothing is left or one brings nothing forward."""
-    again, patience = plan.window, _PATIENCE_SECONDS
+    again = plan.window
     while True:
+        if not _lease_free(desk, settings, open_client):
+            plan.reason = "another run holds the lease"
+            return Exit.BUSY
         figures = watched_run(desk, settings, open_client, Figures(), again)
         if figures.outcome == "busy":
-            patience -= _LOOK_AGAIN_SECONDS
-            if patience <= 0:
-                plan.reason = "another run holds the lease"
-                return Exit.BUSY
-            desk.clock.sleep(_LOOK_AGAIN_SECONDS)
             continue
         again = None
         forward = _take_stock(desk, settings, open_client, plan, figures)
@@ -238,6 +236,20 @@ def _work_off(desk: Desk, settings: Settings, open_client: Callable[[], Client],
             return Exit.GOOD
         if not forward:
             return Exit.WAITS
+
+
+def _lease_free(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> bool:
+    """Waits for a run that is at work; False where it does not end."""
+    deadline = Deadline.after(desk.clock, _PATIENCE_SECONDS)
+    told = False
+    while (lease := _state(desk, settings, open_client).lease) and lease.until > desk.clock.now():
+        if deadline.passed():
+            return False
+        if not told:
+            desk.tell(f"Run {lease.run_id} is at work; waiting for its end.")
+        told = True
+        desk.clock.sleep(_LOOK_AGAIN_SECONDS)
+    return True
 
 
 def _take_stock(

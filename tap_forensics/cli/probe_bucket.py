@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from google.api_core.exceptions import NotFound
@@ -12,7 +12,15 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from tap_forensics.bucket import Bucket
 from tap_forensics.cli.desk import Desk
 from tap_forensics.cli.findings import Finding, ok, warning, wrong
-from tap_forensics.cli.listing import Listed, asking, folder, list_objects
+from tap_forensics.cli.listing import (
+    EVENTS_STEM,
+    EVIDENCE_STEM,
+    Listed,
+    asking,
+    first_name,
+    folder,
+    list_objects,
+)
 from tap_forensics.cli.status import calls
 from tap_forensics.cli.terminal import lasting
 from tap_forensics.clock import iso
@@ -179,20 +187,35 @@ def _memory(bucket: Bucket, settings: Settings, state_name: str) -> Iterator[Fin
         yield ok("events' memory", f"readable, {known:,} events")
 
 
-def probe_objects(client: Client, settings: Settings) -> Iterator[Finding]:
+def probe_objects(client: Client, settings: Settings, now: datetime) -> Iterator[Finding]:
     """What a SecOps feed would fail at, or never read. Raises `StorageFailed`."""
-    for prefix in filter(None, [settings.gcs_prefix, settings.events_prefix]):
-        listed = list(list_objects(client, settings.gcs_bucket, folder(prefix), most=_NAMES_AT_MOST))
+    for prefix, stem in ((settings.gcs_prefix, EVIDENCE_STEM), (settings.events_prefix, EVENTS_STEM)):
+        if prefix is None:
+            continue
+        listed, words = _listed(client, settings, prefix, stem, now)
         where = f"gs://{settings.gcs_bucket}/{folder(prefix)}"
         found = [*_names(where, listed), *_sizes(client, settings, where, listed)]
         yield from found
         if not found:
-            more = ", the first by name" if len(listed) == _NAMES_AT_MOST else ""
-            yield ok("objects", f"{where}: {len(listed):,} objects that the feed can read{more}")
+            yield ok("objects", f"{where}: {words} can be read by the feed")
 
 
-def _names(where: str, listed: Iterable[Listed]) -> Iterator[Finding]:
-    listed = list(listed)
+def _listed(
+    client: Client, settings: Settings, prefix: str, stem: str, now: datetime
+) -> tuple[list[Listed], str]:
+    """Everything, or of very much the first by name and the last week."""
+    bucket, within = settings.gcs_bucket, folder(prefix)
+    first = list(list_objects(client, bucket, within, most=_NAMES_AT_MOST))
+    if len(first) < _NAMES_AT_MOST:
+        return first, f"{len(first):,} objects"
+    week = list_objects(
+        client, bucket, within, start=first_name(prefix, stem, now - KEPT), most=_NAMES_AT_MOST
+    )
+    both = list({found.name: found for found in [*first, *week]}.values())
+    return both, f"{len(both):,} objects (the first by name, and the last week's)"
+
+
+def _names(where: str, listed: list[Listed]) -> Iterator[Finding]:
     if doubled := [found.name for found in listed if "//" in found.name]:
         words = f"{where}: {len(doubled)} names with //, which the feed does not read: {_examples(doubled)}"
         yield wrong("objects", words, "move them; no name of the function's has it")
@@ -201,7 +224,7 @@ def _names(where: str, listed: Iterable[Listed]) -> Iterator[Finding]:
         yield warning("objects", words, "delete them; the function writes none")
 
 
-def _sizes(client: Client, settings: Settings, where: str, listed: Iterable[Listed]) -> Iterator[Finding]:
+def _sizes(client: Client, settings: Settings, where: str, listed: list[Listed]) -> Iterator[Finding]:
     """Looks into the newest of those that are large enough."""
     large = [found for found in listed if found.size_bytes > _LONGEST_LINE_BYTES]
     newest = sorted(large, key=lambda found: found.updated)[-_LOOKED_INTO_AT_MOST:]

@@ -112,7 +112,9 @@ def repair(desk: Desk, yes: bool) -> Exit:
     First the newest readable version of the object is looked for (the bucket's versioning), and what later
     objects hold is counted as collected. Where there is no such version, a state is built from the
     evidence of the last 7 days: its cursor goes back to what TAP can still be asked for, since nothing
-    later is certain. That costs about 168 SIEM calls and asks once more for threats without evidence.
+    later is certain. That costs about 168 SIEM calls and asks once more for threats without evidence. Do a
+    run soon after: TAP forgets an hour every hour. Events come again where the memory beside the state has
+    forgotten them.
     """
     settings = desk.settings(credentials=False)
     _must_be_sure(desk, yes)

@@ -291,6 +291,18 @@ def test_an_attempt_counts_for_each_gap_that_it_was_about() -> None:
     assert [gap.attempts for gap in state.gaps] == [1, 1, 0]
 
 
+def test_of_a_long_gap_only_what_was_asked_for_counts_an_attempt() -> None:
+    state = State(VERSION)
+    add_gap(state, window(6, 1), NOW)
+    count_attempt(state, window(4, 3), NOW)
+    count_attempt(state, window(4, 3), NOW)
+    assert [(gap.window(), gap.attempts) for gap in state.gaps] == [
+        (window(6, 4), 0),
+        (window(4, 3), 2),
+        (window(3, 1), 0),
+    ]
+
+
 def test_the_latest_fifty_lost_intervals_are_kept() -> None:
     state = State(VERSION)
     for number in range(60):
