@@ -95,6 +95,9 @@ def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: b
 
     A threat collected within DEDUP_HOURS is not fetched again; one collected before that is, and comes
     again. Events that the memory beside the state still knows do not come again.
+
+    Its threats join the backlog by the same priorities as all others: where forensics calls are limited,
+    newer threats may wait longer.
     """
     if resume == bool(start or end) or bool(start) != bool(end):
         raise click.UsageError("give --from and --to, or --resume alone")

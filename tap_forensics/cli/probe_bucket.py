@@ -22,7 +22,7 @@ from tap_forensics.cli.listing import (
     list_objects,
 )
 from tap_forensics.cli.status import calls
-from tap_forensics.cli.terminal import lasting
+from tap_forensics.cli.terminal import lasting, many
 from tap_forensics.clock import iso
 from tap_forensics.errors import RunFailed, StorageFailed
 from tap_forensics.held import find_state, state_place
@@ -108,7 +108,7 @@ def probe_state(bucket: Bucket, settings: Settings, now: datetime) -> Iterator[F
     try:
         state, generation = find_state(bucket, place, now)
     except RunFailed as error:
-        yield wrong("state", str(error), "tap-forensics state repair")
+        yield wrong("state", str(error).partition("; ")[0], "tap-forensics state repair")
         return
     yield from _cursor(state, generation, now)
     yield from _lease(state, now)
@@ -146,7 +146,9 @@ def _gaps(state: State, now: datetime) -> Iterator[Finding]:
     if not state.gaps:
         return
     left = min(gap.start for gap in state.gaps) + KEPT - now
-    words = f"{len(state.gaps)} intervals could not be read yet; TAP forgets the first in {lasting(left)}"
+    words = (
+        f"{many(len(state.gaps), 'interval')} could not be read yet; TAP forgets the first in {lasting(left)}"
+    )
     yield warning("gaps", words, "each run asks again; see the log for TAP's answers")
 
 
@@ -184,7 +186,7 @@ def _memory(bucket: Bucket, settings: Settings, state_name: str) -> Iterator[Fin
     except RunFailed as error:
         yield wrong("events' memory", str(error))
     else:
-        yield ok("events' memory", f"readable, {known:,} events")
+        yield ok("events' memory", f"readable, {many(known, 'event')}")
 
 
 def probe_objects(client: Client, settings: Settings, now: datetime) -> Iterator[Finding]:
@@ -207,7 +209,7 @@ def _listed(
     bucket, within = settings.gcs_bucket, folder(prefix)
     first = list(list_objects(client, bucket, within, most=_NAMES_AT_MOST))
     if len(first) < _NAMES_AT_MOST:
-        return first, f"{len(first):,} objects"
+        return first, many(len(first), "object")
     week = list_objects(
         client, bucket, within, start=first_name(prefix, stem, now - KEPT), most=_NAMES_AT_MOST
     )
@@ -217,10 +219,11 @@ def _listed(
 
 def _names(where: str, listed: list[Listed]) -> Iterator[Finding]:
     if doubled := [found.name for found in listed if "//" in found.name]:
-        words = f"{where}: {len(doubled)} names with //, which the feed does not read: {_examples(doubled)}"
+        names = many(len(doubled), "name")
+        words = f"{where}: {names} with //, which the feed does not read: {_examples(doubled)}"
         yield wrong("objects", words, "move them; no name of the function's has it")
     if empty := [found.name for found in listed if not found.size_bytes and not found.name.endswith("/")]:
-        words = f"{where}: {len(empty)} empty objects: {_examples(empty)}"
+        words = f"{where}: {many(len(empty), 'empty object')}: {_examples(empty)}"
         yield warning("objects", words, "delete them; the function writes none")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
-from tap_forensics.cli.terminal import facts
+from tap_forensics.cli.terminal import facts, many
 from tap_forensics.cli.watch import watched_run
 from tap_forensics.errors import RunFailed
 from tap_forensics.figures import Figures
@@ -56,24 +56,22 @@ def _give(desk: Desk, figures: Figures) -> None:
 def summary(figures: Figures) -> list[tuple[str, str]]:
     """The figures that an operator looks for, in words."""
     f = figures
+    windows = f"{f.windows:,} asked for, {f.windows_failed:,} in vain; {many(f.events, 'event')}"
+    forensics = f"{f.threats_fetched:,} fetched, {f.threats_skipped:,} without evidence"
+    waiting = f"{f.threats_failed:,} failed, {f.threats_left:,} left on the backlog"
+    evidence = f"{many(f.reports, 'report')} in {many(f.lines, 'line')}"
+    written = f"{f.lines_bytes:,} bytes in {many(f.objects, 'object')}"
     rows = [
         ("why", f.reason),
-        ("windows", f"{f.windows} asked for, {f.windows_failed} in vain; {f.events:,} events"),
+        ("windows", windows),
         ("threats", f"{f.threats_found:,} found, {f.threats_new:,} of them new"),
-        (
-            "forensics",
-            f"{f.threats_fetched:,} fetched, {f.threats_skipped:,} without evidence, "
-            f"{f.threats_failed:,} failed, {f.threats_left:,} left on the backlog",
-        ),
-        (
-            "evidence",
-            f"{f.reports:,} reports in {f.lines:,} lines, {f.lines_bytes:,} bytes in {f.objects} objects",
-        ),
+        ("forensics", f"{forensics}, {waiting}"),
+        ("evidence", f"{evidence}, {written}"),
         ("events", _events(f)),
-        ("gaps", f"{f.gaps} open, {f.lost_intervals} intervals lost" if f.gaps or f.lost_intervals else ""),
-        ("SIEM calls", f"{f.siem_calls}, of them {f.siem_429s} answered 429"),
-        ("forensics calls", f"{f.forensics_calls}, of them {f.forensics_429s} answered 429"),
-        ("cursor", "" if f.cursor_lag_seconds is None else f"{f.cursor_lag_seconds} s behind now"),
+        ("gaps", f"{f.gaps} open, {f.lost_intervals} lost" if f.gaps or f.lost_intervals else ""),
+        ("SIEM calls", f"{f.siem_calls:,}, of them {f.siem_429s:,} answered 429"),
+        ("forensics calls", f"{f.forensics_calls:,}, of them {f.forensics_429s:,} answered 429"),
+        ("cursor", "" if f.cursor_lag_seconds is None else f"{f.cursor_lag_seconds:,} s behind now"),
         ("took", f"{f.seconds:.1f} s"),
     ]
     return [(name, words) for name, words in rows if words]
@@ -82,5 +80,6 @@ def summary(figures: Figures) -> list[tuple[str, str]]:
 def _events(f: Figures) -> str:
     if not (f.event_lines or f.events_repeated):
         return ""
-    lines = f"{f.event_lines:,} lines, {f.event_bytes:,} bytes in {f.event_objects} objects"
-    return f"{lines}; {f.events_repeated:,} known already, {f.events_updated:,} updates"
+    written = f"{f.event_bytes:,} bytes in {many(f.event_objects, 'object')}"
+    lines = f"{many(f.event_lines, 'line')}, {written}"
+    return f"{lines}; {f.events_repeated:,} known already, {many(f.events_updated, 'update')}"

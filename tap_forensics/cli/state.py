@@ -13,7 +13,7 @@ from google.cloud.storage import Client
 from tap_forensics.bucket import Bucket, Conflict, Stored
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
 from tap_forensics.cli.repair import Mended, mend
-from tap_forensics.cli.terminal import ago, facts, shown
+from tap_forensics.cli.terminal import ago, facts, many, shown
 from tap_forensics.clock import iso
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.held import state_place
@@ -85,8 +85,8 @@ def _rows(held: State, stored: Stored, now: datetime) -> Iterator[tuple[str, str
     yield "last run", held.last_run_id or "none"
     yield "lease", f"{lease.run_id}, until {ago(lease.until, now)}" if lease else "none"
     yield "stalls", f"{held.stalls} (runs that found the API down), {held.silent} without any answer"
-    yield "backlog", f"{len(held.backlog):,} threats"
-    yield "collected", f"{len(held.collected):,} threats, not asked for again within DEDUP_HOURS"
+    yield "backlog", many(len(held.backlog), "threat")
+    yield "collected", f"{many(len(held.collected), 'threat')}, not asked for again within DEDUP_HOURS"
     for name, pool in held.calls.items():
         yield f"{name} calls", f"{sum(pool.buckets.values()):,} in the ledger"
     for gap in held.gaps:
@@ -153,10 +153,10 @@ def _nothing_to_repair(desk: Desk, why: str) -> Exit:
 
 def _about(settings: Settings, mended: Mended) -> str:
     cursor = mended.state.last_event_time
+    found = f"{many(mended.threats_found, 'more threat')}, found in {many(mended.objects_read, 'object')}"
     return (
         f"gs://{settings.gcs_bucket}/{state_place(settings).name} shall be written {mended.origin}. "
-        f"Its cursor: {iso(cursor) if cursor else 'none'}. {mended.threats_found:,} more threats, found in "
-        f"{mended.objects_read:,} objects, count as collected."
+        f"Its cursor: {iso(cursor) if cursor else 'none'}. {found}, count as collected."
     )
 
 
@@ -223,8 +223,8 @@ def _about_reset(settings: Settings, stored: Stored | None, held: State | None) 
     if held is None:
         return f"{where} cannot be read; `tap-forensics state repair` may bring it back. It shall be reset."
     return (
-        f"{where} shall be reset. To be forgotten: {len(held.backlog):,} threats of the backlog, "
-        f"{len(held.gaps)} gaps, {len(held.collected):,} collected threats, and the cursor."
+        f"{where} shall be reset. To be forgotten: {many(len(held.backlog), 'threat')} of the backlog, "
+        f"{many(len(held.gaps), 'gap')}, {many(len(held.collected), 'collected threat')}, and the cursor."
     )
 
 

@@ -12,7 +12,7 @@ from google.cloud.storage import Client
 from tap_forensics.bucket import Bucket
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
 from tap_forensics.cli.listing import EVENTS_STEM, EVIDENCE_STEM, Listed, first_name, folder, list_objects
-from tap_forensics.cli.terminal import ago, facts, grid, lasting
+from tap_forensics.cli.terminal import ago, facts, grid, lasting, many
 from tap_forensics.clock import iso
 from tap_forensics.held import find_state, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Pool, counting, counts_until
@@ -171,7 +171,7 @@ def _head(standing: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     elif lease:
         yield "died", f"{lease['run_id']}; the next run takes it over"
     yield "cursor", ago(standing["cursor"], now)
-    yield "backlog", f"{sum(b['threats'] for b in standing['backlog']):,} threats"
+    yield "backlog", many(sum(b["threats"] for b in standing["backlog"]), "threat")
     yield "gaps", str(len(standing["gaps"]))
     if standing["lost"]:
         last = standing["lost"][-1]

@@ -75,6 +75,11 @@ def lasting(span: timedelta) -> str:
     return f"{minutes} min" if minutes >= 2 else f"{seconds} s"
 
 
+def many(number: int, noun: str) -> str:
+    """`1 object`, `1,200 objects`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def ago(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return "never"

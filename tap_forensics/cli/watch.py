@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from tap_forensics.cli.desk import Desk
-from tap_forensics.cli.terminal import lasting, shown
+from tap_forensics.cli.terminal import lasting, many, shown
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.figures import Figures
@@ -118,7 +118,7 @@ def _bar(done: int, of: int) -> ProgressBar:
 
 def _written(figures: Figures) -> str:
     written = figures.lines_bytes + figures.event_bytes
-    return f"{written:,} bytes, {figures.lines} reports, {figures.event_lines} events"
+    return f"{written:,} bytes, of {many(figures.reports, 'report')} and {many(figures.event_lines, 'event')}"
 
 
 def _calls_left(figures: Figures) -> str:

@@ -151,7 +151,7 @@ def test_a_cursor_that_lags_a_dead_run_and_a_gap_are_warned_of(site: Site) -> No
     site.put_state(last_event_time=now - timedelta(hours=3), lease=dead, gaps=[gap])
     assert the_one(site, "state")[0] == "warning"
     assert "died" in the_one(site, "lease")[1]
-    assert "1 intervals" in the_one(site, "gaps")[1]
+    assert "1 interval could" in the_one(site, "gaps")[1]
     site.bucket.put(STATE, '{"version": 1, "last_event_time": "2026-01-01T00:00:00Z"}')
     assert the_one(site, "state")[0] == "wrong"
 
@@ -179,7 +179,7 @@ def test_what_a_feed_would_fail_at_is_found(site: Site) -> None:
     assert "lines over 4 MB" in found["wrong"]
     assert "long.ndjson" in found["wrong"]
     assert "good.ndjson" not in found["wrong"]
-    assert "1 empty objects" in found["warning"]
+    assert "1 empty object:" in found["warning"]
     said = site.call("check").output
     assert "//lost.ndjson" in said
     assert "\x1b" not in said
