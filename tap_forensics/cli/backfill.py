@@ -90,7 +90,7 @@ def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: b
     """Read a past interval within TAP's 7 days once more: its threats, and its events with EVENTS_PREFIX.
 
     The interval is recorded in the state as a gap, and ordinary runs work it off, under the same lease as
-    the scheduled ones and without touching the cursor. When this command is interrupted, any later run,
+    the scheduled ones; it never moves the cursor. When this command is interrupted, any later run,
     scheduled or not, goes on from the state.
 
     A threat collected within DEDUP_HOURS is not fetched again; one collected before that is, and comes

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from google.cloud.exceptions import NotFound
 from google.cloud.storage import Client
 from rich.console import Console
 
@@ -90,13 +91,22 @@ class Desk:
         click.echo(as_json(value), file=self.out.file)
 
 
-def _served(folder: Path, bucket: str) -> Any:
+@contextmanager
+def _served(folder: Path, bucket: str) -> Iterator[Any]:
     try:
         from tap_forensics.sandbox.gcs import FakeBucket  # noqa: PLC0415 - of another extra
     except ImportError:
         raise click.UsageError("--folder needs the extra `sandbox`: pip install '.[cli,sandbox]'") from None
     folder.mkdir(parents=True, exist_ok=True)
-    return FakeBucket(bucket, folder=folder)
+    with FakeBucket(bucket, folder=folder) as server:
+        try:
+            server.names()
+        except NotFound:
+            raise click.UsageError(
+                f"--folder {folder}: it holds files that were not written through this command, and its "
+                "server cannot tell their versions; give a folder of its own"
+            ) from None
+        yield server
 
 
 def at_a_desk(command: Callable[..., Exit]) -> Callable[..., None]:
@@ -124,6 +134,9 @@ def _ended(desk: Desk, command: Callable[..., Exit], options: dict[str, Any]) ->
         return Exit.USAGE
     except CollectorError as error:
         _tell_failure(desk, error, [str(error)])
+        return Exit.WRONG
+    except click.Abort:
+        desk.tell("Not confirmed; nothing was changed. --yes answers beforehand.")
         return Exit.WRONG
     except KeyboardInterrupt:
         desk.tell("Interrupted.")

@@ -22,6 +22,7 @@ from tap_forensics.state import RUN_ID_FORMAT, VERSION, State, decode, encode
 
 _BUCKET_SECONDS = 60
 _JSON = "application/json"
+_SHOWN = 10
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -89,20 +90,23 @@ def _rows(held: State, stored: Stored, now: datetime) -> Iterator[tuple[str, str
     yield "collected", f"{many(len(held.collected), 'threat')}, not asked for again within DEDUP_HOURS"
     for name, pool in held.calls.items():
         yield f"{name} calls", f"{sum(pool.buckets.values()):,} in the ledger"
-    for gap in held.gaps:
-        yield "gap", f"{gap.window()}, asked for {gap.attempts} times"
-    for lost in held.lost:
+    for gap in held.gaps[:_SHOWN]:
+        yield "gap", f"{gap.window()}, asked for {many(gap.attempts, 'time')}"
+    for lost in held.lost[-_SHOWN:]:
         yield "lost", f"{iso(lost.start)}/{iso(lost.end)}: {lost.why}"
+    if max(len(held.gaps), len(held.lost)) > _SHOWN:
+        yield "", f"{len(held.gaps)} gaps and {len(held.lost)} lost intervals in all; --json has them"
 
 
 @state.command(
+    short_help="Make an unreadable or missing state readable again.",
     epilog="""\b
 Example:
   tap-forensics state repair
 \b
 --json: {"repaired": true|false, "from": "version"|"objects"|null, "generation", "cursor",
   "threats_found", "objects_read"}; it needs --yes
-"""
+""",
 )
 @yes_option
 @at_a_desk
@@ -172,12 +176,13 @@ def _tell_repaired(desk: Desk, settings: Settings, mended: Mended, generation: i
 
 
 @state.command(
+    short_help="Start anew, with a copy of the old state kept.",
     epilog="""\b
 Example:
   tap-forensics state reset
 \b
 --json: {"reset": true, "copy": NAME | null, "generation"}; it needs --yes
-"""
+""",
 )
 @yes_option
 @at_a_desk

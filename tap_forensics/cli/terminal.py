@@ -21,6 +21,7 @@ from tap_forensics.log import harmless
 
 _PLAIN_WIDTH = 160
 _LONGEST = 2000
+_MOST_ROWS = 20
 
 
 def console(stream: IO[str]) -> Console:
@@ -44,12 +45,15 @@ def facts(title: str, rows: Iterable[tuple[str, object]]) -> Group:
 
 
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Group:
-    """Rows under a heading and the columns' names."""
+    """Rows under a heading and the columns' names; of very many the first."""
+    rows = list(rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
+    for row in rows[:_MOST_ROWS]:
         table.add_row(*map(shown, row))
+    if len(rows) > _MOST_ROWS:
+        table.add_row(f"… {len(rows) - _MOST_ROWS:,} more (--json has all)")
     return Group(shown(title, "bold"), table)
 
 

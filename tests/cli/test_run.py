@@ -125,6 +125,25 @@ def test_a_folder_of_this_machine_serves_as_the_bucket(site: Site, tmp_path: Pat
     assert (again["outcome"], again["threats_new"]) == ("complete", 0)
 
 
+def test_a_folder_with_files_of_others_is_refused(site: Site, tmp_path: Path) -> None:
+    stranger = tmp_path / "local-bucket" / "notes.txt"
+    stranger.parent.mkdir()
+    stranger.write_text("mine")
+    del site.env["GCS_BUCKET"]
+    called = site.call("status", "--folder", str(tmp_path))
+    assert called.exit_code == 2
+    assert "give a folder of its own" in " ".join(called.stderr.split())
+    assert stranger.read_text() == "mine"
+
+
+def test_a_terminal_without_utf8_gets_question_marks_and_no_traceback(site: Site) -> None:
+    with site.start("check", env={"PYTHONIOENCODING": "ascii"}) as process:
+        out, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "? settings" in out
+    assert "Traceback" not in said
+
+
 def test_what_the_api_says_does_not_act_on_the_terminal(site: Site) -> None:
     site.put_state(last_event_time="[bold]\x1b[31mnever[/bold]")
     said = site.call("run").stderr

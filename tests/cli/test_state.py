@@ -148,6 +148,14 @@ def test_a_machine_is_not_asked(site: Site, command: str) -> None:
     assert "--yes" in called.stderr
 
 
+def test_without_an_answer_nothing_is_changed(site: Site) -> None:
+    site.put_state(stalls=1)
+    called = site.call("state", "reset", typed="")
+    assert called.exit_code == 1
+    assert "nothing was changed" in called.stderr
+    assert site.state()["stalls"] == 1
+
+
 def test_a_state_whose_lease_is_live_is_not_reset_and_one_that_ran_out_is(site: Site) -> None:
     lease = live_lease()
     site.put_state(lease=lease)
