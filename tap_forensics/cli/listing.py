@@ -21,6 +21,7 @@ EVENTS_STEM = "tap_siem_events"
 _TIMEOUT = (10, 30)
 _PATIENCE_SECONDS = 60
 _FIELDS = "items(name,size,updated,generation,timeDeleted),nextPageToken"
+_NEVER = datetime.fromtimestamp(0, UTC)
 _RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_\d{4,})?\.ndjson$")
 _REMEDIES = {
     401: "no usable Google credentials: gcloud auth application-default login",
@@ -81,9 +82,6 @@ def list_objects(
         )
         for blob in found:
             yield Listed(blob.name, int(blob.size or 0), blob.updated or _NEVER, int(blob.generation or 0))
-
-
-_NEVER = datetime.fromtimestamp(0, UTC)
 
 
 def first_name(prefix: str, stem: str, since: datetime) -> str:

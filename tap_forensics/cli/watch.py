@@ -101,7 +101,6 @@ class _ToConsole(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")
-        # Not `shown`: the formatter has made it harmless, and its length is bounded.
         self._desk.err.print(shown(self.format(record), style), soft_wrap=True)
 
 
