@@ -132,7 +132,7 @@ def repair(desk: Desk, yes: bool) -> Exit:
             return _nothing_to_repair(desk, "There is no state and no evidence: the first run makes both.")
         if _live(mended.state, desk):
             return Exit.BUSY
-        desk.tell(_about(settings, mended))
+        desk.tell(_about(settings, mended) + _perhaps_never(bucket, settings, stored, mended))
         if not (yes or click.confirm("Write it?", err=True)):
             return Exit.WRONG
         generation = _write(bucket, settings, mended.state, stored)
@@ -161,6 +161,17 @@ def _about(settings: Settings, mended: Mended) -> str:
     return (
         f"gs://{settings.gcs_bucket}/{state_place(settings).name} shall be written {mended.origin}. "
         f"Its cursor: {iso(cursor) if cursor else 'none'}. {found}, count as collected."
+    )
+
+
+def _perhaps_never(bucket: Bucket, settings: Settings, stored: Stored | None, mended: Mended) -> str:
+    """Missing is not always lost: the first run after the published function takes its object over."""
+    before = state_place(settings).handover
+    if stored or mended.version or not before or not bucket.read(before):
+        return ""
+    return (
+        f" But gs://{settings.gcs_bucket}/{before} is there: if this collector never ran here, its first run "
+        "takes that over, and there is nothing to repair."
     )
 
 

@@ -180,3 +180,22 @@ def test_a_scheduled_run_that_is_at_work_is_waited_for(running: Site, now: datet
     running.put_state(**state)
     assert running.told("backfill", *span(now - 4 * HOUR, now - HOUR))["done"]
     assert running.bucket.get(STATE)
+
+
+def test_scheduled_runs_meanwhile_end_well_and_nothing_comes_twice(running: Site, now: datetime) -> None:
+    running.tap.latency_seconds = 0.05
+    with running.start("backfill", *span(now - 12 * HOUR, now - HOUR)) as process:
+        while not running.tap.calls:
+            assert process.poll() is None
+        assert running.call("run").exit_code == 4
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert running.call("run").exit_code == 0
+    assert dict(running.delivered()) == running.truth(now - 12 * HOUR, utc_now())
+
+
+def test_without_forensics_only_events_are_read_again(running: Site, now: datetime) -> None:
+    only = {"FORENSICS": "off", "EVENTS_PREFIX": "tap-siem"}
+    assert running.told("backfill", *span(now - 12 * HOUR, now - HOUR), **only)["done"]
+    assert not running.tap.calls_to("/v2/forensics")
+    assert running.bucket.names("tap-siem/")

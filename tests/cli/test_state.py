@@ -65,6 +65,16 @@ def test_a_state_is_built_from_the_evidence_and_nothing_is_lost_or_comes_twice(
     assert dict(site.delivered()) == site.truth(begun - timedelta(days=7), utc_now())
 
 
+def test_before_the_first_run_the_published_functions_object_is_pointed_out(site: Site) -> None:
+    now = utc_now()
+    site.bucket.put("tap-forensics/state.json", json.dumps({"last_event_time": now.isoformat()}))
+    site.bucket.put(f"tap-forensics/tap_forensics_{now:%Y%m%d_%H%M%S}.ndjson", '{"_threatId":"a"}\n')
+    called = site.call("state", "repair", typed="n\n")
+    assert called.exit_code == 1
+    assert "its first run takes that over" in called.stderr
+    assert STATE not in site.bucket.names()
+
+
 def test_a_repair_that_is_not_wanted_changes_nothing(site: Site) -> None:
     assert site.call("run", **LOOKBACK).exit_code == 0
     site.bucket.put(STATE, "{")
