@@ -20,7 +20,7 @@ COMMANDS = {
 _EXIT_CODES = """\b
 Exit codes:
   0    good
-  1    something is wrong, or the run failed
+  1    something is wrong, the run failed, or you answered no
   2    wrong usage or settings; nothing was called
   3    not done yet: something waits for another run
   4    another run holds the lease; nothing was done
