@@ -41,6 +41,20 @@ class Mended:
     objects_read: int = 0
 
 
+def spoiled_at(client: Client, settings: Settings, broken: Stored | None, now: datetime) -> datetime | None:
+    """Since when no run can have committed; None where there is nothing to mend.
+
+    A run that was at work then believes in its lease for LEASE_SECONDS more, and may write one more batch.
+    """
+    bucket, name = settings.gcs_bucket, state_place(settings).name
+    if broken:
+        listed = list_objects(client, bucket, name, most=1)
+        return max((found.updated for found in listed if found.name == name), default=now)
+    versions = list_objects(client, bucket, name, versions=True)
+    known = any(version.name == name for version in versions)
+    return now if known or any(_evidence(client, settings, now - KEPT)) else None
+
+
 def mend(
     client: Client,
     bucket: Bucket,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -12,8 +12,8 @@ from google.cloud.storage import Client
 
 from tap_forensics.bucket import Bucket, Conflict, Stored
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
-from tap_forensics.cli.repair import Mended, mend
-from tap_forensics.cli.terminal import ago, facts, many, shown
+from tap_forensics.cli.repair import Mended, mend, spoiled_at
+from tap_forensics.cli.terminal import ago, facts, lasting, many, shown
 from tap_forensics.clock import iso
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.held import state_place
@@ -127,9 +127,11 @@ def repair(desk: Desk, yes: bool) -> Exit:
         stored = bucket.read(state_place(settings).name)
         if stored and _readable(settings, stored, desk.clock.now()):
             return _nothing_to_repair(desk, "The state can be read; nothing was changed.")
-        mended = mend(client, bucket, settings, stored, desk.clock.now(), desk.tell)
-        if stored is None and mended.version is None and not mended.objects_read:
+        spoiled = spoiled_at(client, settings, stored, desk.clock.now())
+        if spoiled is None:
             return _nothing_to_repair(desk, "There is no state and no evidence: the first run makes both.")
+        _let_runs_notice(desk, settings, spoiled)
+        mended = mend(client, bucket, settings, stored, desk.clock.now(), desk.tell)
         if _live(mended.state, desk):
             return Exit.BUSY
         desk.tell(_about(settings, mended) + _perhaps_never(bucket, settings, stored, mended))
@@ -138,6 +140,14 @@ def repair(desk: Desk, yes: bool) -> Exit:
         generation = _write(bucket, settings, mended.state, stored)
     _tell_repaired(desk, settings, mended, generation)
     return Exit.GOOD
+
+
+def _let_runs_notice(desk: Desk, settings: Settings, spoiled: datetime) -> None:
+    """Until none believes any more that it holds a lease."""
+    wait = spoiled + timedelta(seconds=settings.lease_seconds) - desk.clock.now()
+    if wait > timedelta():
+        desk.tell(f"Waiting {lasting(wait)}: a run that is at work must have noticed (LEASE_SECONDS).")
+        desk.clock.sleep(wait.total_seconds())
 
 
 def _readable(settings: Settings, stored: Stored, now: datetime) -> State | None:
@@ -213,6 +223,8 @@ def reset(desk: Desk, yes: bool) -> Exit:
         held = _readable(settings, stored, now) if stored else None
         if held and _live(held, desk):
             return Exit.BUSY
+        if stored and not held:
+            _let_runs_notice(desk, settings, spoiled_at(client, settings, stored, now) or now)
         desk.tell(_about_reset(settings, stored, held))
         if not (yes or click.confirm("Reset it?", err=True)):
             return Exit.WRONG

@@ -14,6 +14,12 @@ from tests.cli.conftest import STATE, Site, gate_before, live_lease
 LOOKBACK = {"LOOKBACK_HOURS": "6"}
 
 
+@pytest.fixture(autouse=True)
+def soon_noticed(site: Site) -> None:
+    """What is mended was at work a moment ago; a repair waits for as long as a lease holds."""
+    site.env["LEASE_SECONDS"] = "1"
+
+
 def test_show_gives_the_document_and_needs_no_credentials(site: Site) -> None:
     assert site.call("run", **LOOKBACK).exit_code == 0
     del site.env["TAP_PRINCIPAL"], site.env["TAP_SECRET"]
@@ -200,3 +206,29 @@ def test_only_what_repair_needs_is_read(site: Site) -> None:
         assert site.told("state", "repair", "--yes")["objects_read"] == 1
         read = [asked for asked in gate.asked if "alt=media" in asked and "ndjson" in asked]
     assert len(read) == 1
+
+
+@pytest.mark.parametrize("spoiled", [b"{", None])
+def test_a_run_at_work_while_its_state_is_spoiled_and_mended_repeats_nothing(
+    site: Site, spoiled: bytes | None
+) -> None:
+    begun = utc_now()
+    assert site.call("run", MAX_THREATS="3", **LOOKBACK).exit_code == 3
+    site.tap.forget_calls()
+    site.tap.latency_seconds = 0.1
+    slow = {"LEASE_SECONDS": "3", "FETCH_CONCURRENCY": "1"}
+    with site.start("run", env=slow) as process:
+        while len(site.tap.calls_to("/v2/forensics")) < 5:
+            assert process.poll() is None
+        if spoiled is None:
+            site.bucket.delete(STATE)
+        else:
+            site.bucket.put(STATE, spoiled)
+        called = site.call("state", "repair", "--yes", LEASE_SECONDS="3")
+        assert called.exit_code == 0
+        assert "Waiting" in called.stderr
+        process.communicate(timeout=60)
+    assert process.returncode == 1
+    site.tap.latency_seconds = 0
+    assert site.call("run").exit_code == 0
+    assert dict(site.delivered()) == site.truth(begun - timedelta(days=7), utc_now())
