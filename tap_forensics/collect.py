@@ -21,7 +21,7 @@ from tap_forensics.figures import Figures
 from tap_forensics.held import HeldState, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.settings import Settings
-from tap_forensics.state import add_gap, forget
+from tap_forensics.state import ask_again, forget
 from tap_forensics.tap import Tap
 from tap_forensics.windows import Window
 
@@ -154,7 +154,7 @@ def _pick_up(
 
 def _record(again: Window, held: HeldState, clock: Clock) -> None:
     with held.changing() as state:
-        add_gap(state, again, clock.now())
+        ask_again(state, again, clock.now())
     held.commit()
 
 

@@ -214,7 +214,14 @@ def settle(state: State, threat_id: str, now: datetime) -> None:
 
 
 def add_gap(state: State, window: Window, now: datetime) -> None:
-    """Records an interval to be read later; what touches it already is joined with it."""
+    """Records an interval to be read later; what touches it already is joined with it.
+
+    What lies within a gap is recorded already: joined, it would pass its attempts on to its neighbours.
+    """
+    for around_it in state.gaps:
+        if around_it.start <= window.start and window.end <= around_it.end:
+            around_it.since = min(around_it.since, now)
+            return
     gap = Gap(window.start, window.end, now)
     apart = []
     for other in state.gaps:
@@ -229,6 +236,12 @@ def add_gap(state: State, window: Window, now: datetime) -> None:
                 max(filter(None, [gap.tried, other.tried]), default=None),
             )
     state.gaps = sorted([*apart, gap], key=lambda g: g.start)
+
+
+def ask_again(state: State, window: Window, now: datetime) -> None:
+    """Records an interval that somebody wants to be read now, whatever was tried before."""
+    close_gap(state, window)
+    state.gaps = sorted([*state.gaps, Gap(window.start, window.end, now)], key=lambda g: g.start)
 
 
 def count_attempt(state: State, window: Window, now: datetime) -> None:

@@ -22,7 +22,7 @@ from tap_forensics.figures import Figures
 from tap_forensics.held import find_state, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.settings import Settings
-from tap_forensics.state import State, add_gap
+from tap_forensics.state import State, ask_again
 from tap_forensics.windows import Window, oldest_askable, plan_windows, widened
 
 _BUCKET_SECONDS = 30
@@ -125,7 +125,7 @@ def _plan(
     notes: list[str] = []
     window = _interval(start, end, now, state.last_event_time, notes) if start and end else None
     if window:
-        add_gap(state, window, now)
+        ask_again(state, window, now)
     to_read = [gap.window() for gap in state.gaps]
     limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
     ledger = Ledger(state.calls, limits)
