@@ -9,7 +9,7 @@ import pytest
 import urllib3
 
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.cli.conftest import STATE, Site, gate_before, live_lease
+from tests.cli.desk.conftest import STATE, Site, gate_before, live_lease
 
 LOOKBACK = {"LOOKBACK_HOURS": "6"}
 

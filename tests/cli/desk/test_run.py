@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.cli.conftest import STATE, Site, live_lease
+from tests.cli.desk.conftest import STATE, Site, live_lease
 
 LOOKBACK = {"LOOKBACK_HOURS": "3"}
 

@@ -15,7 +15,7 @@ from tap_forensics.cli.probe_bucket import NEEDED, UNWANTED
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.processes import free_port
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.cli.conftest import STATE, Site, gate_before, live_lease
+from tests.cli.desk.conftest import STATE, Site, gate_before, live_lease
 from tests.unit.loopback import Answering, answer, serving
 
 SIEM = "/v2/siem/all"

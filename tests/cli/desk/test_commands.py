@@ -9,7 +9,7 @@ import click
 import pytest
 
 from tap_forensics.cli.main import COMMANDS, tap_forensics
-from tests.cli.conftest import Site, live_lease
+from tests.cli.desk.conftest import Site, live_lease
 
 SECRET = "open/sesame+0192837465"  # noqa: S105 (of no one)
 WAYS = [

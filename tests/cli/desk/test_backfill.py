@@ -9,7 +9,7 @@ import pytest
 from tap_forensics.clock import iso
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.cli.conftest import STATE, Site, live_lease
+from tests.cli.desk.conftest import STATE, Site, live_lease
 
 HOUR = timedelta(hours=1)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.cli.conftest import STATE, Site, gate_before, live_lease
+from tests.cli.desk.conftest import STATE, Site, gate_before, live_lease
 
 OBJECTS = 10_000
 
