@@ -1,1 +1,1 @@
-"""The operator's command line. One module a command; nothing of it is deployed with the function."""
+"""The operator's command line. Not deployed with the function."""

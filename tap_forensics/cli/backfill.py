@@ -15,7 +15,7 @@ from tap_forensics import allowed
 from tap_forensics.bucket import Bucket
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
 from tap_forensics.cli.run import summary
-from tap_forensics.cli.terminal import facts, lasting
+from tap_forensics.cli.terminal import facts, lasting, shown
 from tap_forensics.cli.watch import watched_run
 from tap_forensics.clock import Deadline, iso, whole_second
 from tap_forensics.figures import Figures
@@ -105,9 +105,11 @@ def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: b
     with desk.storage(settings) as open_client:
         state = _state(desk, settings, open_client)
         plan = _plan(state, settings, desk.clock.now(), start, end)
+        plan.done = not (plan.gap_seconds_left or plan.backlog)
         _tell(desk, settings, plan)
         _refuse_if_too_much(settings, plan)
-        exit_code = Exit.GOOD if dry_run else _carry_out(desk, settings, open_client, plan)
+        idle = dry_run or plan.done
+        exit_code = Exit.GOOD if idle else _carry_out(desk, settings, open_client, plan)
     if desk.as_json:
         desk.give(plan.as_fields())
     return exit_code
@@ -170,6 +172,9 @@ def _interval(
 
 def _tell(desk: Desk, settings: Settings, plan: Plan) -> None:
     if desk.as_json:
+        return
+    if plan.done:
+        desk.out.print(shown("Nothing is left to be read: no gap, and no threat on the backlog."))
         return
     rows = [
         ("interval", str(plan.window) if plan.window else "what the state still holds"),

@@ -169,6 +169,14 @@ def test_a_moment_that_is_none_is_named(site: Site) -> None:
     assert "ISO 8601" in called.stderr
 
 
+def test_with_nothing_left_to_resume_nothing_is_called(running: Site) -> None:
+    called = running.call("backfill", "--resume")
+    assert called.exit_code == 0
+    assert "Nothing is left" in called.stdout
+    assert running.told("backfill", "--resume")["done"]
+    assert not running.tap.calls
+
+
 def test_before_the_first_run_there_is_nothing_to_fill(site: Site, now: datetime) -> None:
     called = site.call("backfill", *span(now - 3 * HOUR, now - HOUR))
     assert called.exit_code == 2

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import click
 import pytest
 
 from tap_forensics.cli.main import COMMANDS, tap_forensics
+from tap_forensics.sandbox.tap_api import utc_now
 from tests.cli.desk.conftest import Site, live_lease
 
 SECRET = "open/sesame+0192837465"  # noqa: S105 (of no one)
+HOUR = timedelta(hours=1)
 WAYS = [
     ("run",),
     ("check",),
@@ -21,6 +24,11 @@ WAYS = [
     ("state", "repair", "--yes"),
     ("state", "reset", "--yes"),
 ]
+
+
+def gap() -> dict[str, datetime]:
+    now = utc_now()
+    return {"start": now - 5 * HOUR, "end": now - 4 * HOUR, "since": now}
 
 
 def commands(group: click.Group, *names: str) -> list[tuple[str, ...]]:
@@ -49,6 +57,7 @@ def test_each_help_has_an_example_and_the_shape_of_its_json(site: Site, words: t
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_secret_is_ever_shown(site: Site, way: tuple[str, ...]) -> None:
+    site.put_state(last_event_time=utc_now() - HOUR, gaps=[gap()])
     for env in ({"TAP_SECRET": SECRET}, {"TAP_SECRET": SECRET, "MAX_THREATS": SECRET[:3]}):
         for more in ((), ("--json",)):
             called = site.call(*way, *more, **env)
@@ -61,7 +70,7 @@ def test_no_command_writes_beside_a_live_lease(
     site: Site, way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tap_forensics.cli.backfill._PATIENCE_SECONDS", 0)
-    site.put_state(lease=live_lease())
+    site.put_state(lease=live_lease(), gaps=[gap()])
     before = site.bucket.objects()
     assert site.call(*way).exit_code in (0, 4)
     assert site.bucket.objects() == before
