@@ -66,12 +66,12 @@ def _choose(run: Fetching) -> dict[str, Threat]:
     if len(turns) > most:
         run.log.warning("Reached max threats limit (%d)", most)
         run.log.info("%d threats stay on the backlog for the next run", len(turns) - most)
+    run.figures.threats_chosen = min(most, len(turns))
     return dict(turns[:most])
 
 
 def _fetch(run: Fetching, fan_out: FanOut, chosen: dict[str, Threat]) -> None:
     delivery = Delivery(run.held, run.bucket, run.settings, run.clock, run.log, run.figures)
-    done = 0
     try:
         with closing(fetch_forensics(fan_out, chosen, run.settings.fetch_concurrency)) as outcomes:
             for outcome in outcomes:
@@ -80,14 +80,14 @@ def _fetch(run: Fetching, fan_out: FanOut, chosen: dict[str, Threat]) -> None:
                     continue
                 _settle(run, delivery, chosen, outcome)
                 del outcome  # its body must not stay while the next is waited for
-                done += 1
-                if done % _PROGRESS_EVERY == 0:
-                    _tell_progress(run, done, len(chosen))
+                run.figures.threats_answered += 1
+                if run.figures.threats_answered % _PROGRESS_EVERY == 0:
+                    _tell_progress(run, len(chosen))
     finally:
         delivery.finish()
     run.log.info(
         "Forensics collection complete: %d threats processed, %d skipped, %d reports collected",
-        done,
+        run.figures.threats_answered,
         run.figures.threats_skipped,
         run.figures.reports,
     )
@@ -131,8 +131,8 @@ def _leave(run: Fetching, outcome: Failed) -> None:
         run.log.warning("Threat %s stays on the backlog: %s", shown, outcome.why)
 
 
-def _tell_progress(run: Fetching, done: int, of: int) -> None:
-    reports = run.figures.reports
+def _tell_progress(run: Fetching, of: int) -> None:
+    done, reports = run.figures.threats_answered, run.figures.reports
     run.log.info("Progress: %d/%d threats, %d forensic reports collected", done, of, reports)
 
 

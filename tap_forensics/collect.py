@@ -21,8 +21,9 @@ from tap_forensics.figures import Figures
 from tap_forensics.held import HeldState, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.settings import Settings
-from tap_forensics.state import forget
+from tap_forensics.state import ask_again, forget
 from tap_forensics.tap import Tap
+from tap_forensics.windows import Window
 
 # Of the run's budget: kept for the last batch and the last commit; and the most that reading windows may use.
 _RESERVE_SECONDS = 30
@@ -32,15 +33,24 @@ _HEARTBEAT_SECONDS = 0.5
 
 
 def collect(
-    settings: Settings, open_client: Callable[[], Client], clock: Clock, log: logging.Logger
+    settings: Settings,
+    open_client: Callable[[], Client],
+    clock: Clock,
+    log: logging.Logger,
+    figures: Figures | None = None,
+    again: Window | None = None,
 ) -> Figures:
-    """One run, to its final log line. Raises a `RunFailed` after that line where the run failed."""
-    figures = Figures()
+    """One run, to its final log line. Raises a `RunFailed` after that line where the run failed.
+
+    `figures`, where given, are those that fill while the run works. `again`: an interval to be read once
+    more; it is recorded as a gap before anything is asked, and so outlives this run.
+    """
+    figures = Figures() if figures is None else figures
     begun = clock.monotonic()
     figures.tenant = settings.tenant or ""
     try:
         with closing(open_client()) as client:
-            _run(settings, client, clock, log, figures)
+            _run(settings, client, clock, log, figures, again)
     except CollectorError as error:
         figures.reason = str(error)
         log.error("%s", error)
@@ -52,7 +62,14 @@ def collect(
     return figures
 
 
-def _run(settings: Settings, client: Client, clock: Clock, log: logging.Logger, figures: Figures) -> None:
+def _run(
+    settings: Settings,
+    client: Client,
+    clock: Clock,
+    log: logging.Logger,
+    figures: Figures,
+    again: Window | None,
+) -> None:
     budget = Deadline.after(clock, settings.run_budget_seconds)
     bucket = Bucket(client, settings.gcs_bucket, budget.remaining_seconds)
     held = HeldState(bucket, state_place(settings), clock, settings.lease_seconds)
@@ -63,7 +80,7 @@ def _run(settings: Settings, client: Client, clock: Clock, log: logging.Logger, 
         return
     try:
         with _lease_given_back(held, log):
-            ended_by = _work(settings, held, bucket, budget, log, figures)
+            ended_by = _work(settings, held, bucket, budget, log, figures, again)
     finally:
         _tell_state(held, clock, figures)
     left = figures.gaps or (settings.forensics and figures.threats_left)
@@ -83,6 +100,7 @@ def _work(
     budget: Deadline,
     log: logging.Logger,
     figures: Figures,
+    again: Window | None,
 ) -> list[TryLater]:
     """Everything between taking the lease and giving it back; gives what left work for the next run."""
     clock = budget.clock
@@ -97,9 +115,11 @@ def _work(
     held.in_doubt = held.taken_over
     events = open_events(held, bucket, settings, clock, log, figures) if settings.events_prefix else None
     _pick_up(settings, held, bucket, events, clock, log)
+    if again:
+        _record(again, held, clock)
     with (
         Tap(settings, clock, deadline, ledger) as tap,
-        _calls_counted(ledger, figures),
+        _calls_counted(ledger, clock, figures),
         _memory_kept(events, log),
     ):
         until = Deadline.after(clock, deadline.remaining_seconds() * _DISCOVERY_SHARE)
@@ -131,6 +151,12 @@ def _pick_up(
     held.in_doubt = False
     with held.changing() as state:
         forget(state, clock.now(), settings.dedup_hours)
+
+
+def _record(again: Window, held: HeldState, clock: Clock) -> None:
+    with held.changing() as state:
+        ask_again(state, again, clock.now())
+    held.commit()
 
 
 @contextmanager
@@ -216,12 +242,23 @@ def _seconds(span: timedelta) -> int:
 
 
 @contextmanager
-def _calls_counted(ledger: Ledger, figures: Figures) -> Iterator[None]:
+def _calls_counted(ledger: Ledger, clock: Clock, figures: Figures) -> Iterator[None]:
+    """Now and then while the run works, for whoever watches, and at its end."""
+
+    def count() -> None:
+        now = clock.now()
+        figures.siem_calls, figures.siem_429s = ledger.made[SIEM], ledger.refused[SIEM]
+        figures.forensics_calls, figures.forensics_429s = ledger.made[FORENSICS], ledger.refused[FORENSICS]
+        figures.siem_calls_left = ledger.left(SIEM, now)
+        figures.forensics_calls_left = ledger.left(FORENSICS, now)
+
+    count()
+    stop = every(_HEARTBEAT_SECONDS, count)
     try:
         yield
     finally:
-        figures.siem_calls, figures.siem_429s = ledger.made[SIEM], ledger.refused[SIEM]
-        figures.forensics_calls, figures.forensics_429s = ledger.made[FORENSICS], ledger.refused[FORENSICS]
+        stop()
+        count()
 
 
 def _telling_of_waits(log: logging.Logger) -> Callable[[Exception, float], None]:

@@ -254,7 +254,7 @@ def recover_batches(held: HeldState, bucket: Bucket, prefix: str, clock: Clock) 
 def record_object(held: HeldState, data: bytes, clock: Clock) -> None:
     """Settles the threats and campaigns of one evidence object as this run's next batch."""
     with held.changing() as state:
-        for threat_id, campaigns in _delivered(data):
+        for threat_id, campaigns in delivered_in(data):
             settle(state, threat_id, clock.now())
             held.lease.campaigns.extend(campaigns)
         held.lease.batches += 1
@@ -275,7 +275,7 @@ def _campaign_id(fields: Fields) -> str | None:
     return campaign if campaign and len(campaign) <= _LONGEST_ID else None
 
 
-def _delivered(data: bytes) -> Iterator[tuple[str, list[str]]]:
+def delivered_in(data: bytes) -> Iterator[tuple[str, list[str]]]:
     """The threat and the campaigns of each line of an evidence object; what is none is passed over."""
     for line in data.splitlines():
         try:

@@ -86,6 +86,7 @@ def _read_gaps(run: Discovery) -> None:
         due = [gap for gap in state.gaps if gap.due(run.clock.now())]
         gaps = sorted(due, key=lambda gap: (gap.attempts, gap.start))
     windows = [part for gap in gaps for part in plan_windows(gap.window()) or [widened(gap.window())]]
+    run.figures.windows_planned += len(windows)
     failures = 0
     for window in windows:
         if share.passed() or failures == _DOWN_AFTER:
@@ -101,7 +102,9 @@ def _read_windows(run: Discovery, now: datetime) -> None:
     span = _span(run, now)
     run.log.info("Fetching threats from %s to %s", iso(span.start), iso(span.end))
     run.pieces_until = Deadline.after(run.clock, run.deadline.remaining_seconds() * _PIECES_SHARE)
-    for window in _windows_beside_gaps(run, span):
+    windows = _windows_beside_gaps(run, span)
+    run.figures.windows_planned += len(windows)
+    for window in windows:
         ended = read(run, window, _ATTEMPTS)
         if ended is Ended.WAIT:
             break

@@ -12,13 +12,16 @@ class Figures:
     it ended:
 
     `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
-    `failed`. `backlog_growth` is negative where the backlog shrank.
+    `failed`. `backlog_growth` is negative where the backlog shrank. `windows_planned` and `threats_chosen`
+    are what the run set out to do, `threats_answered` is how far it came, written or not; `*_calls_left` is
+    None where no limit is set.
     """
 
     outcome: str = "failed"
     reason: str = ""
     tenant: str = ""
     run_id: str = ""
+    windows_planned: int = 0
     windows: int = 0
     windows_failed: int = 0
     events: int = 0
@@ -31,6 +34,8 @@ class Figures:
     events_updated: int = 0
     threats_found: int = 0
     threats_new: int = 0
+    threats_chosen: int = 0
+    threats_answered: int = 0
     threats_fetched: int = 0
     threats_skipped: int = 0
     threats_failed: int = 0
@@ -42,8 +47,10 @@ class Figures:
     objects: int = 0
     siem_calls: int = 0
     siem_429s: int = 0
+    siem_calls_left: int | None = None
     forensics_calls: int = 0
     forensics_429s: int = 0
+    forensics_calls_left: int | None = None
     gaps: int = 0
     lost_intervals: int = 0
     backlog_growth: int = 0

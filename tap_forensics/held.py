@@ -52,6 +52,19 @@ def state_place(settings: Settings) -> Place:
     return Place(outside, None, former=key)
 
 
+def find_state(bucket: Bucket, place: Place, now: datetime) -> tuple[State, int]:
+    """The state as a run would begin with it, and the generation of the working object (0: there is none).
+
+    Raises `StateUnreadable` or `StorageFailed`.
+    """
+    if stored := bucket.read(place.name):
+        return decode(stored.data, f"gs://{bucket.name}/{place.name}", now), stored.generation
+    before = place.handover or place.former
+    if before and (old := bucket.read(before)):
+        return decode(old.data, f"gs://{bucket.name}/{before}", now), 0
+    return State(VERSION), 0
+
+
 class HeldState:
     """One run's state. Any thread may change it inside `changing`; commits happen one at a time.
 
@@ -78,8 +91,8 @@ class HeldState:
 
         Raises `StateUnreadable` or `StorageFailed`; nothing is written then.
         """
-        found = self._read()
         now = self._clock.now()
+        found, self._generation = find_state(self._bucket, self.place, now)
         if found.lease and found.lease.until > now:
             return False
         self.taken_over = found.lease is not None
@@ -91,17 +104,6 @@ class HeldState:
         except LeaseLost:
             return False
         return True
-
-    def _read(self) -> State:
-        stored = self._bucket.read(self.place.name)
-        now = self._clock.now()
-        if stored is not None:
-            self._generation = stored.generation
-            return decode(stored.data, f"gs://{self._bucket.name}/{self.place.name}", now)
-        before = self.place.handover or self.place.former
-        if before and (old := self._bucket.read(before)):
-            return decode(old.data, f"gs://{self._bucket.name}/{before}", now)
-        return State(VERSION)
 
     @contextmanager
     def changing(self) -> Iterator[State]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Annotated
 
@@ -52,16 +52,18 @@ class Ledger:
         with self._lock:
             pool, limit = self._pools[name], self._limits[name]
             bucket = _bucket(now)
-            pool.buckets = {
-                start: calls
-                for start, calls in pool.buckets.items()
-                # A clock that was far ahead must not close the pool until then.
-                if abs(start * _BUCKET_SECONDS - now.timestamp() + _BUCKET_SECONDS) < _ROLLING_SECONDS
-            }
+            pool.buckets = counting(pool, now)
             if limit is not None and sum(pool.buckets.values()) >= limit:
                 raise QuotaSpent(f"all {limit} {name} calls of the last 24 hours are used")
             pool.buckets[bucket] = pool.buckets.get(bucket, 0) + 1
             self.made[name] += 1
+
+    def left(self, name: str, now: datetime) -> int | None:
+        """Calls that the configured limit leaves; None where none is configured."""
+        with self._lock:
+            limit = self._limits[name]
+            used = sum(counting(self._pools[name], now).values())
+        return None if limit is None else max(0, limit - used)
 
     def saw_429(self, name: str) -> None:
         with self._lock:
@@ -87,6 +89,21 @@ class Ledger:
         """A copy for the state."""
         with self._lock:
             return {n: Pool(dict(p.buckets), p.limited_at) for n, p in self._pools.items()}
+
+
+def counting(pool: Pool, now: datetime) -> dict[int, int]:
+    """The buckets whose calls count still."""
+    return {
+        start: calls
+        for start, calls in pool.buckets.items()
+        # A clock that was far ahead must not close the pool until then.
+        if abs(start * _BUCKET_SECONDS - now.timestamp() + _BUCKET_SECONDS) < _ROLLING_SECONDS
+    }
+
+
+def counts_until(bucket: int) -> datetime:
+    """When the calls of a bucket come back."""
+    return datetime.fromtimestamp((bucket + 1) * _BUCKET_SECONDS + _ROLLING_SECONDS, UTC)
 
 
 def _bucket(now: datetime) -> int:

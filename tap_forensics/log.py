@@ -36,7 +36,7 @@ def run_log(environ: Mapping[str, str], headers: Headers, tenant: str | None = N
     if "K_SERVICE" in environ:
         handler.setFormatter(_Structured(_trace(environ, headers) | _labels(tenant)))
     else:
-        handler.setFormatter(_Readable(tenant))
+        handler.setFormatter(Readable(tenant))
     log.addHandler(handler)
     return log
 
@@ -68,7 +68,7 @@ class _Structured(logging.Formatter):
         return json.dumps({**said, **self._on_each_line, **_fields(record)}, default=str)
 
 
-class _Readable(logging.Formatter):
+class Readable(logging.Formatter):
     """`HH:MM:SS LEVEL message` and, where there are figures, those that are not zero as `name=value`."""
 
     def __init__(self, tenant: str | None = None) -> None:

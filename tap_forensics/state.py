@@ -26,7 +26,7 @@ import msgspec
 from tap_forensics.clock import parse_iso, whole_second
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.ledger import Pool
-from tap_forensics.windows import Window
+from tap_forensics.windows import Window, around
 
 VERSION = 1
 RUN_ID_FORMAT = "%Y%m%d_%H%M%S"
@@ -124,7 +124,8 @@ def decode(data: bytes, where: str, now: datetime) -> State:
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise StateUnreadable(
             f"the state object {where} cannot be used ({error}); nothing was changed. "
-            "Bring back an earlier version of the object, or delete it to start from LOOKBACK_HOURS"
+            "Bring back an earlier version of the object, or delete it to start from LOOKBACK_HOURS; "
+            "`tap-forensics state repair` does the first, or builds one that loses nothing"
         ) from None
     return state
 
@@ -213,7 +214,14 @@ def settle(state: State, threat_id: str, now: datetime) -> None:
 
 
 def add_gap(state: State, window: Window, now: datetime) -> None:
-    """Records an interval to be read later; what touches it already is joined with it."""
+    """Records an interval to be read later; what touches it already is joined with it.
+
+    What lies within a gap is recorded already: joined, it would pass its attempts on to its neighbours.
+    """
+    for around_it in state.gaps:
+        if around_it.start <= window.start and window.end <= around_it.end:
+            around_it.since = min(around_it.since, now)
+            return
     gap = Gap(window.start, window.end, now)
     apart = []
     for other in state.gaps:
@@ -230,20 +238,33 @@ def add_gap(state: State, window: Window, now: datetime) -> None:
     state.gaps = sorted([*apart, gap], key=lambda g: g.start)
 
 
+def ask_again(state: State, window: Window, now: datetime) -> None:
+    """Records an interval that somebody wants to be read now, whatever was tried before."""
+    close_gap(state, window)
+    state.gaps = sorted([*state.gaps, Gap(window.start, window.end, now)], key=lambda g: g.start)
+
+
 def count_attempt(state: State, window: Window, now: datetime) -> None:
+    """Counts for what was asked for, and for no more: of a long gap one hour may fail and the rest not."""
+    counted = []
     for gap in state.gaps:
-        if gap.start < window.end and window.start < gap.end:
-            gap.attempts += 1
-            gap.tried = now
+        counted += [Gap(p.start, p.end, gap.since, gap.attempts, gap.tried) for p in _beside(gap, window)]
+        start, end = max(gap.start, window.start), min(gap.end, window.end)
+        if start < end:
+            counted.append(Gap(start, end, gap.since, gap.attempts + 1, now))
+    state.gaps = sorted(counted, key=lambda g: g.start)
 
 
 def close_gap(state: State, window: Window) -> None:
     """Takes an interval that was read (or is lost) out of the gaps; what lies beside it stays."""
     left = []
     for gap in state.gaps:
-        pieces = [(gap.start, min(gap.end, window.start)), (max(gap.start, window.end), gap.end)]
-        left += [Gap(a, b, gap.since, gap.attempts, gap.tried) for a, b in pieces if a < b]
+        left += [Gap(p.start, p.end, gap.since, gap.attempts, gap.tried) for p in _beside(gap, window)]
     state.gaps = left
+
+
+def _beside(gap: Gap, window: Window) -> list[Window]:
+    return around(gap.window(), [window])
 
 
 def add_lost(state: State, window: Window, why: str) -> None:

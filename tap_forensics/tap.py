@@ -195,7 +195,7 @@ class Tap:
                 shut(sock)
 
 
-_REFUSED_CREDENTIALS = {
+REFUSED_CREDENTIALS = {
     401: "TAP answered 401: TAP_PRINCIPAL or TAP_SECRET is wrong or was revoked; "
     "make a new service credential in the TAP dashboard (Settings, Connected Applications) and set both",
     403: "TAP answered 403: TAP_PRINCIPAL is known but has no right to this API; "
@@ -204,7 +204,7 @@ _REFUSED_CREDENTIALS = {
 
 
 def _refusal(status: int, tenant: str | None) -> str:
-    sentence = _REFUSED_CREDENTIALS[status]
+    sentence = REFUSED_CREDENTIALS[status]
     if tenant is None:
         return sentence
     named = sentence.replace("TAP_PRINCIPAL", "principal").replace("TAP_SECRET", "secret")

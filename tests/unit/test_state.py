@@ -18,6 +18,7 @@ from tap_forensics.state import (
     add_gap,
     add_lost,
     add_threat,
+    ask_again,
     close_gap,
     count_attempt,
     decode,
@@ -289,6 +290,40 @@ def test_an_attempt_counts_for_each_gap_that_it_was_about() -> None:
         add_gap(state, window(hours, hours - 1), NOW)
     count_attempt(state, window(6, 3), NOW)
     assert [gap.attempts for gap in state.gaps] == [1, 1, 0]
+
+
+def test_of_a_long_gap_only_what_was_asked_for_counts_an_attempt() -> None:
+    state = State(VERSION)
+    add_gap(state, window(6, 1), NOW)
+    count_attempt(state, window(4, 3), NOW)
+    count_attempt(state, window(4, 3), NOW)
+    assert [(gap.window(), gap.attempts) for gap in state.gaps] == [
+        (window(6, 4), 0),
+        (window(4, 3), 2),
+        (window(3, 1), 0),
+    ]
+
+
+def test_a_part_of_a_gap_does_not_pass_its_attempts_on_when_it_is_recorded_again() -> None:
+    state = State(VERSION)
+    add_gap(state, window(6, 1), NOW)
+    count_attempt(state, window(4, 3), NOW)
+    add_gap(state, window(4, 3), NOW)
+    add_gap(state, window(3, 2), NOW)
+    assert [gap.attempts for gap in state.gaps] == [0, 1, 0]
+
+
+def test_what_is_asked_for_again_is_due_at_once_whatever_was_tried_before() -> None:
+    state = State(VERSION)
+    add_gap(state, window(6, 2), NOW)
+    for _ in range(9):
+        count_attempt(state, window(6, 2), NOW)
+    ask_again(state, window(5, 4), NOW)
+    assert [(gap.window(), gap.due(NOW)) for gap in state.gaps] == [
+        (window(6, 5), False),
+        (window(5, 4), True),
+        (window(4, 2), False),
+    ]
 
 
 def test_the_latest_fifty_lost_intervals_are_kept() -> None:

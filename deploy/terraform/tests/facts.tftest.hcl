@@ -169,12 +169,12 @@ run "no_credential_passes_through_terraform" {
   }
 }
 
-run "source_is_less_the_sandbox" {
+run "source_is_less_what_stays_at_home" {
   command = plan
 
   assert {
-    condition     = contains(local.source_files, "main.py") && contains(local.source_files, "requirements.txt") && contains(local.source_files, "tap_forensics/collect.py") && !anytrue([for file in local.source_files : strcontains(file, "sandbox")])
-    error_message = "main.py, requirements.txt and the package less the sandbox."
+    condition     = contains(local.source_files, "main.py") && contains(local.source_files, "requirements.txt") && contains(local.source_files, "tap_forensics/collect.py") && !anytrue([for file in local.source_files : strcontains(file, "sandbox") || strcontains(file, "/cli/") || strcontains(file, "__main__")])
+    error_message = "main.py, requirements.txt and the package less the sandbox and the command line."
   }
 }
 

@@ -1,0 +1,277 @@
+"""`tap-forensics backfill`: a past interval as a gap in the state, worked off by ordinary runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from google.cloud.storage import Client
+
+from tap_forensics import allowed
+from tap_forensics.bucket import Bucket
+from tap_forensics.cli.desk import Desk, Exit, at_a_desk
+from tap_forensics.cli.run import summary
+from tap_forensics.cli.terminal import facts, lasting, shown
+from tap_forensics.cli.watch import watched_run
+from tap_forensics.clock import Deadline, iso, whole_second
+from tap_forensics.figures import Figures
+from tap_forensics.held import find_state, state_place
+from tap_forensics.ledger import FORENSICS, SIEM, Ledger
+from tap_forensics.settings import Settings
+from tap_forensics.state import State, ask_again
+from tap_forensics.windows import Window, oldest_askable, plan_windows, widened
+
+_BUCKET_SECONDS = 30
+# What begins at the very edge would fall out of the 7 days before it is asked for.
+_TO_THE_EDGE = timedelta(minutes=2)
+# Of the SIEM limit; an hourly schedule needs 48 calls a day of 1,800, one of five minutes about 575.
+_KEPT_FOR_THE_SCHEDULE = 0.35
+_LOOK_AGAIN_SECONDS = 1
+_PATIENCE_SECONDS = 900
+
+
+class Moment(click.ParamType[datetime]):
+    """ISO 8601; without an offset it counts as UTC."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return whole_second(allowed.moment(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: give {error}", param, ctx)
+
+
+@dataclass
+class Plan:
+    """What a backfill is about to do; its fields are those of `--json`, moments in ISO 8601.
+
+    `window` is None with `--resume`. `runs`: the figures of each run; `gap_seconds_left`: what of the
+    interval is still to be read.
+    """
+
+    window: Window | None
+    notes: list[str]
+    siem_calls_needed: int
+    siem_calls_left: int | None
+    forensics_calls_left: int | None
+    backlog: int
+    gap_seconds_left: int
+    done: bool = False
+    reason: str = ""
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        fields["window"] = {"start": self.window.start, "end": self.window.end} if self.window else None
+        return fields
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  tap-forensics backfill --from 2026-11-20T06:00Z --to 2026-11-20T18:00Z --dry-run
+  tap-forensics backfill --resume
+\b
+--json: {"window": null | {"start", "end"}, "notes": [TEXT], "siem_calls_needed", "siem_calls_left",
+  "forensics_calls_left", "backlog", "gap_seconds_left", "done", "reason", "runs": [FIGURES OF run]}
+"""
+)
+@click.option("--from", "start", type=Moment(), help="Where the interval begins (ISO 8601).")
+@click.option("--to", "end", type=Moment(), help="Where it ends, at the latest the cursor.")
+@click.option("--resume", is_flag=True, help="Go on with what the state still holds; add no interval.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it needs; change nothing.")
+@at_a_desk
+def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: bool, dry_run: bool) -> Exit:
+    """Read a past interval within TAP's 7 days once more: its threats, and its events with EVENTS_PREFIX.
+
+    The interval is recorded in the state as a gap, and ordinary runs work it off, under the same lease as
+    the scheduled ones; it never moves the cursor. When this command is interrupted, any later run,
+    scheduled or not, goes on from the state.
+
+    A threat collected within DEDUP_HOURS is not fetched again; one collected before that is, and comes
+    again. Events that the memory beside the state still knows do not come again.
+
+    Its threats join the backlog by the same priorities as all others: where forensics calls are limited,
+    newer threats may wait longer.
+    """
+    if resume == bool(start or end) or bool(start) != bool(end):
+        raise click.UsageError("give --from and --to, or --resume alone")
+    settings = desk.settings()
+    with desk.storage(settings) as open_client:
+        state = _state(desk, settings, open_client)
+        plan = _plan(state, settings, desk.clock.now(), start, end)
+        plan.done = not (plan.gap_seconds_left or plan.backlog)
+        _tell(desk, settings, plan)
+        _refuse_if_too_much(settings, plan)
+        idle = dry_run or plan.done
+        exit_code = Exit.GOOD if idle else _carry_out(desk, settings, open_client, plan)
+    if desk.as_json:
+        desk.give(plan.as_fields())
+    return exit_code
+
+
+def _state(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> State:
+    with closing(open_client()) as client:
+        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+        return find_state(bucket, state_place(settings), desk.clock.now())[0]
+
+
+def _plan(
+    state: State, settings: Settings, now: datetime, start: datetime | None, end: datetime | None
+) -> Plan:
+    notes: list[str] = []
+    window = _interval(start, end, now, state.last_event_time, notes) if start and end else None
+    if window:
+        ask_again(state, window, now)
+    to_read = [gap.window() for gap in state.gaps]
+    limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
+    ledger = Ledger(state.calls, limits)
+    return Plan(
+        window=window,
+        notes=notes,
+        siem_calls_needed=sum(len(plan_windows(w) or [widened(w)]) for w in to_read),
+        siem_calls_left=ledger.left(SIEM, now),
+        forensics_calls_left=ledger.left(FORENSICS, now),
+        backlog=len(state.backlog),
+        gap_seconds_left=sum(int((w.end - w.start).total_seconds()) for w in to_read),
+    )
+
+
+def _interval(
+    start: datetime, end: datetime, now: datetime, cursor: datetime | None, notes: list[str]
+) -> Window:
+    """What of the wish can be had; `notes` say what was cut off. Raises click.UsageError for what cannot."""
+    oldest = oldest_askable(now) + _TO_THE_EDGE
+    if cursor is None:
+        raise click.UsageError(
+            "nothing was collected yet: LOOKBACK_HOURS or SINCE_TIME say where the first run begins"
+        )
+    if start >= end:
+        raise click.UsageError(f"--from {iso(start)} is not before --to {iso(end)}")
+    if start >= cursor:
+        raise click.UsageError(
+            f"--from {iso(start)} is not before the cursor, {iso(cursor)}: from there on ordinary runs read"
+        )
+    if end <= oldest:
+        raise click.UsageError(
+            f"--to {iso(end)} is too far back: TAP keeps 7 days, and can be asked from {iso(oldest)} on"
+        )
+    if start < oldest:
+        notes.append(
+            f"Before {iso(oldest)} TAP gives nothing any more (it keeps 7 days): that part is left out"
+        )
+    if end > cursor:
+        notes.append(f"From the cursor, {iso(cursor)}, on the ordinary runs read: that part is left out")
+    return Window(max(start, oldest), min(end, whole_second(cursor)))
+
+
+def _tell(desk: Desk, settings: Settings, plan: Plan) -> None:
+    if desk.as_json:
+        return
+    if plan.done:
+        desk.out.print(shown("Nothing is left to be read: no gap, and no threat on the backlog."))
+        return
+    rows = [
+        ("interval", str(plan.window) if plan.window else "what the state still holds"),
+        ("to be read", lasting(timedelta(seconds=plan.gap_seconds_left)) + _gaps_too(plan)),
+        ("SIEM calls", f"{plan.siem_calls_needed} needed, and 1 or 2 a run; {_count(plan.siem_calls_left)}"),
+        ("forensics calls", _forensics(settings, plan)),
+    ]
+    desk.out.print(facts("Backfill", [*rows, *(("note", note) for note in plan.notes)]))
+
+
+def _gaps_too(plan: Plan) -> str:
+    alone = plan.window and plan.window.end - plan.window.start == timedelta(seconds=plan.gap_seconds_left)
+    return "" if alone else ", the gaps of earlier runs included"
+
+
+def _forensics(settings: Settings, plan: Plan) -> str:
+    if not settings.forensics:
+        return "none (FORENSICS=off)"
+    left = _count(plan.forensics_calls_left)
+    return f"one a threat not collected yet, {plan.backlog:,} wait already; {left}"
+
+
+def _count(left: int | None) -> str:
+    return "no limit set" if left is None else f"{left:,} left"
+
+
+def _refuse_if_too_much(settings: Settings, plan: Plan) -> None:
+    """The scheduled runs must not stand still for a backfill."""
+    kept = int(settings.tap_siem_daily_limit * _KEPT_FOR_THE_SCHEDULE)
+    left = plan.siem_calls_left
+    if plan.window and left is not None and plan.siem_calls_needed > left - kept:
+        raise click.UsageError(
+            f"{plan.siem_calls_needed} SIEM calls are needed and {left} are left, of which {kept} are kept "
+            "for the scheduled runs: give a shorter interval, or wait (tap-forensics status says when calls "
+            "come back)"
+        )
+
+
+def _carry_out(desk: Desk, settings: Settings, open_client: Callable[[], Client], plan: Plan) -> Exit:
+    try:
+        exit_code = _work_off(desk, settings, open_client, plan)
+    except KeyboardInterrupt:
+        plan.reason = "interrupted"
+        desk.tell(
+            "Interrupted. Any later run goes on from the state, and so does: tap-forensics backfill --resume"
+        )
+        return Exit.INTERRUPTED
+    if not desk.as_json:
+        words = "Backfill done" if plan.done else "Not done yet; later runs go on from the state"
+        desk.out.print(facts(words, [("why", plan.reason)] if plan.reason else []))
+    return exit_code
+
+
+def _work_off(desk: Desk, settings: Settings, open_client: Callable[[], Client], plan: Plan) -> Exit:
+    """Ordinary runs, one after the other, until nothing is left or one brings nothing forward."""
+    again = plan.window
+    while True:
+        if not _lease_free(desk, settings, open_client):
+            plan.reason = "another run holds the lease"
+            return Exit.BUSY
+        figures = watched_run(desk, settings, open_client, Figures(), again)
+        if figures.outcome == "busy":
+            continue
+        again = None
+        forward = _take_stock(desk, settings, open_client, plan, figures)
+        if plan.done:
+            return Exit.GOOD
+        if not forward:
+            return Exit.WAITS
+
+
+def _lease_free(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> bool:
+    """Waits for a run that is at work; False where it does not end."""
+    deadline = Deadline.after(desk.clock, _PATIENCE_SECONDS)
+    told = False
+    while (lease := _state(desk, settings, open_client).lease) and lease.until > desk.clock.now():
+        if deadline.passed():
+            return False
+        if not told:
+            desk.tell(f"Run {lease.run_id} is at work; waiting for its end.")
+        told = True
+        desk.clock.sleep(_LOOK_AGAIN_SECONDS)
+    return True
+
+
+def _take_stock(
+    desk: Desk, settings: Settings, open_client: Callable[[], Client], plan: Plan, figures: Figures
+) -> bool:
+    """What is left after a run; whether the run brought anything forward."""
+    plan.runs.append(figures.as_fields())
+    if not desk.as_json:
+        desk.out.print(facts(f"Run {figures.run_id}: {figures.outcome}", summary(figures)))
+    state = _state(desk, settings, open_client)
+    before, plan.backlog = plan.gap_seconds_left, len(state.backlog)
+    plan.gap_seconds_left = sum(int((gap.end - gap.start).total_seconds()) for gap in state.gaps)
+    waits = settings.forensics and plan.backlog
+    plan.done = not plan.gap_seconds_left and not waits
+    plan.reason = "" if plan.done else figures.reason or "a later run asks again"
+    settled = figures.threats_fetched + figures.threats_skipped + figures.threats_given_up
+    return plan.gap_seconds_left < before or settled > 0

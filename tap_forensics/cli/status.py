@@ -1,0 +1,195 @@
+"""`tap-forensics status`: how things stand, from the state object and the newest names. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from google.cloud.storage import Client
+
+from tap_forensics.bucket import Bucket
+from tap_forensics.cli.desk import Desk, Exit, at_a_desk
+from tap_forensics.cli.listing import EVENTS_STEM, EVIDENCE_STEM, Listed, first_name, folder, list_objects
+from tap_forensics.cli.terminal import ago, facts, grid, lasting, many
+from tap_forensics.clock import iso
+from tap_forensics.held import find_state, state_place
+from tap_forensics.ledger import FORENSICS, SIEM, Pool, counting, counts_until
+from tap_forensics.settings import Settings
+from tap_forensics.state import State
+from tap_forensics.windows import EDGE_MARGIN, KEPT
+
+_BUCKET_SECONDS = 30
+_NEWEST = 5
+# Names carry their time: each step looks further back, until there is enough to show.
+_STEPS = (timedelta(hours=3), timedelta(days=1), timedelta(days=8))
+_NAMES_AT_MOST = 5000
+_PRIORITIES = {0: "permitted clicks", 1: "delivered mails", 2: "blocked"}
+
+
+@click.command(
+    epilog="""\b
+Example:
+  GCS_BUCKET=proofpoint-tap-forensics-logs tap-forensics status
+\b
+--json: {"now", "bucket", "state", "last_run_id", "cursor", "cursor_lag_seconds",
+  "lease": null | {"run_id", "until", "live"},
+  "backlog": [{"priority", "threats", "oldest", "failing"}],
+  "gaps": [{"start", "end", "attempts", "seconds_left"}], "lost": [{"start", "end", "why"}],
+  "calls": {POOL: {"used", "limit", "left", "next_back", "all_back", "limited_at"}},
+  "newest": {PREFIX: [{"name", "size_bytes", "updated"}]}}
+"""
+)
+@at_a_desk
+def status(desk: Desk) -> Exit:
+    """How things stand: last run, cursor, backlog, gaps, calls and the newest objects.
+
+    Reads only and never takes the lease. TAP's credentials are not needed.
+    """
+    settings = desk.settings(credentials=False)
+    with desk.client(settings) as client:
+        now = desk.clock.now()
+        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+        state, _ = find_state(bucket, state_place(settings), now)
+        standing = stand(state, settings, now) | {"newest": newest_of_all(client, settings, now)}
+    if desk.as_json:
+        desk.give(standing)
+    else:
+        _show(desk, standing, now)
+    return Exit.GOOD
+
+
+def stand(state: State, settings: Settings, now: datetime) -> dict[str, Any]:
+    """The state in figures; shape as the command's help says."""
+    lease = state.lease
+    return {
+        "now": now,
+        "bucket": settings.gcs_bucket,
+        "state": state_place(settings).name,
+        "last_run_id": state.last_run_id,
+        "cursor": state.last_event_time,
+        "cursor_lag_seconds": _seconds(now - state.last_event_time) if state.last_event_time else None,
+        "lease": lease and {"run_id": lease.run_id, "until": lease.until, "live": lease.until > now},
+        "backlog": list(_backlog(state)),
+        "gaps": [
+            {
+                "start": gap.start,
+                "end": gap.end,
+                "attempts": gap.attempts,
+                "seconds_left": _seconds(gap.start + KEPT - EDGE_MARGIN - now),
+            }
+            for gap in state.gaps
+        ],
+        "lost": [{"start": lost.start, "end": lost.end, "why": lost.why} for lost in state.lost],
+        "calls": {
+            SIEM: calls(state.calls.get(SIEM, Pool()), settings.tap_siem_daily_limit, now),
+            FORENSICS: calls(state.calls.get(FORENSICS, Pool()), settings.tap_forensics_daily_limit, now),
+        },
+    }
+
+
+def calls(pool: Pool, limit: int | None, now: datetime) -> dict[str, Any]:
+    """One pool of the ledger: calls of the last 24 hours, and when they come back."""
+    buckets = counting(pool, now)
+    used = sum(buckets.values())
+    return {
+        "used": used,
+        "limit": limit,
+        "left": None if limit is None else max(0, limit - used),
+        "next_back": counts_until(min(buckets)) if buckets else None,
+        "all_back": counts_until(max(buckets)) if buckets else None,
+        "limited_at": pool.limited_at,
+    }
+
+
+def _backlog(state: State) -> Iterator[dict[str, Any]]:
+    for priority in sorted({threat.priority for threat in state.backlog.values()}):
+        group = [threat for threat in state.backlog.values() if threat.priority == priority]
+        yield {
+            "priority": priority,
+            "threats": len(group),
+            "oldest": min(threat.first_seen for threat in group),
+            "failing": sum(threat.attempts > 0 for threat in group),
+        }
+
+
+def newest_of_all(client: Client, settings: Settings, now: datetime) -> dict[str, list[dict[str, Any]]]:
+    feeds = [(settings.gcs_prefix, EVIDENCE_STEM)]
+    if settings.events_prefix is not None:
+        feeds.append((settings.events_prefix, EVENTS_STEM))
+    return {
+        prefix: [
+            {"name": found.name, "size_bytes": found.size_bytes, "updated": found.updated}
+            for found in _newest(client, settings.gcs_bucket, prefix, stem, now)
+        ]
+        for prefix, stem in feeds
+    }
+
+
+def _newest(client: Client, bucket: str, prefix: str, stem: str, now: datetime) -> list[Listed]:
+    """The last few by name, without a look at all that lies before them."""
+    found: list[Listed] = []
+    for step in _STEPS:
+        start = first_name(prefix, stem, now - step)
+        found = list(list_objects(client, bucket, folder(prefix), start=start, most=_NAMES_AT_MOST))
+        found = [entry for entry in found if entry.run_id]
+        if len(found) >= _NEWEST:
+            break
+    return found[: -_NEWEST - 1 : -1]
+
+
+def _show(desk: Desk, standing: dict[str, Any], now: datetime) -> None:
+    desk.out.print(facts(f"gs://{standing['bucket']}/{standing['state']}", _head(standing, now)))
+    if standing["backlog"]:
+        rows = [
+            (_PRIORITIES.get(b["priority"], b["priority"]), b["threats"], ago(b["oldest"], now), b["failing"])
+            for b in standing["backlog"]
+        ]
+        desk.out.print(grid("Backlog", ("seen in", "threats", "oldest", "failing"), rows))
+    if standing["gaps"]:
+        gaps = [
+            (f"{iso(g['start'])}/{iso(g['end'])}", g["attempts"], _left(g["seconds_left"]))
+            for g in standing["gaps"]
+        ]
+        desk.out.print(grid("Gaps", ("interval", "attempts", "TAP forgets it in"), gaps))
+    pools = [(name, *_pool(pool, now)) for name, pool in standing["calls"].items()]
+    desk.out.print(
+        grid("Calls of the last 24 hours", ("pool", "used", "limit", "next back", "all back"), pools)
+    )
+    for prefix, found in standing["newest"].items():
+        objects = [(entry["name"], f"{entry['size_bytes']:,}", ago(entry["updated"], now)) for entry in found]
+        title = f"Newest objects in {prefix or 'the bucket'}/"
+        desk.out.print(grid(title, ("object", "bytes", "written"), objects or [("(none in 8 days)", "", "")]))
+
+
+def _head(standing: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
+    lease = standing["lease"]
+    yield "last run", standing["last_run_id"] or "none yet"
+    if lease and lease["live"]:
+        yield "running", f"{lease['run_id']}, its lease holds until {iso(lease['until'])}"
+    elif lease:
+        yield "died", f"{lease['run_id']}; the next run takes it over"
+    yield "cursor", ago(standing["cursor"], now)
+    yield "backlog", many(sum(b["threats"] for b in standing["backlog"]), "threat")
+    yield "gaps", str(len(standing["gaps"]))
+    if standing["lost"]:
+        last = standing["lost"][-1]
+        words = f"{iso(last['start'])}/{iso(last['end'])}: {last['why']}"
+        yield "lost intervals", f"{len(standing['lost'])}, the last {words}"
+
+
+def _pool(pool: dict[str, Any], now: datetime) -> tuple[object, ...]:
+    limit = "none set" if pool["limit"] is None else f"{pool['limit']:,}"
+    if pool["limited_at"]:
+        limit += f", 429 {ago(pool['limited_at'], now)}"
+    back = [f"in {lasting(pool[key] - now)}" if pool[key] else "" for key in ("next_back", "all_back")]
+    return (f"{pool['used']:,}", limit, *back)
+
+
+def _left(seconds: int) -> str:
+    return lasting(timedelta(seconds=seconds)) if seconds > 0 else "has begun"
+
+
+def _seconds(span: timedelta) -> int:
+    return int(span / timedelta(seconds=1))
