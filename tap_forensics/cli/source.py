@@ -58,18 +58,12 @@ def source_lines(source: str, stdin: BinaryIO) -> Iterator[Line]:
     In a folder or under a prefix only objects named like NDJSON count, gzipped or not, so that a state object
     among them is not taken for evidence. Raises `SourceFault`.
     """
-    for name, stream in _streams(source, stdin):
+    if source == "-":
+        yield from _lines("stdin", stdin)
+        return
+    for name, stream in _objects(source) if source.startswith(_GS) else _files(Path(source)):
         with stream:
             yield from _lines(name, stream)
-
-
-def _streams(source: str, stdin: BinaryIO) -> Iterator[tuple[str, BinaryIO]]:
-    if source == "-":
-        yield "stdin", stdin
-    elif source.startswith(_GS):
-        yield from _objects(source)
-    else:
-        yield from _files(Path(source))
 
 
 def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:

@@ -153,6 +153,8 @@ def _joined(records: Iterable[Report | Event], tally: Tally) -> Iterator[Report 
             yield _ended(held, tally)
             held = None
         if isinstance(record, Report) and record.part is not None:
+            if record.part[0] != 1:
+                tally.pass_over(record.place, f"part {record.part[0]} without the part before it")
             held = record
         else:
             yield record
