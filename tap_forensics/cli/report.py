@@ -35,7 +35,12 @@ _Path = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--malicious-only", is_flag=True, help="Leave out all other evidence: a smaller page.")
 @click.option("--json", "as_json", is_flag=True, help="What was written, as one JSON object.")
 def report(
-    source: str, output: Path, csv_file: Path | None, stix_file: Path | None, malicious_only: bool, as_json: bool
+    source: str,
+    output: Path,
+    csv_file: Path | None,
+    stix_file: Path | None,
+    malicious_only: bool,
+    as_json: bool,
 ) -> None:
     """Make one self-contained HTML page of the evidence, with its malicious indicators.
 
@@ -65,7 +70,8 @@ def report(
 
 def _nothing(tally: Tally) -> str:
     named = "".join(f"\n  {place}: {why}" for place, why in tally.odd[:5])
-    return f"no report in {tally.lines:,} lines of SOURCE; {tally.events:,} events, {tally.odd_count:,} odd{named}"
+    counts = f"{tally.lines:,} lines, {tally.events:,} events, {tally.odd_count:,} odd"
+    return f"no report in SOURCE ({counts}){named}"
 
 
 def _write(path: Path, text: str) -> int:
@@ -90,4 +96,6 @@ def _tell(written: dict[str, int], reports: int, indicators: int, tally: Tally, 
         for place, why in tally.odd:
             click.echo(f"  {place}: {why}", err=True)
     if max(written.values()) > _LARGE_BYTES:
-        click.echo("Over 20 MB, which many mail systems refuse: --malicious-only makes a smaller page.", err=True)
+        click.echo(
+            "Over 20 MB, which many mail systems refuse: --malicious-only makes a smaller page.", err=True
+        )

@@ -36,11 +36,13 @@ _REMEDIES = {
 
 
 class SourceFault(click.ClickException):
-    """SOURCE cannot be read; ends the command with one sentence. Exit code 2 where it is not there at all."""
+    """SOURCE cannot be read: ends the command with one sentence and exit code 1."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+
+class NoSource(SourceFault):
+    """There is no such SOURCE at all."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     elif path.exists():
         found = [path]
     else:
-        raise SourceFault(
-            f"there is no {harmless(str(path))}: give a file, a folder, gs://bucket/prefix, or - for stdin", 2
+        raise NoSource(
+            f"there is no {harmless(str(path))}: give a file, a folder, gs://bucket/prefix, or - for stdin"
         )
     if not found:
         raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} file lies in {harmless(str(path))}")
@@ -89,7 +91,7 @@ def _objects(source: str) -> Iterator[tuple[str, BinaryIO]]:
     """The objects under gs://bucket/prefix; the prefix is a beginning of names, as everywhere in GCS."""
     bucket, _, prefix = source.removeprefix(_GS).partition("/")
     if not bucket:
-        raise SourceFault("gs:// wants a bucket's name behind it: gs://bucket/prefix", 2)
+        raise NoSource("gs:// wants a bucket's name behind it: gs://bucket/prefix")
     try:
         client = open_client()
     except StorageFailed as error:

@@ -1,1 +1,1 @@
-"""The lines that the function wrote, read back: records, indicators, and what SecOps is said to make of them."""
+"""The lines that the function wrote, read back: records, indicators, and what SecOps makes of them."""

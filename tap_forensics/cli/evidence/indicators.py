@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from tap_forensics.cli.evidence import fields
+from tap_forensics.log import harmless
 
 KINDS = ("sha256", "md5", "url", "domain", "ip", "registry", "mutex", "path")
 
@@ -35,14 +36,16 @@ class Indicator(NamedTuple):
 def indicators_in(item: dict[str, Any]) -> Iterator[Indicator | None]:
     """Those of one item, whatever its verdict; None for each value that should be one and is not sound."""
     kind, what = item.get("type"), item.get("what")
-    for name, given in what.items() if isinstance(what, dict) else ():
+    if not isinstance(kind, str) or not isinstance(what, dict):
+        return
+    for name, given in what.items():
         read = _READERS.get(name)
-        if read is None or not isinstance(kind, str) or (kind, name) in _NO_INDICATORS:
+        if read is None or (kind, name) in _NO_INDICATORS:
             continue
         for value in fields.texts(given):
             found = read(kind, value, what) if value not in (None, "") else _NOTHING
             if found is None or found[0]:
-                yield found and Indicator(found[0], found[1:], f"{kind}.{name}")
+                yield Indicator(found[0], found[1:], f"{harmless(kind, 80)}.{name}") if found else None
 
 
 _Found = tuple[str, ...] | None

@@ -128,11 +128,16 @@ def _report(own: dict[str, Any], around: dict[str, Any], place: str, tally: Tall
     if evidence is not None and not isinstance(evidence, list):
         tally.pass_over(place, "its `forensics` is no list")
     return Report(
-        place,
-        *(text_or_none(own.get(key)) for key in ("scope", "id", "name", "threatStatus")),
-        *(text_or_none(around.get(key)) for key in ("_threatId", "_campaignId", "generated")),
-        evidence if isinstance(evidence, list) else [],
-        _part(around),
+        place=place,
+        scope=text_or_none(own.get("scope")),
+        id=text_or_none(own.get("id")),
+        name=text_or_none(own.get("name")),
+        status=text_or_none(own.get("threatStatus")),
+        threat_id=text_or_none(around.get("_threatId")),
+        campaign_id=text_or_none(around.get("_campaignId")),
+        generated=text_or_none(around.get("generated")),
+        evidence=evidence if isinstance(evidence, list) else [],
+        part=_part(around),
     )
 
 

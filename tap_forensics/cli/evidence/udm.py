@@ -27,14 +27,14 @@ _WINDOWS_NAMES = ("win", "windows")
 
 ASSUMED = (
     "One event for each evidence item: `principal.port`, `url`, `domain` and `file` hold one value each.",
-    "The raw fields behind the table's names: `prin_ip` is `what.ip` and `what.ips`; `domain` is `what.domain`, "
-    "`what.host` or the first of `what.domains`; `path`, `port` and `url` are those of `what`; "
-    "`file_hash_sha256` is `what.sha256`; `protocol` is `what.type` of network evidence.",
+    "The raw fields behind the table's names: `prin_ip` is `what.ip` and `what.ips`; `domain` is "
+    "`what.domain`, `what.host` or the first of `what.domains`; `path`, `port` and `url` are those of "
+    "`what`; `file_hash_sha256` is `what.sha256`; `protocol` is `what.type` of network evidence.",
     "`has_principal` is true where there is an IP. UDM wants an IP, MAC, host name or asset in the principal "
     "of a STATUS_UPDATE, so an event without one is shown as GENERIC_EVENT.",
     "`malicious_label` and `threat_type_label` carry the evidence's `malicious` and `type` under the keys "
     "`malicious` and `threat_type`.",
-    "`_security_result` holds the threat's id, name and status: the table does not say what is merged into it.",
+    "`_security_result` holds the threat's id, name and status: the table does not say what is merged.",
     "A line without a usable `generated` gets the time of ingestion.",
 )
 
@@ -110,7 +110,9 @@ def _principal(kind: str | None, what: dict[str, Any], notes: Notes) -> tuple[Ud
         if value is None or value in ("", []):
             continue
         if place is None or not place(principal, network, value):
-            notes.leave_out(f"{kind or '(no type)'}.{name}{'' if place is None else ' (unusable or one too many)'}")
+            notes.leave_out(
+                f"{kind or '(no type)'}.{name}{'' if place is None else ' (unusable or one too many)'}"
+            )
     if "ip" in principal:
         asset["ip"] = principal["ip"]
     return principal, network

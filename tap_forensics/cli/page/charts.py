@@ -1,4 +1,4 @@
-"""Charts as SVG elements that stand in the page: their colours and letters come from the page's style sheet."""
+"""Charts as SVG elements of the page, whose style sheet gives them colours and letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OVERLAYS = ("overlay", "titles", "legends")
 
 @dataclass(frozen=True)
 class Bars:
-    """Stacked bars: for each series as many counts as there are labels. `says` is for those who cannot see."""
+    """Stacked bars: each series has a count for each label. `says` is for those who cannot see."""
 
     says: str
     labels: Sequence[str]
@@ -46,9 +46,7 @@ def rows_svg(bars: Bars, width: int, row_height: int = 22) -> Markup:
     labels = [f"{label[:17]}…" if len(label) > _LONGEST_LABEL else label for label in reversed(bars.labels)]
     upwards = Bars(bars.says, labels, {name: counts[::-1] for name, counts in bars.series.items()})
     height = row_height * len(bars.labels) + 26
-    chart = pygal.HorizontalStackedBar(
-        **_options(width, height), show_y_labels=True, show_x_guides=False
-    )
+    chart = pygal.HorizontalStackedBar(**_options(width, height), show_y_labels=True, show_x_guides=False)
     return _svg(chart, upwards)
 
 
@@ -80,7 +78,6 @@ def _svg(chart: Any, bars: Bars) -> Markup:
     for name in ("id", "class"):
         root.attrib.pop(name, None)
     root.attrib |= {"role": "img", "aria-label": bars.says}
-    ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - a serialised tree, escaped
 
 
@@ -88,6 +85,8 @@ def _tidy(element: Any, names: list[str], series: str = "") -> None:
     """Leaves axes and bars; each bar gets a title of its own, which browsers show under the pointer."""
     css_class = element.get("class", "")
     element.attrib.pop("style", None)
+    # In HTML the namespace goes without saying.
+    element.tag = _tag(element)
     if css_class.startswith("series serie-"):
         series = names[int(css_class.split()[1].removeprefix("serie-"))]
     told = {child.get("class"): child.text for child in element if _tag(child) == "desc"}
@@ -97,7 +96,7 @@ def _tidy(element: Any, names: list[str], series: str = "") -> None:
         else:
             _tidy(child, names, series)
     if css_class == "bar":
-        title = ElementTree.SubElement(element, "{http://www.w3.org/2000/svg}title")
+        title = ElementTree.SubElement(element, "title")
         title.text = f"{told.get('x_label') or told.get('y_label') or ''} · {series}: {told.get('value')}"
 
 

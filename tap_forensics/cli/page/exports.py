@@ -18,13 +18,22 @@ from tap_forensics.cli.page.shown import shown_indicator
 from tap_forensics.clock import iso
 
 _MOST_REFERENCES = 20
-_COLUMNS = ("type", "indicator", "defanged", "reports", "report_ids", "campaign_ids", "first_seen", "found_in")
-# https://owasp.org/www-community/attacks/CSV_Injection; the full-width forms count in Japanese Excel.
-_BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_COLUMNS = (
+    "type",
+    "indicator",
+    "defanged",
+    "reports",
+    "report_ids",
+    "campaign_ids",
+    "first_seen",
+    "found_in",
+)
+# https://owasp.org/www-community/attacks/CSV_Injection. The last four are full-width: Excel in Japan.
+_BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # So that the same indicator has the same id in each export.
 _NAMESPACE = uuid.UUID("2f0f4a2e-6a0c-5d6f-9d0b-3f8f6d3f8b11")
 _IDENTITY_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-_PATHS = {
+_PATHS: dict[str, tuple[str, list[object]]] = {
     "sha256": ("file", ["hashes", "SHA-256"]),
     "md5": ("file", ["hashes", "MD5"]),
     "url": ("url", ["value"]),
@@ -53,7 +62,9 @@ def list_indicators(entries: Sequence[Entry]) -> list[Listed]:
     listed: dict[tuple[str, tuple[str, ...]], Listed] = {}
     for number, entry in enumerate(entries):
         for indicator in entry.indicators:
-            one = listed.setdefault((indicator.kind, indicator.parts), Listed(indicator.kind, indicator.parts))
+            one = listed.setdefault(
+                (indicator.kind, indicator.parts), Listed(indicator.kind, indicator.parts)
+            )
             one.fields[indicator.field] = None
             if not one.entries or one.entries[-1] != number:
                 one.entries.append(number)
@@ -63,8 +74,9 @@ def list_indicators(entries: Sequence[Entry]) -> list[Listed]:
 
 
 def csv_text(indicators: Sequence[Listed], entries: Sequence[Entry]) -> str:
-    """A row an indicator, with the true value and the defanged one. A cell that a spreadsheet would take for a
-    formula has a ' before it.
+    """A row an indicator, with the true value and the defanged one.
+
+    A cell that a spreadsheet would take for a formula has a ' before it.
     """
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -117,13 +129,16 @@ def _stix_indicator(one: Listed, entries: Sequence[Entry], producer_id: str, mad
         modified=seen,
         valid_from=seen,
         name=shown_indicator(one.kind, one.value),
-        description=f"Malicious in {len(one.entries)} report(s) of Proofpoint TAP, in {', '.join(one.fields)}",
+        description=f"Malicious in {len(one.entries)} Proofpoint TAP report(s), as {', '.join(one.fields)}",
         indicator_types=["malicious-activity"],
         pattern=str(_pattern(one)),
         pattern_type="stix",
         pattern_version="2.1",
         external_references=[
-            {"source_name": f"proofpoint-tap-{'campaign' if e.is_campaign else 'threat'}", "external_id": e.report_id}
+            {
+                "source_name": f"proofpoint-tap-{'campaign' if e.is_campaign else 'threat'}",
+                "external_id": e.report_id,
+            }
             for e in held_by
         ],
     )
@@ -143,7 +158,9 @@ def _of_registry(one: Listed) -> stix2.AndBooleanExpression | stix2.EqualityComp
     key = _equal("windows-registry-key", ["key"], one.parts[0])
     if len(one.parts) == 1:
         return key
-    name = _equal("windows-registry-key", [stix2.ListObjectPathComponent("values", "*"), "name"], one.parts[1])
+    name = _equal(
+        "windows-registry-key", [stix2.ListObjectPathComponent("values", "*"), "name"], one.parts[1]
+    )
     return stix2.AndBooleanExpression([key, name])
 
 
@@ -153,7 +170,9 @@ def _of_path(value: str) -> stix2.AndBooleanExpression | stix2.EqualityCompariso
     if not folder or not name:
         return _equal("file", ["name"], value)
     inside = [stix2.ReferenceObjectPathComponent("parent_directory_ref"), "path"]
-    return stix2.AndBooleanExpression([_equal("file", ["name"], name), _equal("file", inside, folder[:-1] or folder)])
+    return stix2.AndBooleanExpression(
+        [_equal("file", ["name"], name), _equal("file", inside, folder[:-1] or folder)]
+    )
 
 
 def _equal(kind: str, path: list[object], value: str) -> stix2.EqualityComparisonExpression:

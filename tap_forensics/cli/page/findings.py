@@ -1,4 +1,4 @@
-"""Records → what the page shows: reports with their evidence ready for the eye, and the malicious indicators."""
+"""Records → what the page shows: reports, their evidence ready for the eye, and its indicators."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Findings:
 
 
 def find(records: Iterable[Report | Event], *, malicious_only: bool) -> Findings:
-    """Entries come as an analyst wants them: malicious evidence first, then clicks let through, then newest."""
+    """Entries in an analyst's order: malicious evidence first, then clicks let through, then newest."""
     findings = Findings()
     newest: dict[tuple[bool, str], Entry] = {}
     sightings: dict[str, Sighting] = {}
@@ -93,9 +93,7 @@ def find(records: Iterable[Report | Event], *, malicious_only: bool) -> Findings
     return findings
 
 
-def _join(
-    findings: Findings, newest: dict[tuple[bool, str], Entry], sightings: dict[str, Sighting]
-) -> None:
+def _join(findings: Findings, newest: dict[tuple[bool, str], Entry], sightings: dict[str, Sighting]) -> None:
     for (is_campaign, name), entry in newest.items():
         if is_campaign:
             findings.campaigns[name] = entry.name
@@ -105,7 +103,9 @@ def _join(
             if sighting.is_update or not entry.status:
                 entry.status = sighting.status
     findings.entries = sorted(newest.values(), key=_urgency, reverse=True)
-    findings.without_report = len(sightings.keys() - {name for is_campaign, name in newest if not is_campaign})
+    findings.without_report = len(
+        sightings.keys() - {name for is_campaign, name in newest if not is_campaign}
+    )
 
 
 def _urgency(entry: Entry) -> tuple[bool, bool, datetime, str]:
@@ -141,7 +141,9 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
 def _row(item: dict[str, Any]) -> Row:
     what = item.get("what")
     told = {**what} if isinstance(what, dict) else {"what": what}
-    told |= {key: value for key, value in item.items() if key not in _OWN_FIELDS and (key, value) != ("time", 0)}
+    told |= {
+        key: value for key, value in item.items() if key not in _OWN_FIELDS and (key, value) != ("time", 0)
+    }
     said = {key: value for key, value in told.items() if value not in (None, "", [])}
     pairs = [(visible(key, _SHORT), shown_value(key, value)) for key, value in said.items()]
     display = text_or_none(item.get("display"))

@@ -48,7 +48,11 @@ def key_figures(findings: Findings, indicators: Sequence[Listed]) -> list[tuple[
     malicious = sum(entry.malicious for entry in findings.entries)
     clicked = sum(entry.seen["clicksPermitted"] > 0 for entry in threats)
     return [
-        ("threats", len(threats), f"{clicked:,} clicked and let through" if findings.moments else "with a report"),
+        (
+            "threats",
+            len(threats),
+            f"{clicked:,} clicked and let through" if findings.moments else "with a report",
+        ),
         ("campaigns", len(campaigns), f"{len(findings.campaigns):,} with a report"),
         ("items of evidence", evidence, f"{malicious:,} malicious"),
         ("malicious reports", bad, f"of {len(findings.entries):,}"),
@@ -76,9 +80,19 @@ def _timeline(findings: Findings) -> Chart | None:
     pattern = "%d %b" if step >= timedelta(days=1) else "%d %b %H:%M"
     labels = [(first + number * step).strftime(pattern) for number in range(count)]
     title = "Events" if findings.moments else "Reports"
-    note = f"one bar is {_in_words(step)}, UTC" + (f"; {left_out:,} of other times left out" if left_out else "")
+    note = f"one bar is {_in_words(step)}, UTC" + (
+        f"; {left_out:,} of other times left out" if left_out else ""
+    )
     bars = Bars(f"{title} over time, {note}", labels, series)
-    return Chart("timeline", f"{title} over time", note, columns_svg(bars, 1100, 190), columns_svg(bars, 420, 190), names, bars)
+    return Chart(
+        "timeline",
+        f"{title} over time",
+        note,
+        columns_svg(bars, 1100, 190),
+        columns_svg(bars, 420, 190),
+        names,
+        bars,
+    )
 
 
 def _span(moments: list[tuple[datetime, str]]) -> tuple[list[tuple[datetime, str]], timedelta, int]:
@@ -120,7 +134,9 @@ def _by_kind(findings: Findings) -> Chart | None:
     rest = len(totals) - len(kinds)
     note = f"{rest} rarer types left out" if rest else "items"
     bars = Bars("Evidence by type", kinds, series)
-    return Chart("kinds", "Evidence by type", note, rows_svg(bars, 560), rows_svg(bars, 420), list(series), bars)
+    return Chart(
+        "kinds", "Evidence by type", note, rows_svg(bars, 560), rows_svg(bars, 420), list(series), bars
+    )
 
 
 def _by_group(findings: Findings) -> list[Chart | None]:

@@ -39,7 +39,12 @@ class Exports:
 
 
 def render_page(
-    source: str, made: datetime, findings: Findings, indicators: Sequence[Listed], exports: Exports, tally: Tally
+    source: str,
+    made: datetime,
+    findings: Findings,
+    indicators: Sequence[Listed],
+    exports: Exports,
+    tally: Tally,
 ) -> str:
     script, style = _own_text("page.js"), _own_text("page.css")
     environment = jinja2.Environment(

@@ -25,7 +25,11 @@ def defanged(text: str) -> str:
     """`hxxps://evil[.]example/a.b`: wherever a URL stands in a text, and a host name at its beginning."""
     text = _SCHEME.sub(lambda m: _scheme(m[1]) + m[2] + _dotless(m[3]), text)
     text = _ACTIVE.sub(r"\1[:]", text)
-    return _LOOKS_LIKE_HOST.sub(lambda m: _dotless(m[0]), text, count=1) if _LOOKS_LIKE_HOST.match(text) else text
+    return (
+        _LOOKS_LIKE_HOST.sub(lambda m: _dotless(m[0]), text, count=1)
+        if _LOOKS_LIKE_HOST.match(text)
+        else text
+    )
 
 
 def shown_value(name: str, value: Any) -> str:
