@@ -64,8 +64,8 @@ def source_lines(source: str, stdin: BinaryIO) -> Iterator[Line]:
         yield from _lines("stdin", stdin)
         return
     for name, stream in _objects(source) if source.startswith(_GS) else _files(Path(source)):
-        with stream:
-            yield from _lines(name, stream)
+        with stream, _unpacked(name, stream) as lines:
+            yield from _lines(name, lines)
 
 
 def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
@@ -84,7 +84,7 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
             stream = file.open("rb")
         except OSError as error:
             raise SourceFault(f"could not open {harmless(str(file))}: {error.strerror}") from None
-        yield str(file), _unpacked(file.name, stream)
+        yield str(file), stream
 
 
 def _objects(source: str) -> Iterator[tuple[str, BinaryIO]]:
@@ -107,7 +107,7 @@ def _opened(blobs: Iterator[Any], source: str, prefix: str) -> Iterator[tuple[st
             continue
         count += 1
         reader = blob.open("rb", chunk_size=_READ_AT_ONCE_BYTES, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
-        yield f"{_GS}{blob.bucket.name}/{blob.name}", _unpacked(blob.name, reader)
+        yield f"{_GS}{blob.bucket.name}/{blob.name}", reader
     if not count:
         raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} object lies under {harmless(source)}")
 

@@ -83,11 +83,10 @@ def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
         except (*UNREADABLE, ValueError):
             tally.pass_over(line.place, "not JSON")
             continue
-        found = False
-        for record in _records(document, line.place, tally):
-            found = True
-            yield record
-        if not found and not _is_empty_answer(document):
+        before = tally.odd_count
+        found = list(_records(document, line.place, tally))
+        yield from found
+        if not found and tally.odd_count == before and not _is_empty_answer(document):
             tally.pass_over(line.place, "neither a report nor an event")
 
 

@@ -1,0 +1,307 @@
+"""What the report says, and its exports; how it looks and holds is for test_page_in_chromium."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stix2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tap_forensics.cli.evidence.indicators import KINDS, indicators_in
+from tap_forensics.cli.evidence.records import Tally, read_records
+from tap_forensics.cli.page.exports import csv_text, list_indicators, stix_text
+from tap_forensics.cli.page.findings import Findings, find
+from tap_forensics.cli.page.overview import charts
+from tap_forensics.cli.page.shown import defanged, shown_value, visible
+from tap_forensics.cli.source import Line
+from tap_forensics.sandbox.reports import EVIDENCE, evidence
+from tests.cli import hostile
+from tests.cli.commands import run
+from tests.deploy.tools import CHECKOUT
+from tests.faults.lab import START
+
+
+def findings(*documents: dict[str, Any], malicious_only: bool = False) -> Findings:
+    lines = [Line("x:1", json.dumps(document).encode()) for document in documents]
+    return find(read_records(lines, Tally()), malicious_only=malicious_only)
+
+
+def report(*items: Any, **fields: Any) -> dict[str, Any]:
+    known = {"scope": "THREAT", "id": "t1", "name": "n", "threatStatus": "active", "_threatId": "t1"}
+    return known | {"generated": "2026-03-04T10:00:00Z", "forensics": list(items)} | fields
+
+
+def malicious(kind: str, **what: Any) -> dict[str, Any]:
+    return {"type": kind, "malicious": True, "what": what}
+
+
+def values(*items: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(one.kind, one.value) for one in list_indicators(findings(report(*items)).entries)]
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (malicious("attachment", sha256="AB" * 32, md5="c" * 32), [("sha256", "ab" * 32), ("md5", "c" * 32)]),
+        (malicious("url", url="https://host.example.com/a", ip="198.51.100.1"), ["url", "ip"]),
+        (malicious("redirect_chain", url="host.example.com/a?b"), [("url", "host.example.com/a?b")]),
+        (
+            malicious("dns", host="Host.Example.com.", ips=["2001:DB8::1"]),
+            [("domain", "host.example.com"), "ip"],
+        ),
+        (malicious("dns", host="198.51.100.9", nameservers=["ns1.example.com"]), [("ip", "198.51.100.9")]),
+        (malicious("domains", domains=["a.example.com", "b.example.com"]), ["domain", "domain"]),
+        (malicious("registry", key=r"HKCU\Run", name="x", value="y"), [("registry", r"HKCU\Run\x")]),
+        (malicious("behavior", key="not a registry key", path=r"C:\a.exe"), [("path", r"C:\a.exe")]),
+        (malicious("mutex", name=r"Global\m", path=r"C:\holder.exe"), [("mutex", r"Global\m")]),
+        (malicious("file", path="https://host.example.com/a"), [("url", "https://host.example.com/a")]),
+        (malicious("cookie", domain="c.example.com", key="sid", value="v"), [("domain", "c.example.com")]),
+        (malicious("screenshot", url="https://screens.example.com/1.png"), []),
+        (malicious("ids", name="ET Rule", signatureId=1), []),
+    ],
+)
+def test_indicators_are_what_can_be_searched_for(item: dict[str, Any], expected: list[Any]) -> None:
+    found = values(item)
+    assert [
+        one if isinstance(want, tuple) else one[0] for one, want in zip(found, expected, strict=True)
+    ] == (expected)
+
+
+def test_only_malicious_evidence_gives_indicators() -> None:
+    innocent = {"type": "dns", "malicious": False, "what": {"host": "a.example.com"}}
+    assert (
+        values(innocent, innocent | {"malicious": "true"}, {k: innocent[k] for k in ("type", "what")}) == []
+    )
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"url": "javascript:alert(1)"},
+        {"url": "https://a.example.com/\nrm -rf"},
+        {"sha256": "abc"},
+        {"ip": "999.1.1.1"},
+        {"host": "no host"},
+        {"path": "x" * 9000},
+        {"path": "a\x00b"},
+    ],
+)
+def test_what_is_no_sound_indicator_is_counted_and_not_listed(what: dict[str, Any]) -> None:
+    [entry] = findings(report(malicious("url", **what))).entries
+    assert (entry.indicators, entry.unsound) == ([], 1)
+
+
+def test_every_type_of_the_sandbox_is_read() -> None:
+    for kind in EVIDENCE:
+        found = list(indicators_in(evidence(random.Random(1), kind)))
+        assert all(one and one.kind in KINDS for one in found)
+
+
+def exported(*documents: dict[str, Any]) -> tuple[str, str]:
+    entries = findings(*documents).entries
+    listed = list_indicators(entries)
+    return csv_text(listed, entries), stix_text(listed, entries, START)
+
+
+ALL_KINDS = report(
+    malicious("attachment", sha256="ab" * 32, md5="c" * 32),
+    malicious("url", url="https://host.example.com/it's?a=\\b", ip="198.51.100.1"),
+    malicious("dns", host="host.example.com", ips=["2001:db8::1"]),
+    malicious("registry", key=r"HKEY_CURRENT_USER\Run", name="it's"),
+    malicious("mutex", name=r"Global\m"),
+    malicious("file", path=r"C:\Temp\a.exe"),
+    malicious("process", path="a.exe"),
+)
+
+
+def test_stix_has_a_sound_indicator_for_each_kind() -> None:
+    bundle = stix2.parse(exported(ALL_KINDS)[1])
+    patterns = [one.pattern for one in bundle.objects if one.type == "indicator"]
+    assert patterns == [
+        f"[file:hashes.'SHA-256' = '{'ab' * 32}']",
+        f"[file:hashes.MD5 = '{'c' * 32}']",
+        r"[url:value = 'https://host.example.com/it\'s?a=\\b']",
+        "[domain-name:value = 'host.example.com']",
+        "[ipv4-addr:value = '198.51.100.1']",
+        "[ipv6-addr:value = '2001:db8::1']",
+        r"[windows-registry-key:key = 'HKEY_CURRENT_USER\\Run' AND "
+        r"windows-registry-key:values[*].name = 'it\'s']",
+        r"[mutex:name = 'Global\\m']",
+        r"[file:name = 'a.exe' AND file:parent_directory_ref.path = 'C:\\Temp']",
+        "[file:name = 'a.exe']",
+    ]
+
+
+def test_the_same_evidence_gives_the_same_indicators_each_time() -> None:
+    def objects() -> list[Any]:
+        return [o for o in json.loads(exported(ALL_KINDS)[1])["objects"] if o["type"] == "indicator"]
+
+    assert objects() == objects()
+
+
+def test_no_cell_of_the_csv_is_a_formula() -> None:
+    items = [malicious("process", path=path) for path in hostile.FORMULAS]
+    rows = list(csv.DictReader(io.StringIO(exported(report(*items, id="=1+1"))[0])))
+    assert {row["indicator"].removeprefix("'") for row in rows} == set(hostile.FORMULAS)
+    assert all(cell[:1] not in set("=+-@\t\r\uff1d") for row in rows for cell in row.values())
+    assert all(row["report_ids"] == "'=1+1" for row in rows)
+
+
+def test_an_indicator_of_several_reports_is_listed_once_with_all_of_them() -> None:
+    item = malicious("dns", host="a.example.com")
+    entries = findings(report(item, item), report(item, id="t2", generated="2026-03-01T00:00:00Z")).entries
+    [one] = list_indicators(entries)
+    assert len(one.entries) == 2
+    assert one.first_seen is not None
+    assert one.first_seen.isoformat() == "2026-03-01T00:00:00+00:00"
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["path", "key", "name", "url", "host"]), st.text(max_size=9)))
+)
+def test_any_text_makes_sound_exports(whats: list[dict[str, str]]) -> None:
+    kinds = ("registry", "mutex", "file")
+    rows, bundle = exported(report(*(malicious(kinds[n % 3], **what) for n, what in enumerate(whats))))
+    found = [o for o in stix2.parse(bundle).objects if o.type == "indicator"]
+    assert len(found) == len(list(csv.reader(io.StringIO(rows)))) - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://evil.example.com/a.b", "hxxps://evil[.]example[.]com/a.b"),
+        ("HTTP://a.b@evil.example.com:80/", "HXXP://a[.]b@evil[.]example[.]com:80/"),
+        ("ftp://a.example.com", "fxp://a[.]example[.]com"),
+        ("see https://a.example.com/x and http://b.example.com",
+         "see hxxps://a[.]example[.]com/x and hxxp://b[.]example[.]com"),
+        ("host.example.com/path.html", "host[.]example[.]com/path.html"),
+        ("user@mail.example.com", "user@mail[.]example[.]com"),
+        ("javascript:alert(1)", "javascript[:]alert(1)"),
+        (r"C:\Users\demo\a.exe", r"C:\Users\demo\a.exe"),
+        ("plain words. And more", "plain words. And more"),
+    ],
+)  # fmt: skip
+def test_urls_are_shown_defanged_wherever_they_stand(text: str, shown: str) -> None:
+    assert defanged(text) == shown
+
+
+def test_addresses_and_domains_are_defanged_by_the_field_they_stand_in() -> None:
+    assert shown_value("ips", ["198.51.100.1", "2001:db8::1"]) == "198[.]51[.]100[.]1, 2001[:]db8[:][:]1"
+    assert shown_value("domain", "a.example.com") == "a[.]example[.]com"
+    assert shown_value("url", "a.example.com/b.c") == "a[.]example[.]com/b.c"
+
+
+def test_no_character_is_invisible_and_no_text_without_end() -> None:
+    assert visible("a\u202eb\x00\n") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+000A⟩"
+    assert visible("x" * 2100) == "x" * 2000 + "… (100 more)"
+
+
+def test_malicious_evidence_comes_first_and_the_newest_report_wins() -> None:
+    other = {"type": "ids", "malicious": False, "what": {"name": "r"}}
+    old = report(other, name="old")
+    new = report(other, malicious("mutex", name="m"), name="new", generated="2026-03-05T00:00:00Z")
+    made = findings(new, old, report(other, id="t2"))
+    assert [(entry.report_id, entry.name) for entry in made.entries] == [("t1", "new"), ("t2", "n")]
+    assert [row.kind for row in made.entries[0].rows] == ["mutex", "ids"]
+    assert made.older == 1
+
+
+def test_malicious_only_leaves_out_the_rest_and_still_counts_it() -> None:
+    items = [malicious("mutex", name="m"), {"type": "ids", "what": {}}]
+    [entry] = findings(report(*items), malicious_only=True).entries
+    assert ([row.kind for row in entry.rows], entry.kinds.total()) == (["mutex"], 2)
+
+
+def test_events_tell_clicks_campaign_and_a_newer_status() -> None:
+    threat = {"threatID": "t1", "campaignId": "c1", "classification": "phish", "threatStatus": "cleared"}
+    mail = {"messageTime": "2026-03-04T09:00:00Z", "threatsInfoMap": [threat]}
+    made = findings(
+        {"messagesDelivered": [mail]},
+        {"clicksPermitted": [threat | {"clickTime": "2026-03-04T09:30:00Z"}]},
+        {"messagesDelivered": [mail | {"_update": True}]},
+        report(),
+        report(scope="CAMPAIGN", id="c1", name="Wave", threatStatus=None),
+    )
+    entry = next(entry for entry in made.entries if not entry.is_campaign)
+    assert dict(entry.seen) == {"messagesDelivered": 1, "clicksPermitted": 1}
+    assert (entry.campaign_id, entry.classification, entry.status) == ("c1", "phish", "cleared")
+    assert made.campaigns == {"c1": "Wave"}
+    assert len(made.moments) == 2
+
+
+def test_one_date_far_away_does_not_stretch_the_timeline() -> None:
+    reports = [report(id=f"t{n}", generated=f"2026-03-04T{n:02}:00:00Z") for n in range(10)]
+    timeline = charts(findings(*reports, report(id="x", generated="9999-12-31T00:00:00Z")))[0]
+    assert sum(timeline.bars.series["reports"]) == 10
+    assert len(timeline.bars.labels) <= 48
+    assert "1 of other times left out" in timeline.note
+
+
+def page_data(page: str) -> Any:
+    block = page.split('<script type="application/json" id="data">')[1].split("</script>", maxsplit=1)[0]
+    return json.loads(block)
+
+
+def test_the_page_and_the_files_beside_it_hold_the_same_exports(folder: Path, tmp_path: Path) -> None:
+    page, rows, bundle = (tmp_path / name for name in ("r.html", "r.csv", "r.json"))
+    done = run("report", folder, "-o", page, "--csv", rows, "--stix", bundle, "--json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = json.loads(done.stdout)
+    assert told["written"] == {str(path): path.stat().st_size for path in (page, rows, bundle)}
+    data = page_data(page.read_text(encoding="utf-8"))
+    assert data["csv"].encode() == rows.read_bytes()
+    assert data["stix"] == bundle.read_text(encoding="utf-8")
+    assert told["indicators"] == len(data["indicators"]) == len(stix2.parse(data["stix"]).objects) - 1 > 10
+
+
+def test_every_threat_of_the_bucket_is_on_the_page(folder: Path, tmp_path: Path, collected: Any) -> None:
+    run("report", folder, "-o", tmp_path / "r.html")
+    data = page_data((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert {one["id"] for one in data["reports"] if not one["is_campaign"]} == collected.truth()
+    assert all(one["campaign"] in data["campaigns"] for one in data["reports"] if one["campaign"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("report", "-", "-o", "/no/such/folder/x.html"), 1, "could not write"),
+        (("report", "-", "-o", "{tmp}/x.html", "--bad"), 2, "No such option"),
+        (("report", "-"), 2, "Missing option"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(
+    words: tuple[str, ...], code: int, told: str, tmp_path: Path
+) -> None:
+    line = json.dumps(report()).encode()
+    done = run(*(word.replace("{tmp}", str(tmp_path)) for word in words), stdin=line)
+    assert done.returncode == code
+    assert told in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_source_without_reports_writes_nothing_and_says_what_was_there(tmp_path: Path) -> None:
+    done = run("report", "-", "-o", tmp_path / "r.html", stdin=b'odd\n{"clicksBlocked":[{}]}\n')
+    assert done.returncode == 1
+    assert "no report in SOURCE (2 lines, 1 events, 1 odd)\n  stdin:1: not JSON" in done.stderr.decode()
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_without_its_extra_the_command_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['pygal'] = None; from tap_forensics.cli.main import main; "
+        "main(['report', '-', '-o', 'x.html'])"
+    )
+    done = subprocess.run(  # noqa: S603 (this Python, with code of ours)
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=CHECKOUT, input=""
+    )
+    assert done.returncode == 1
+    assert "pip install 'tap-forensics[report]'" in done.stderr
