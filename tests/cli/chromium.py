@@ -1,4 +1,4 @@
-"""The Chromium that this machine has, driven by playwright; nothing is downloaded, nothing leaves the machine."""
+"""The Chromium that this machine has, driven by playwright: nothing is downloaded for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def found() -> str | None:
 
 @contextmanager
 def browser(path: str) -> Iterator[Browser]:
-    """Headless, with a profile that is new and goes away. A root user's Chromium has no sandbox of its own."""
+    """Headless, with a new profile that goes away. For root, Chromium's own sandbox must be off."""
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=path, chromium_sandbox=False, headless=True, args=list(_QUIET)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from tests.deploy.tools import CHECKOUT
 
@@ -19,7 +20,9 @@ def started(*words: object) -> subprocess.Popen[bytes]:
     )
 
 
-def run(*words: object, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+def run(
+    *words: object, stdin: bytes = b"", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     """`tap-forensics WORDS`; warnings are errors there, too."""
     return subprocess.run(  # noqa: S603 (this Python, with arguments of ours)
         command(*words),
@@ -27,5 +30,5 @@ def run(*words: object, stdin: bytes = b"", **env: str) -> subprocess.CompletedP
         capture_output=True,
         check=False,
         cwd=CHECKOUT,
-        env={**os.environ, **env},
+        env={**os.environ, **(env or {})},
     )

@@ -181,6 +181,7 @@ def test_any_text_makes_sound_exports(whats: list[dict[str, str]]) -> None:
         ("https://evil.example.com/a.b", "hxxps://evil[.]example[.]com/a.b"),
         ("HTTP://a.b@evil.example.com:80/", "HXXP://a[.]b@evil[.]example[.]com:80/"),
         ("ftp://a.example.com", "fxp://a[.]example[.]com"),
+        ("see //a.example.com/b.c", "see //a[.]example[.]com/b.c"),
         ("see https://a.example.com/x and http://b.example.com",
          "see hxxps://a[.]example[.]com/x and hxxp://b[.]example[.]com"),
         ("host.example.com/path.html", "host[.]example[.]com/path.html"),

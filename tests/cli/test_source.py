@@ -64,7 +64,7 @@ def test_a_bucket_is_read_by_prefix_and_by_object(collected: Lab) -> None:
     [name] = [name for name in collected.evidence() if name.startswith("tap-forensics/")]
     env = {"STORAGE_EMULATOR_HOST": collected.bucket.url}
     outputs = {
-        run("udm", f"gs://{collected.bucket.name}/{prefix}", **env).stdout
+        run("udm", f"gs://{collected.bucket.name}/{prefix}", env=env).stdout
         for prefix in ("", "tap-forensics/", "tap-forensics/tap_for", name)
     }
     assert len(outputs) == 1
@@ -83,7 +83,7 @@ def test_a_bucket_is_read_by_prefix_and_by_object(collected: Lab) -> None:
 def test_a_source_that_cannot_be_read_is_one_sentence(
     collected: Lab, source: str, code: int, words: str
 ) -> None:
-    done = run("udm", source, STORAGE_EMULATOR_HOST=collected.bucket.url)
+    done = run("udm", source, env={"STORAGE_EMULATOR_HOST": collected.bucket.url})
     told = done.stderr.decode()
     assert (done.returncode, done.stdout) == (code, b""), told
     assert words in told
@@ -99,9 +99,10 @@ def test_an_empty_folder_and_a_missing_file_are_told_apart(tmp_path: Path) -> No
 
 
 def test_without_google_credentials_the_remedy_is_named(tmp_path: Path) -> None:
-    nothing = {"STORAGE_EMULATOR_HOST": "", "GOOGLE_APPLICATION_CREDENTIALS": "", "HOME": str(tmp_path)}
+    env = dict.fromkeys(("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"), "")
     # No metadata server is asked: this is no machine of Google's.
-    done = run("udm", "gs://some-bucket/", NO_GCE_CHECK="true", CLOUDSDK_CONFIG=str(tmp_path), **nothing)
+    env |= {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}
+    done = run("udm", "gs://some-bucket/", env=env)
     assert done.returncode == 1
     assert b"gcloud auth application-default login" in done.stderr
     assert b"Traceback" not in done.stderr

@@ -19,7 +19,7 @@ from tap_forensics.cli.evidence.udm import ASSUMED, WRONG, Notes, udm_events
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
 from tests.cli.commands import run, started
 
-SCHEMA = UDM.pb()  # type: ignore[no-untyped-call]  # google-backstory ships it untyped
+SCHEMA = UDM.pb()
 NETWORK = {
     "type": "network",
     "malicious": True,

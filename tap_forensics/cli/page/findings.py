@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from tap_forensics.cli.evidence import fields
 from tap_forensics.cli.evidence.indicators import Indicator, indicators_in
 from tap_forensics.cli.evidence.records import Event, Report, text_or_none
-from tap_forensics.cli.page.shown import shown_value, visible
+from tap_forensics.cli.page.shown import label, shown_value
 
 MOST_ROWS = 500
 MALICIOUS, OTHER, UNKNOWN = 1, 0, 2
-_SHORT = 80
+_LONGEST_PLATFORMS = 160
 _OWN_FIELDS = frozenset(("type", "malicious", "what", "engine", "platforms", "display"))
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -125,11 +125,11 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
     is_campaign = report.scope == "CAMPAIGN"
     report_id = report.id or report.threat_id or report.place
     return Entry(
-        visible(report_id, _SHORT),
+        label(report_id),
         is_campaign,
         shown_value("name", report.name or "(no name)"),
-        visible(report.status or "", _SHORT),
-        visible(report.id if is_campaign and report.id else report.campaign_id or "", _SHORT) or None,
+        label(report.status or ""),
+        label(report.id if is_campaign and report.id else report.campaign_id or "") or None,
         fields.moment(report.generated),
         [_row(item) for item in (*malicious, *others)[:MOST_ROWS]],
         Counter((_kind(item), item.get("malicious") is True) for item in items),
@@ -145,7 +145,7 @@ def _row(item: dict[str, Any]) -> Row:
         key: value for key, value in item.items() if key not in _OWN_FIELDS and (key, value) != ("time", 0)
     }
     said = {key: value for key, value in told.items() if value not in (None, "", [])}
-    pairs = [(visible(key, _SHORT), shown_value(key, value)) for key, value in said.items()]
+    pairs = [(label(key), shown_value(key, value)) for key, value in said.items()]
     display = text_or_none(item.get("display"))
     if not pairs and display:
         pairs = [("display", shown_value("display", display))]
@@ -159,7 +159,7 @@ def _kind(item: dict[str, Any]) -> str:
 
 
 def _label(value: Any) -> str:
-    return visible(value, _SHORT) if isinstance(value, str) else ""
+    return label(value) if isinstance(value, str) else ""
 
 
 def _platforms(value: Any) -> str:
@@ -168,7 +168,7 @@ def _platforms(value: Any) -> str:
         if isinstance(platform, dict):
             parts = [_label(platform.get(key)) for key in ("name", "version")]
             named.append(" ".join(part for part in parts if part) or _label(platform.get("os")))
-    return ", ".join(dict.fromkeys(name for name in named if name))[: 2 * _SHORT]
+    return ", ".join(dict.fromkeys(name for name in named if name))[:_LONGEST_PLATFORMS]
 
 
 def _take_event(event: Event, findings: Findings, sightings: dict[str, Sighting]) -> None:
@@ -188,7 +188,7 @@ def _take_threat(threat: dict[str, Any], kind: str, is_update: bool, sightings: 
     threat_id = text_or_none(threat.get("threatID")) or text_or_none(threat.get("threatId"))
     if threat_id is None:
         return
-    sighting = sightings.setdefault(visible(threat_id, _SHORT), Sighting())
+    sighting = sightings.setdefault(label(threat_id), Sighting())
     sighting.seen[kind] += not is_update
     sighting.is_update = sighting.is_update or is_update
     campaign = _label(threat.get("campaignID")) or _label(threat.get("campaignId"))

@@ -13,7 +13,7 @@ from tap_forensics.cli.page.charts import Bars, columns_svg, rows_svg
 from tap_forensics.cli.page.exports import Listed
 from tap_forensics.cli.page.findings import Entry, Findings
 
-_MOST_BUCKETS = 48
+_MOST_BUCKETS, _LEAST_BUCKETS = 48, 12
 _MOST_KINDS = 18
 _MOST_GROUPS = 6
 _FARTHEST = timedelta(days=31)
@@ -24,6 +24,8 @@ _EVENT_NAMES = {
     "messagesBlocked": "messages blocked",
     "clicksBlocked": "clicks blocked",
 }
+# TAP is not older, and dates beside them are made up.
+_YEARS = range(2000, 2200)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -67,12 +69,16 @@ def charts(findings: Findings) -> list[Chart]:
 def _timeline(findings: Findings) -> Chart | None:
     """Of the events where there are any, else of the reports by when TAP made them."""
     made = [(entry.generated, "reports") for entry in findings.entries if entry.generated]
-    moments = [(when, _EVENT_NAMES[kind]) for when, kind in findings.moments] or made
+    told = [(when, _EVENT_NAMES[kind]) for when, kind in findings.moments] or made
+    moments = [(when, kind) for when, kind in told if when.year in _YEARS]
     if not moments:
         return None
-    near, step, left_out = _span(moments)
+    near, step = _span(moments)
+    left_out = len(told) - len(near)
     first = _floor(near[0][0], step)
     count = (near[-1][0] - first) // step + 1
+    missing = max(0, _LEAST_BUCKETS - count)
+    first, count = first - missing // 2 * step, count + missing
     names = list(_EVENT_NAMES.values()) if findings.moments else ["reports"]
     series = {name: [0] * count for name in names}
     for when, kind in near:
@@ -95,16 +101,16 @@ def _timeline(findings: Findings) -> Chart | None:
     )
 
 
-def _span(moments: list[tuple[datetime, str]]) -> tuple[list[tuple[datetime, str]], timedelta, int]:
-    """Those within a month of the middle one, in order (a single odd date must not stretch the axis); the
-    step of the axis; how many are left out.
+def _span(moments: list[tuple[datetime, str]]) -> tuple[list[tuple[datetime, str]], timedelta]:
+    """Those within a month of the middle one, in order, for a single odd date must not stretch the axis; and
+    the step of the axis.
     """
     ordered = sorted(moments)
     middle = ordered[len(ordered) // 2][0]
     near = [(when, kind) for when, kind in ordered if abs(when - middle) <= _FARTHEST]
     length = near[-1][0] - near[0][0]
     step = next((step for step in _STEPS if length / step < _MOST_BUCKETS - 1), timedelta(days=2))
-    return near, step, len(ordered) - len(near)
+    return near, step
 
 
 def _floor(when: datetime, step: timedelta) -> datetime:

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 LONGEST_SHOWN = 2000
-_SCHEME = re.compile(r"\b([a-z][a-z0-9+.-]{1,20})(://)([^\s/?#\\]*)", re.IGNORECASE)
+_LONGEST_LABEL = 80
+# The scheme may be left out, as browsers allow.
+_URL = re.compile(r"(?:\b([a-z][a-z0-9+.-]{1,20}):)?//([^\s/?#\\]*)", re.IGNORECASE)
 _ACTIVE = re.compile(r"\b(javascript|vbscript|data|file|mailto):", re.IGNORECASE)
 _LOOKS_LIKE_HOST = re.compile(r"(?:[^\s/@]+@)?[\w-]+(?:\.[\w-]+)+\.?(?=$|[/:?#])")
 _URLS, _HOSTS = {"url"}, {"host", "domain", "domains", "cnames", "nameservers", "nameserversList"}
@@ -23,13 +25,18 @@ def visible(text: str, limit: int = LONGEST_SHOWN) -> str:
 
 def defanged(text: str) -> str:
     """`hxxps://evil[.]example/a.b`: wherever a URL stands in a text, and a host name at its beginning."""
-    text = _SCHEME.sub(lambda m: _scheme(m[1]) + m[2] + _dotless(m[3]), text)
+    text = _URL.sub(lambda m: f"{_scheme(m[1]) if m[1] else ''}//{_dotless(m[2])}", text)
     text = _ACTIVE.sub(r"\1[:]", text)
     return (
         _LOOKS_LIKE_HOST.sub(lambda m: _dotless(m[0]), text, count=1)
         if _LOOKS_LIKE_HOST.match(text)
         else text
     )
+
+
+def label(text: str) -> str:
+    """A name, a type, a status, an id: short, and no URL either."""
+    return visible(defanged(text), _LONGEST_LABEL)
 
 
 def shown_value(name: str, value: Any) -> str:
@@ -46,18 +53,14 @@ def shown_indicator(kind: str, value: str) -> str:
 
 
 def _defanged_as(name: str, text: str) -> str:
-    if name in _ADDRESSES:
-        return _dotless(text).replace(":", "[:]")
-    if name in _HOSTS:
-        return _dotless(text)
-    if name in _URLS and "://" not in text:
-        host, slash, rest = text.partition("/")
-        return _ACTIVE.sub(r"\1[:]", _dotless(host) + slash + rest)
-    return defanged(text)
+    if "://" in text or _ACTIVE.search(text) or name not in _URLS | _HOSTS | _ADDRESSES:
+        return defanged(text)
+    host, slash, rest = text.partition("/") if name in _URLS else (text, "", "")
+    return (_dotless(host) + slash + rest).replace(":", "[:]" if name in _ADDRESSES else ":")
 
 
 def _scheme(name: str) -> str:
-    return name.replace("tt", "xx").replace("TT", "XX") if name[:1] in "hH" else name.replace("t", "x")
+    return ("fxp" if name.lower() == "ftp" else name.replace("tt", "xx").replace("TT", "XX")) + ":"
 
 
 def _dotless(host: str) -> str:
