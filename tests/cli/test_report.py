@@ -188,6 +188,8 @@ def test_any_text_makes_sound_exports(whats: list[dict[str, str]]) -> None:
         ("user@mail.example.com", "user@mail[.]example[.]com"),
         ("javascript:alert(1)", "javascript[:]alert(1)"),
         (r"C:\Users\demo\a.exe", r"C:\Users\demo\a.exe"),
+        ("198.51.100.1:8080/a.b", "198[.]51[.]100[.]1:8080/a.b"),
+        ("10.0", "10.0"),
         ("plain words. And more", "plain words. And more"),
     ],
 )  # fmt: skip

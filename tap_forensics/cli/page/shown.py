@@ -12,7 +12,10 @@ _LONGEST_LABEL = 80
 # The scheme may be left out, as browsers allow.
 _URL = re.compile(r"(?:\b([a-z][a-z0-9+.-]{1,20}):)?//([^\s/?#\\]*)", re.IGNORECASE)
 _ACTIVE = re.compile(r"\b(javascript|vbscript|data|file|mailto):", re.IGNORECASE)
-_LOOKS_LIKE_HOST = re.compile(r"(?:[^\s/@]+@)?[\w-]+(?:\.[\w-]+)+\.?(?=$|[/:?#])")
+# Or like an address; not like a version.
+_LOOKS_LIKE_HOST = re.compile(
+    r"(?:[^\s/@]+@)?(?:(?:[\w-]+\.)+[^\W\d_][\w-]*\.?|\d+\.\d+\.\d+\.\d+)(?=$|[/:?#])"
+)
 _URLS, _HOSTS = {"url"}, {"host", "domain", "domains", "cnames", "nameservers", "nameserversList"}
 _ADDRESSES = {"ip", "ips"}
 
