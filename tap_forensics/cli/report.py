@@ -48,6 +48,7 @@ def report(
     (the whole bucket, say) the page tells when mails and clicks came, and which threats were clicked on. It
     loads nothing, and what stands in the evidence cannot run: it opens from mail as well as from a disk.
     """
+    _refuse_same(output, csv_file, stix_file)
     try:
         from tap_forensics.cli.page.exports import csv_text, list_indicators, stix_text  # noqa: PLC0415
         from tap_forensics.cli.page.findings import find  # noqa: PLC0415
@@ -66,6 +67,12 @@ def report(
     texts = {output: page, csv_file: exports.csv, stix_file: exports.stix}
     written = {str(path): _write(path, text) for path, text in texts.items() if path}
     _tell(written, len(findings.entries), len(indicators), tally, as_json)
+
+
+def _refuse_same(*paths: Path | None) -> None:
+    named = [path.resolve() for path in paths if path]
+    if len(set(named)) < len(named):
+        raise click.UsageError("the page, the CSV and the STIX file need a name each")
 
 
 def _nothing(tally: Tally) -> str:

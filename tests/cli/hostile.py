@@ -21,6 +21,7 @@ TRICKS = (
     "annexe\u202efdp.exe\u2066\u200b\u2028\x1b[31m\x00",
     "\\u003cscript\\u003ewindow.harmed=1\\u003c/script\\u003e",
     "__proto__",
+    "constructor",
     "W" * 5000,
 )
 FORMULAS = ('=HYPERLINK("https://evil.example.com")', "+1", "-1+1", "@SUM(1)", " =1+1", "\uff1d1")

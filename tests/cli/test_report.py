@@ -279,6 +279,7 @@ def test_every_threat_of_the_bucket_is_on_the_page(folder: Path, tmp_path: Path,
         (("report", "-", "-o", "/no/such/folder/x.html"), 1, "could not write"),
         (("report", "-", "-o", "{tmp}/x.html", "--bad"), 2, "No such option"),
         (("report", "-"), 2, "Missing option"),
+        (("report", "-", "-o", "{tmp}/x", "--csv", "{tmp}/x"), 2, "a name each"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(

@@ -34,7 +34,7 @@ ASSUMED = (
     "of a STATUS_UPDATE, so an event without one is shown as GENERIC_EVENT.",
     "`malicious_label` and `threat_type_label` carry the evidence's `malicious` and `type` under the keys "
     "`malicious` and `threat_type`.",
-    "`_security_result` holds the threat's id, name and status: the table does not say what is merged.",
+    "`_security_result` holds the report's id, name and status: the table does not say what is merged.",
     "A line without a usable `generated` gets the time of ingestion.",
 )
 
@@ -192,7 +192,7 @@ def _labels(kind: str | None, item: dict[str, Any]) -> Udm:
 
 def _result(report: Report) -> list[Udm]:
     known = {
-        "threat_id": fields.text(report.threat_id or report.id),
+        "threat_id": fields.text(report.id or report.threat_id),
         "threat_name": fields.text(report.name),
         "threat_status": _STATUSES.get(report.status or ""),
     }

@@ -1,5 +1,5 @@
 "use strict";
-// Reads the JSON block and shows it. Texts of the evidence reach the page through textContent only.
+// Reads the JSON block and shows it. Texts of the evidence reach the page as text nodes only.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const MORE = { indicators: 100, reports: 60, rows: 100 };
@@ -12,6 +12,8 @@
     messagesBlocked: ["blocked", "blocked"],
     clicksBlocked: ["click blocked", "clicks blocked"],
   };
+  // A Map, for a campaign may be called like something that every object has.
+  const campaigns = new Map(Object.entries(data.campaigns));
   const byId = (id) => document.getElementById(id);
   const count = (number) => number.toLocaleString("en");
 
@@ -30,7 +32,7 @@
   const words = (row, from) => row.slice(from).filter((_, at) => at % 2).join("\n");
   const haystack = (report) =>
     plain([report.id, report.name, report.status, report.classification, report.campaign,
-      data.campaigns[report.campaign] || "",
+      campaigns.get(report.campaign) || "",
       ...report.rows.map((row) => `${data.words[row[0]]} ${data.words[row[3]]} ${words(row, 4)}`)].join("\n"));
   const searched = (item, text) => (item.hay ??= text(item));
 
@@ -111,7 +113,8 @@
   const evidenceRow = (row) => {
     const told = [];
     for (let at = 4; at < row.length; at += 2) {
-      told.push(make("span", "pair", foreign("name", data.words[row[at]]), " ", foreign("mono", row[at + 1])), " ");
+      const [name, text] = [foreign("name", data.words[row[at]]), foreign("mono", row[at + 1])];
+      told.push(make("span", "pair", name, " ", text), " ");
     }
     const hit = wanted.terms.length > 0 && matches(plain(`${data.words[row[0]]} ${words(row, 4)}`));
     return make("tr", `verdict-${row[1]}${hit ? " hit" : ""}`,
@@ -131,23 +134,25 @@
     more.type = "button";
     growing(body, more, MORE.rows, evidenceRow).show(report.rows, MORE.rows);
     const left = report.total - report.rows.length;
+    const scope = make("span", "name", report.is_campaign ? "campaign" : "threat");
     return make("div", "evidence",
-      make("p", "ids", make("span", "name", report.is_campaign ? "campaign" : "threat"), " ", foreign("mono", report.id)),
+      make("p", "ids", scope, " ", foreign("mono", report.id)),
       make("table", "list", make("thead", "", head), body), more,
       ...(left > 0 ? [make("p", "hint", `${count(left)} more items are not in this page.`)] : []));
   };
 
   const facts = (report) => {
     const told = [];
-    if (report.status) told.push(foreign(`pill status-${report.status === "active" ? "active" : "other"}`, report.status));
+    if (report.status) told.push(foreign(report.status === "active" ? "pill active" : "pill", report.status));
     if (report.classification) told.push(foreign("", report.classification));
     for (const [kind, [one, many]] of Object.entries(SEEN)) {
       const seen = report.seen[kind];
-      if (seen) told.push(make("span", kind === "clicksPermitted" ? "warn" : "", `${count(seen)} ${seen === 1 ? one : many}`));
+      const warn = kind === "clicksPermitted" ? "warn" : "";
+      if (seen) told.push(make("span", warn, `${count(seen)} ${seen === 1 ? one : many}`));
     }
     if (report.campaign && !report.is_campaign) {
       const link = button("", "small quiet", () => seek(report.campaign));
-      link.append(foreign("", data.campaigns[report.campaign] || `campaign ${report.campaign}`));
+      link.append(foreign("", campaigns.get(report.campaign) || `campaign ${report.campaign}`));
       link.title = "Show this campaign";
       told.push(link);
     }
@@ -178,11 +183,16 @@
     for (const one of fitting) counts.set(one.kind, (counts.get(one.kind) || 0) + 1);
     if (wanted.kind && !counts.has(wanted.kind)) counts.set(wanted.kind, 0);
     const tab = (kind, number) => {
-      const made = button(`${kind || "all"} ${count(number)}`, "", () => { wanted.kind = kind; update(); byId("kinds").children[[...byId("kinds").children].findIndex((t) => t.getAttribute("aria-pressed") === "true")].focus(); });
+      const made = button(`${kind || "all"} ${count(number)}`, "", () => {
+        wanted.kind = kind;
+        update();
+        byId("kinds").querySelector("[aria-pressed=true]").focus();
+      });
       made.setAttribute("aria-pressed", String(wanted.kind === kind));
       return made;
     };
-    byId("kinds").replaceChildren(tab("", fitting.length), ...[...counts].map(([kind, number]) => tab(kind, number)));
+    const all = [["", fitting.length], ...counts];
+    byId("kinds").replaceChildren(...all.map(([kind, number]) => tab(kind, number)));
   };
 
   const update = () => {
@@ -195,7 +205,8 @@
     tabs(fitting);
     indicatorList.show(shownIndicators, FIRST_INDICATORS);
     reportList.show(reports, MORE.reports);
-    byId("found").textContent = `${count(reports.length)} of ${count(data.reports.length)} reports, ${count(fitting.length)} indicators`;
+    byId("found").textContent =
+      `${count(reports.length)} of ${count(data.reports.length)} reports, ${count(fitting.length)} indicators`;
   };
 
   for (const status of new Set(data.reports.map((report) => report.status).filter(Boolean))) {
@@ -203,9 +214,10 @@
   }
   byId("query").addEventListener("input", update);
   for (const id of ["status", "only"]) byId(id).addEventListener("change", update);
-  byId("copy-all").addEventListener("click", (event) => copied(event.currentTarget, shownIndicators.map(toCopy).join("\n")));
-  byId("save-csv").addEventListener("click", () => saved("tap-indicators.csv", "text/csv", data.csv));
-  byId("save-stix").addEventListener("click", () => saved("tap-indicators.stix.json", "application/stix+json;version=2.1", data.stix));
+  const act = (id, action) => byId(id).addEventListener("click", (event) => action(event.currentTarget));
+  act("copy-all", (made) => copied(made, shownIndicators.map(toCopy).join("\n")));
+  act("save-csv", () => saved("tap-indicators.csv", "text/csv", data.csv));
+  act("save-stix", () => saved("tap-indicators.stix.json", "application/stix+json;version=2.1", data.stix));
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) {
       event.preventDefault();
@@ -215,8 +227,8 @@
   // On paper nobody can ask for more.
   addEventListener("beforeprint", () => { indicatorList.grow(IN_PRINT); reportList.grow(IN_PRINT); });
   if ("IntersectionObserver" in window) {
-    new IntersectionObserver(([seen]) => seen.isIntersecting && reportList.grow(MORE.reports), { rootMargin: "600px" })
-      .observe(byId("more-reports"));
+    const grow = ([seen]) => seen.isIntersecting && reportList.grow(MORE.reports);
+    new IntersectionObserver(grow, { rootMargin: "600px" }).observe(byId("more-reports"));
   }
   document.querySelector(".live").hidden = false;
   update();
