@@ -7,6 +7,7 @@ from typing import Any
 
 TRICKS = (
     "</script><script>window.harmed=1</script>",
+    "</script x><img src=x onerror=window.harmed=1>",
     "<img src=x onerror=window.harmed=1>",
     '"><svg onload=window.harmed=1>',
     "' onmouseover='window.harmed=1",

@@ -133,6 +133,13 @@ def test_an_unusable_value_is_not_mapped_but_noted() -> None:
     assert set(notes.not_mapped) == {f"network.{name} (unusable or one too many)" for name in what}
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536, "65536", True, 443.0, "٤٤٣", 2**70])
+def test_what_is_no_port_is_not_mapped(port: Any) -> None:
+    [event], notes = mapped({"type": "network", "what": {"port": port}})
+    assert "port" not in event["principal"]
+    assert notes.not_mapped["network.port (unusable or one too many)"] == 1
+
+
 def test_evidence_that_is_no_object_is_counted_as_not_mappable() -> None:
     events, notes = mapped(None, 3, "text", [], NETWORK)
     assert (len(events), notes.not_mappable) == (1, 4)
