@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import stix2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.cli.evidence.indicators import KINDS, indicators_in
@@ -21,6 +21,7 @@ from tap_forensics.cli.evidence.records import Tally, read_records
 from tap_forensics.cli.page.exports import csv_text, list_indicators, stix_text
 from tap_forensics.cli.page.findings import Findings, find
 from tap_forensics.cli.page.overview import charts
+from tap_forensics.cli.page.render import Exports, render_page
 from tap_forensics.cli.page.shown import defanged, shown_value, visible
 from tap_forensics.cli.source import Line
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
@@ -97,7 +98,19 @@ def test_only_malicious_evidence_gives_indicators() -> None:
 )
 def test_what_is_no_sound_indicator_is_counted_and_not_listed(what: dict[str, Any]) -> None:
     [entry] = findings(report(malicious("url", **what))).entries
-    assert (entry.indicators, entry.unsound) == ([], 1)
+    assert (entry.indicators, entry.not_listed) == ([], 1)
+
+
+def test_what_is_without_end_is_cut_and_counted() -> None:
+    many = [f"10.0.{number >> 8}.{number & 255}" for number in range(3000)]
+    items = [
+        malicious("dns", ips=many),
+        *([malicious("ids", **dict.fromkeys(map(str, range(100)), 1))] * 700),
+    ]
+    [entry] = findings(report(*items)).entries
+    assert (len(entry.indicators), entry.not_listed) == (2000, 1000)
+    assert (len(entry.rows), entry.kinds.total()) == (500, 701)
+    assert entry.rows[1].told[-1] == ("further fields", "40")
 
 
 def test_every_type_of_the_sandbox_is_read() -> None:
@@ -208,6 +221,30 @@ def test_no_character_is_invisible_and_no_text_without_end() -> None:
     assert visible("x" * 2100) == "x" * 2000 + "… (100 more)"
 
 
+TEXTS = st.text(max_size=9) | st.sampled_from(hostile.TRICKS)
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ("type", "malicious", "what", "engine", "platforms", "note", "time")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(ODD | st.dictionaries(st.sampled_from(FIELDS), ODD), max_size=5), ODD, ODD)
+def test_whatever_the_evidence_is_a_page_comes_of_it(items: list[Any], name: Any, generated: Any) -> None:
+    document = json.dumps(report(*items, name=name, threatStatus=name, generated=generated))
+    event = json.dumps({"clicksBlocked": [{"threatID": "t1", "clickTime": generated, "campaignId": name}]})
+    made = find(
+        read_records([Line("x:1", document.encode()), Line("x:2", event.encode())], Tally()),
+        malicious_only=False,
+    )
+    indicators = list_indicators(made.entries)
+    page = render_page("x", START, made, indicators, Exports("", ""), Tally())
+    assert len(page_data(page)["reports"][0]["rows"]) == len(items)
+    assert page.count("<script") == 2
+
+
 def test_malicious_evidence_comes_first_and_the_newest_report_wins() -> None:
     other = {"type": "ids", "malicious": False, "what": {"name": "r"}}
     old = report(other, name="old")
@@ -295,7 +332,10 @@ def test_a_users_mistake_is_one_sentence(
 def test_a_source_without_reports_writes_nothing_and_says_what_was_there(tmp_path: Path) -> None:
     done = run("report", "-", "-o", tmp_path / "r.html", stdin=b'odd\n{"clicksBlocked":[{}]}\n')
     assert done.returncode == 1
-    assert "no report in SOURCE (2 lines, 1 events, 1 odd)\n  stdin:1: not JSON" in done.stderr.decode()
+    assert (
+        "no report in SOURCE (2 lines, 1 events, 1 odd)\n  stdin:1: not readable as JSON"
+        in done.stderr.decode()
+    )
     assert not (tmp_path / "r.html").exists()
 
 

@@ -81,7 +81,7 @@ def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
         try:
             document = msgspec.json.decode(repaired(line.data))
         except (*UNREADABLE, ValueError):
-            tally.pass_over(line.place, "not JSON")
+            tally.pass_over(line.place, "not readable as JSON")
             continue
         before = tally.odd_count
         found = list(_records(document, line.place, tally))

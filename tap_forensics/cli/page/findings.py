@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 from tap_forensics.cli.evidence import fields
@@ -14,6 +15,8 @@ from tap_forensics.cli.evidence.records import Event, Report, text_or_none
 from tap_forensics.cli.page.shown import label, shown_value
 
 MOST_ROWS = 500
+MOST_FIELDS = 60
+MOST_INDICATORS = 2000
 MALICIOUS, OTHER, UNKNOWN = 1, 0, 2
 _LONGEST_PLATFORMS = 160
 _OWN_FIELDS = frozenset(("type", "malicious", "what", "engine", "platforms", "display"))
@@ -32,7 +35,11 @@ class Row(NamedTuple):
 
 @dataclass
 class Entry:
-    """The newest report of one threat or campaign. `rows` has the malicious first, at most `MOST_ROWS`."""
+    """The newest report of one threat or campaign.
+
+    `rows` has the malicious items first, at most `MOST_ROWS`. `not_listed` counts the values of malicious
+    items that are no sound indicators, and those beyond `MOST_INDICATORS`.
+    """
 
     report_id: str
     is_campaign: bool
@@ -43,7 +50,7 @@ class Entry:
     rows: list[Row]
     kinds: Counter[tuple[str, bool]]
     indicators: list[Indicator]
-    unsound: int
+    not_listed: int
     classification: str = ""
     seen: Counter[str] = field(default_factory=Counter)
 
@@ -122,6 +129,7 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
     malicious = [item for item in items if item.get("malicious") is True]
     others = [] if malicious_only else [item for item in items if item.get("malicious") is not True]
     found = [indicator for item in malicious for indicator in indicators_in(item)]
+    sound = [indicator for indicator in found if indicator is not None][:MOST_INDICATORS]
     is_campaign = report.scope == "CAMPAIGN"
     report_id = report.id or report.threat_id or report.place
     return Entry(
@@ -133,8 +141,8 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
         fields.moment(report.generated),
         [_row(item) for item in (*malicious, *others)[:MOST_ROWS]],
         Counter((_kind(item), item.get("malicious") is True) for item in items),
-        [indicator for indicator in found if indicator is not None],
-        found.count(None),
+        sound,
+        len(found) - len(sound),
     )
 
 
@@ -145,7 +153,9 @@ def _row(item: dict[str, Any]) -> Row:
         key: value for key, value in item.items() if key not in _OWN_FIELDS and (key, value) != ("time", 0)
     }
     said = {key: value for key, value in told.items() if value not in (None, "", [])}
-    pairs = [(label(key), shown_value(key, value)) for key, value in said.items()]
+    pairs = [(label(key), shown_value(key, value)) for key, value in islice(said.items(), MOST_FIELDS)]
+    if len(said) > MOST_FIELDS:
+        pairs.append(("further fields", f"{len(said) - MOST_FIELDS:,}"))
     display = text_or_none(item.get("display"))
     if not pairs and display:
         pairs = [("display", shown_value("display", display))]

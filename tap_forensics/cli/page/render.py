@@ -66,7 +66,7 @@ def render_page(
         indicators=indicators,
         kinds=KINDS,
         tally=tally,
-        unsound=sum(entry.unsound for entry in findings.entries),
+        not_listed=sum(entry.not_listed for entry in findings.entries),
         most=_MOST_WITHOUT_SCRIPT,
     )
 
