@@ -43,7 +43,7 @@ readme: $(VENV)/ready
 
 # README's picture of the report; needs a Chromium.
 screenshot: $(VENV)/ready
-	$(RUN) -m tests.cli.screenshot
+	$(RUN) -m tests.evidence.screenshot
 
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench

@@ -19,9 +19,13 @@ Examples:
   tap-forensics report --malicious-only big/ -o small.html
 
 \b
+With --json: {"written": {path: bytes}, "reports": n, "events": n, "indicators": n,
+              "odd_lines": n, "odd": [{"place": …, "why": …}]}
+
+\b
 Exit codes: 0 the page was written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE.
 """
-_NO_EXTRA = "`report` needs {name}, which is not installed: pip install 'tap-forensics[report]'"
+_NO_EXTRA = "`report` needs {name}: from a checkout, pip install '.[cli,report]'"
 _LARGE_BYTES = 20_000_000
 
 _Path = click.Path(dir_okay=False, writable=True, path_type=Path)

@@ -20,6 +20,11 @@ Examples:
   tap-forensics udm --json --notes notes.json folder/ > events.ndjson
 
 \b
+With --json: {"events": n, "reports": n, "not_mappable": n, "without_time": n, "odd_lines": n,
+              "odd": [{"place": …, "why": …}], "not_mapped": {"type.field": n},
+              "wrong": [{"fault": …, "events": n, "why": …}], "assumed": [sentence]}
+
+\b
 Exit codes: 0 events were written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE.
 """
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tap_forensics.sandbox.world import World
-from tests.cli import chromium
-from tests.cli.commands import run
+from tests.evidence import chromium
+from tests.evidence.commands import run
 from tests.faults.lab import START
 
 TYPED = "host-12.example"

@@ -25,8 +25,8 @@ from tap_forensics.cli.page.render import Exports, render_page
 from tap_forensics.cli.page.shown import defanged, shown_value, visible
 from tap_forensics.cli.source import Line
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
-from tests.cli import hostile
-from tests.cli.commands import run
+from tests.evidence import hostile
+from tests.evidence.commands import run
 from tests.deploy.tools import CHECKOUT
 from tests.faults.lab import START
 
@@ -341,11 +341,11 @@ def test_a_source_without_reports_writes_nothing_and_says_what_was_there(tmp_pat
 
 def test_without_its_extra_the_command_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['pygal'] = None; from tap_forensics.cli.main import main; "
-        "main(['report', '-', '-o', 'x.html'])"
+        "import sys; sys.modules['pygal'] = None; from tap_forensics.cli.report import report; "
+        "report(['-', '-o', 'x.html'])"
     )
     done = subprocess.run(  # noqa: S603 (this Python, with code of ours)
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=CHECKOUT, input=""
     )
     assert done.returncode == 1
-    assert "pip install 'tap-forensics[report]'" in done.stderr
+    assert "`report` needs pygal: from a checkout, pip install '.[cli,report]'" in done.stderr

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tap_forensics.cli.evidence.records import Event, Report, Tally, read_records
 from tap_forensics.cli.source import LONGEST_LINE_BYTES, Line, NoSource, SourceFault, source_lines
-from tests.cli.commands import run
+from tests.evidence.commands import run
 from tests.faults.lab import Lab, lab
 
 ITEM = {"type": "url", "what": {"url": "https://host.example.com/a"}}

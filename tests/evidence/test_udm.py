@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tap_forensics.cli.evidence.records import Report
 from tap_forensics.cli.evidence.udm import ASSUMED, WRONG, Notes, udm_events
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
-from tests.cli.commands import run, started
+from tests.evidence.commands import run, started
 
 SCHEMA = UDM.pb()
 NETWORK = {
@@ -235,4 +235,5 @@ def test_a_reader_that_goes_away_is_no_fault_of_ours(folder: Path) -> None:
 def test_the_help_has_examples_and_exit_codes() -> None:
     help_text = run("udm", "--help").stdout.decode()
     assert "gs://BUCKET" in help_text
+    assert "With --json" in help_text
     assert "Exit codes" in help_text

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize
 
 from tests.bench.page import measure
-from tests.cli import chromium, hostile
-from tests.cli.commands import run
+from tests.evidence import chromium, hostile
+from tests.evidence.commands import run
 
 DESKTOP, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=360, height=740)
 # A function that names each text whose contrast is under that of
