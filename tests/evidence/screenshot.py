@@ -10,9 +10,9 @@ from pathlib import Path
 from playwright.sync_api import ViewportSize
 
 from tap_forensics.sandbox.world import World
+from tests.deploy.tools import CHECKOUT
 from tests.evidence import chromium
 from tests.evidence.commands import run
-from tests.deploy.tools import CHECKOUT
 from tests.faults.lab import START, lab
 
 PICTURE = CHECKOUT / ".github" / "report.png"

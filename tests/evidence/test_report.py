@@ -25,9 +25,9 @@ from tap_forensics.cli.page.render import Exports, render_page
 from tap_forensics.cli.page.shown import defanged, shown_value, visible
 from tap_forensics.cli.source import Line
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
+from tests.deploy.tools import CHECKOUT
 from tests.evidence import hostile
 from tests.evidence.commands import run
-from tests.deploy.tools import CHECKOUT
 from tests.faults.lab import START
 
 
