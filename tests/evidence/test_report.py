@@ -218,7 +218,9 @@ def test_addresses_and_domains_are_defanged_by_the_field_they_stand_in() -> None
 
 def test_no_character_is_invisible_and_no_text_without_end() -> None:
     assert visible("a\u202eb\x00\n") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+000A⟩"
-    assert visible("x" * 2100) == "x" * 2000 + "… (100 more)"
+    assert shown_value("note", "x" * 2100) == "x" * 2000 + "… (100 more)"
+    assert shown_value("ips", ["10.0.0.1"] * 102).endswith("10[.]0[.]0[.]1, … (2 more)")
+    assert shown_value("depth", {"levels": [None] * 9000}).endswith("more)")
 
 
 TEXTS = st.text(max_size=9) | st.sampled_from(hostile.TRICKS)

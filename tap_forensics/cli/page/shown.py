@@ -9,6 +9,7 @@ import msgspec
 
 LONGEST_SHOWN = 2000
 _LONGEST_LABEL = 80
+_MOST_ITEMS = 100
 # The scheme may be left out, as browsers allow.
 _URL = re.compile(r"(?:\b([a-z][a-z0-9+.-]{1,20}):)?//([^\s/?#\\]*)", re.IGNORECASE)
 _ACTIVE = re.compile(r"\b(javascript|vbscript|data|file|mailto):", re.IGNORECASE)
@@ -20,39 +21,42 @@ _URLS, _HOSTS = {"url"}, {"host", "domain", "domains", "cnames", "nameservers", 
 _ADDRESSES = {"ip", "ips"}
 
 
-def visible(text: str, limit: int = LONGEST_SHOWN) -> str:
-    """At most `limit` characters; controls, line ends, bidi and zero-width marks as ⟨U+202E⟩."""
-    shown = "".join(c if c.isprintable() else f"⟨U+{ord(c):04X}⟩" for c in text[:limit])
-    return f"{shown}… ({len(text) - limit:,} more)" if len(text) > limit else shown
+def visible(text: str) -> str:
+    """Controls, line ends, bidi and zero-width marks as ⟨U+202E⟩."""
+    return "".join(c if c.isprintable() else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def defanged(text: str) -> str:
     """`hxxps://evil[.]example/a.b`: wherever a URL stands in a text, and a host name at its beginning."""
     text = _URL.sub(lambda m: f"{_scheme(m[1]) if m[1] else ''}//{_dotless(m[2])}", text)
     text = _ACTIVE.sub(r"\1[:]", text)
-    return (
-        _LOOKS_LIKE_HOST.sub(lambda m: _dotless(m[0]), text, count=1)
-        if _LOOKS_LIKE_HOST.match(text)
-        else text
-    )
+    host = _LOOKS_LIKE_HOST.match(text)
+    return _dotless(host[0]) + text[host.end() :] if host else text
 
 
 def label(text: str) -> str:
     """A name, a type, a status, an id: short, and no URL either."""
-    return visible(defanged(text), _LONGEST_LABEL)
+    return _shown("", text, _LONGEST_LABEL)
 
 
 def shown_value(name: str, value: Any) -> str:
     """One field of evidence, named `name`: texts as they are, lists joined, whatever else as JSON."""
     if isinstance(value, str):
-        return visible(_defanged_as(name, value[: LONGEST_SHOWN * 2]))
+        return _shown(name, value, LONGEST_SHOWN)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return visible(", ".join(_defanged_as(name, item) for item in value))
-    return visible(defanged(msgspec.json.encode(value).decode()))
+        rest = f", … ({len(value) - _MOST_ITEMS:,} more)" if len(value) > _MOST_ITEMS else ""
+        return ", ".join(_shown(name, item, LONGEST_SHOWN) for item in value[:_MOST_ITEMS]) + rest
+    return _shown("", msgspec.json.encode(value).decode(), LONGEST_SHOWN)
 
 
 def shown_indicator(kind: str, value: str) -> str:
-    return visible(_defanged_as(kind, value))
+    return _shown(kind, value, LONGEST_SHOWN)
+
+
+def _shown(name: str, text: str, limit: int) -> str:
+    """The first `limit` characters, and how many more there are."""
+    rest = f"… ({len(text) - limit:,} more)" if len(text) > limit else ""
+    return visible(_defanged_as(name, text[:limit])) + rest
 
 
 def _defanged_as(name: str, text: str) -> str:
