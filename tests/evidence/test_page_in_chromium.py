@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize
 
 from tests.bench.page import measure
-from tests.evidence import chromium, hostile
-from tests.evidence.commands import run
+from tests.evidence import chromium
+from tests.evidence.conftest import DESKTOP
 
-DESKTOP, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=360, height=740)
+PHONE = ViewportSize(width=360, height=740)
 # A function that names each text whose contrast is under that of
 # https://www.w3.org/TR/WCAG22/#contrast-minimum
 FAINT = Path(__file__).with_name("faint.js").read_text(encoding="utf-8")
@@ -34,40 +33,6 @@ TAGS = (
 HANDLERS = ("[onload]", "[onerror]", "[onmouseover]", "[srcdoc]", "[style]")
 NAMELESS = """[...document.querySelectorAll("button, input, select")].filter((one) => one.checkVisibility()
   && !(one.getAttribute("aria-label") || one.textContent.trim() || one.labels?.length)).length"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium.found()
-    if path is None:
-        pytest.skip("no Chromium on this machine; Debian's is `apt-get install chromium`")
-    with chromium.browser(path) as started:
-        yield started
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    made = browser.new_context(viewport=DESKTOP, accept_downloads=True)
-    made.grant_permissions(["clipboard-read", "clipboard-write"])
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the sandbox's world, its exports beside it."""
-    made = tmp_path_factory.mktemp("report") / "report.html"
-    beside = ("--csv", made.with_suffix(".csv"), "--stix", made.with_suffix(".json"))
-    assert run("report", folder, "-o", made, *beside).returncode == 0
-    return made
-
-
-@pytest.fixture(scope="module")
-def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("hostile") / "report.html"
-    done = run("report", "-", "-o", made, stdin=hostile.lines())
-    assert done.returncode == 0, done.stderr.decode()
-    return made
 
 
 class Watched:
