@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Supported interpreters beside $(PYTHON); `make test` uses those this machine has.
 OTHERS := 3.11 3.12 3.13 3.14
 
-.PHONY: demo run test check tests others quick bench readme lock locked scan clean
+.PHONY: demo run test check tests others quick bench readme screenshot lock locked scan clean
 
 demo: $(VENV)/ready
 	$(RUN) -m tap_forensics.sandbox demo
@@ -41,10 +41,15 @@ quick: $(VENV)/ready
 readme: $(VENV)/ready
 	$(RUN) -m tests.readme
 
+# README's picture of the report; needs a Chromium.
+screenshot: $(VENV)/ready
+	$(RUN) -m tests.evidence.screenshot
+
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench
 	$(RUN) -m tests.bench.events
 	$(RUN) -m tests.bench.tenants
+	$(RUN) -m tests.bench.page
 
 # One resolution for every supported Python, with hashes; no address of any index goes into the files.
 compile = $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -15,6 +15,8 @@ COMMANDS = {
     "status": ("Last run, cursor, backlog, gaps, calls and newest objects.", "status:status"),
     "backfill": ("Read a past interval within TAP's 7 days once more.", "backfill:backfill"),
     "state": ("Show the state object, repair it, or start anew.", "state:state"),
+    "udm": ("What SecOps' default parser is documented to make of the lines.", "udm:udm"),
+    "report": ("One page of the evidence for a person, with its indicators.", "report:report"),
 }
 
 _EXIT_CODES = """\b

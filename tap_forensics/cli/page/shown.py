@@ -1,0 +1,74 @@
+"""Evidence as text for the eye: every character visible, nothing that a mail program makes a link of."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+LONGEST_SHOWN = 2000
+_LONGEST_LABEL = 80
+_MOST_ITEMS = 100
+# The scheme may be left out, as browsers allow.
+_URL = re.compile(r"(?:\b([a-z][a-z0-9+.-]{1,20}):)?//([^\s/?#\\]*)", re.IGNORECASE)
+_ACTIVE = re.compile(r"\b(javascript|vbscript|data|file|mailto):", re.IGNORECASE)
+# Or like an address; not like a version.
+_LOOKS_LIKE_HOST = re.compile(
+    r"(?:[^\s/@]+@)?(?:(?:[\w-]+\.)+[^\W\d_][\w-]*\.?|\d+\.\d+\.\d+\.\d+)(?=$|[/:?#])"
+)
+_URLS, _HOSTS = {"url"}, {"host", "domain", "domains", "cnames", "nameservers", "nameserversList"}
+_ADDRESSES = {"ip", "ips"}
+
+
+def visible(text: str) -> str:
+    """Controls, line ends, bidi and zero-width marks as ⟨U+202E⟩."""
+    return "".join(c if c.isprintable() else f"⟨U+{ord(c):04X}⟩" for c in text)
+
+
+def defanged(text: str) -> str:
+    """`hxxps://evil[.]example/a.b`: wherever a URL stands in a text, and a host name at its beginning."""
+    text = _URL.sub(lambda m: f"{_scheme(m[1]) if m[1] else ''}//{_dotless(m[2])}", text)
+    text = _ACTIVE.sub(r"\1[:]", text)
+    host = _LOOKS_LIKE_HOST.match(text)
+    return _dotless(host[0]) + text[host.end() :] if host else text
+
+
+def label(text: str) -> str:
+    """A name, a type, a status, an id: short, and no URL either."""
+    return _shown("", text, _LONGEST_LABEL)
+
+
+def shown_value(name: str, value: Any) -> str:
+    """One field of evidence, named `name`: texts as they are, lists joined, whatever else as JSON."""
+    if isinstance(value, str):
+        return _shown(name, value, LONGEST_SHOWN)
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        rest = f", … ({len(value) - _MOST_ITEMS:,} more)" if len(value) > _MOST_ITEMS else ""
+        return ", ".join(_shown(name, item, LONGEST_SHOWN) for item in value[:_MOST_ITEMS]) + rest
+    return _shown("", msgspec.json.encode(value).decode(), LONGEST_SHOWN)
+
+
+def shown_indicator(kind: str, value: str) -> str:
+    return _shown(kind, value, LONGEST_SHOWN)
+
+
+def _shown(name: str, text: str, limit: int) -> str:
+    """The first `limit` characters, and how many more there are."""
+    rest = f"… ({len(text) - limit:,} more)" if len(text) > limit else ""
+    return visible(_defanged_as(name, text[:limit])) + rest
+
+
+def _defanged_as(name: str, text: str) -> str:
+    if "://" in text or _ACTIVE.search(text) or name not in _URLS | _HOSTS | _ADDRESSES:
+        return defanged(text)
+    host, slash, rest = text.partition("/") if name in _URLS else (text, "", "")
+    return (_dotless(host) + slash + rest).replace(":", "[:]" if name in _ADDRESSES else ":")
+
+
+def _scheme(name: str) -> str:
+    return ("fxp" if name.lower() == "ftp" else name.replace("tt", "xx").replace("TT", "XX")) + ":"
+
+
+def _dotless(host: str) -> str:
+    return host.replace(".", "[.]")

@@ -1,0 +1,109 @@
+"""`tap-forensics udm SOURCE`: what SecOps' default parser is documented to make of the lines."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from typing import Any, TextIO
+
+import click
+import msgspec
+
+from tap_forensics.cli.evidence.records import Report, Tally, read_records
+from tap_forensics.cli.evidence.udm import ASSUMED, WRONG, Notes, udm_events
+from tap_forensics.cli.source import source_lines
+
+_EPILOG = """\b
+Examples:
+  tap-forensics udm gs://BUCKET/tap-forensics/ > events.ndjson
+  tap-forensics udm tap_forensics_20260304_100000.ndjson | jq .principal
+  tap-forensics udm --json --notes notes.json folder/ > events.ndjson
+
+\b
+With --json: {"events": n, "reports": n, "not_mappable": n, "without_time": n, "odd_lines": n,
+              "odd": [{"place": …, "why": …}], "not_mapped": {"type.field": n},
+              "wrong": [{"fault": …, "events": n, "why": …}], "assumed": [sentence]}
+
+\b
+Exit codes: 0 events were written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("source")
+@click.option(
+    "--notes",
+    "notes_file",
+    type=click.File("w", encoding="utf-8", lazy=False),
+    help="Where the notes go, instead of stderr.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The notes as one JSON object.")
+def udm(source: str, notes_file: TextIO | None, as_json: bool) -> None:
+    """Show the UDM events that SecOps' default parser is documented to make.
+
+    SOURCE is a file, a folder, gs://bucket/prefix, or - for stdin. Each evidence item becomes one event on
+    stdout, as a line of JSON. Beside them, on stderr: what the parser does not map, what its published table
+    gets wrong, and what had to be assumed.
+    """
+    tally, notes = Tally(), Notes()
+    out = sys.stdout.buffer
+    for record in read_records(source_lines(source, sys.stdin.buffer), tally):
+        if isinstance(record, Report):
+            for event in udm_events(record, notes):
+                out.write(msgspec.json.encode(event) + b"\n")
+    out.flush()
+    told = _document(tally, notes)
+    text = msgspec.json.encode(told).decode() if as_json else "\n".join(_sentences(told))
+    click.echo(text, file=notes_file, err=notes_file is None)
+    if not notes.events:
+        raise click.exceptions.Exit(1)
+
+
+def _document(tally: Tally, notes: Notes) -> dict[str, Any]:
+    """The shape of `--json`."""
+    return {
+        "events": notes.events,
+        "reports": tally.reports,
+        "not_mappable": notes.not_mappable,
+        "without_time": notes.without_time,
+        "odd_lines": tally.odd_count,
+        "odd": [{"place": place, "why": why} for place, why in tally.odd],
+        "not_mapped": dict(notes.not_mapped.most_common()),
+        "wrong": [
+            {"fault": fault, "events": count, "why": WRONG[fault]}
+            for fault, count in notes.wrong.most_common()
+            if count
+        ],
+        "assumed": list(ASSUMED),
+    }
+
+
+def _sentences(told: dict[str, Any]) -> list[str]:
+    lines = [f"{told['events']:,} events from {told['reports']:,} reports"]
+    if told["not_mappable"]:
+        lines.append(f"{told['not_mappable']:,} evidence items are no objects and map to nothing")
+    if told["without_time"]:
+        lines.append(f"{told['without_time']:,} events have no time: their line has no usable `generated`")
+    if told["odd_lines"]:
+        lines.append(f"{told['odd_lines']:,} odd lines or parts of lines passed over:")
+        lines += [f"  {entry['place']}: {entry['why']}" for entry in told["odd"]]
+    if told["not_mapped"]:
+        lines.append("Not mapped, with the number of items:")
+        lines += _by_type(told["not_mapped"])
+    if told["wrong"]:
+        lines.append("Wrong in the published table:")
+        lines += [_wrapped(f"{entry['events']:,} events: {entry['why']}") for entry in told["wrong"]]
+    return [*lines, "Assumed, where the table is silent:", *map(_wrapped, told["assumed"])]
+
+
+def _by_type(counts: dict[str, int]) -> list[str]:
+    """`type: field 3, field 2`; what every type has comes first."""
+    groups: dict[str, list[str]] = {"any type": []}
+    for name, count in counts.items():
+        kind, dot, rest = name.partition(".")
+        groups.setdefault(kind if dot else "any type", []).append(f"{rest or name} {count:,}")
+    return [_wrapped(f"{kind}: {', '.join(named)}") for kind, named in groups.items() if named]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
