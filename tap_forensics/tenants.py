@@ -20,7 +20,7 @@ from tap_forensics.log import harmless
 from tap_forensics.settings import Settings, load_settings
 
 CREDENTIALS_FILE = "credentials.json"
-# While the shared variables are checked; the tenant's own come after.
+# While the other variables are checked.
 _NOBODYS_CREDENTIALS = {
     "TAP_PRINCIPAL": "-",
     "TAP_SECRET": "-",
@@ -86,9 +86,15 @@ def load_tenant(environ: Mapping[str, str], tenant: str | None) -> Settings:
     """What a run for this tenant needs to know; None: `load_settings` alone. Raises `SettingsFault`."""
     if tenant is None:
         return load_settings(environ)
-    own = _own_places(load_settings({**environ, **_NOBODYS_CREDENTIALS}), checked_name(tenant))
+    own = load_places(environ, tenant)
     principal, secret = _credentials(environ, tenant)
     return replace(own, tap_principal=principal, tap_secret=secret)
+
+
+def load_places(environ: Mapping[str, str], tenant: str | None) -> Settings:
+    """As `load_tenant`, without credentials for TAP: these need not be there, and are not read."""
+    shared = load_settings({**environ, **_NOBODYS_CREDENTIALS})
+    return shared if tenant is None else _own_places(shared, checked_name(tenant))
 
 
 def _own_places(shared: Settings, tenant: str) -> Settings:

@@ -21,9 +21,9 @@ from tap_forensics.bucket import open_client
 from tap_forensics.cli.terminal import as_json, console, shown
 from tap_forensics.clock import Clock
 from tap_forensics.errors import CollectorError, SettingsFault
-from tap_forensics.settings import Settings, load_settings
+from tap_forensics.settings import Settings
+from tap_forensics.tenants import load_places, load_tenant
 
-_CREDENTIALS = ("TAP_PRINCIPAL", "TAP_SECRET", "TAP_PRINCIPAL_FILE", "TAP_SECRET_FILE")
 _FOLDERS_BUCKET = "local-bucket"
 
 
@@ -40,10 +40,11 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Desk:
-    """Where one command works. `folder` stands for the bucket where it is given."""
+    """Where one command works. `folder` stands for the bucket where it is given; `tenant`: whose it is."""
 
     environ: Mapping[str, str]
     folder: Path | None
+    tenant: str | None
     as_json: bool
     clock: Clock
     out: Console
@@ -54,18 +55,14 @@ class Desk:
         return self.folder is not None or bool(self.environ.get("STORAGE_EMULATOR_HOST"))
 
     def settings(self, *, credentials: bool = True) -> Settings:
-        """As the function reads them. Without `credentials` those of TAP need not be there, and are not read.
+        """As the function reads them. Without `credentials` those of TAP need not be there.
 
         Raises `SettingsFault`.
         """
         environ = dict(self.environ)
         if self.folder is not None:
             environ.setdefault("GCS_BUCKET", _FOLDERS_BUCKET)
-        if not credentials:
-            for name in _CREDENTIALS:
-                environ.pop(name, None)
-            environ |= {"TAP_PRINCIPAL": "not-needed", "TAP_SECRET": "not-needed"}
-        return load_settings(environ)
+        return (load_tenant if credentials else load_places)(environ, self.tenant)
 
     @contextmanager
     def storage(self, settings: Settings) -> Iterator[Callable[[], Client]]:
@@ -117,10 +114,11 @@ def at_a_desk(command: Callable[..., Exit]) -> Callable[..., None]:
         type=click.Path(file_okay=False, path_type=Path),
         help="Work on a folder of this machine instead of a bucket (extra `sandbox`).",
     )
+    @click.option("--tenant", metavar="NAME", help="Of the tenant that a message names so (TENANTS_DIR).")
     @click.option("--json", "machine", is_flag=True, help="The result as JSON on stdout.")
     @functools.wraps(command)
-    def wrapped(folder: Path | None, machine: bool, **options: Any) -> None:
-        desk = Desk(os.environ, folder, machine, Clock(), console(sys.stdout), console(sys.stderr))
+    def wrapped(folder: Path | None, tenant: str | None, machine: bool, **options: Any) -> None:
+        desk = Desk(os.environ, folder, tenant, machine, Clock(), console(sys.stdout), console(sys.stderr))
         sys.exit(_ended(desk, command, options))
 
     return wrapped

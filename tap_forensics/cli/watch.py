@@ -97,7 +97,7 @@ class _ToConsole(logging.Handler):
     def __init__(self, desk: Desk, level: int) -> None:
         super().__init__(level)
         self._desk = desk
-        self.setFormatter(Readable())
+        self.setFormatter(Readable(desk.tenant))
 
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")

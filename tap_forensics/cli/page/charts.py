@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ from pygal.style import Style
 _LABEL_PIXELS = 12
 _MOST_LABELS = 7
 _LONGEST_LABEL = 18
+
+# It serves pygal's map plugins alone, and its kind of finder stops those who ask each finder, such as pytest.
+sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
+
 # What pygal needs for a document of its own, its script and its tooltips.
 _UNUSED = {"defs", "title", "desc"}
 _OVERLAYS = ("overlay", "titles", "legends")

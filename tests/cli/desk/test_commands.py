@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tap_forensics.cli.main import COMMANDS, tap_forensics
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.cli.desk.conftest import Site, live_lease
+from tests.tenants.fleet import mount_one
 
 SECRET = "open/sesame+0192837465"  # noqa: S105 (of no one)
 HOUR = timedelta(hours=1)
@@ -74,6 +76,27 @@ def test_no_command_writes_beside_a_live_lease(
     before = site.bucket.objects()
     assert site.call(*way).exit_code in (0, 4)
     assert site.bucket.objects() == before
+
+
+def test_a_tenant_has_its_own_credentials_folder_and_state(site: Site, tmp_path: Path) -> None:
+    site.env["TENANTS_DIR"] = str(tmp_path)
+    (tmp_path / "acme").mkdir()
+    mount_one(tmp_path, "acme", site.env.pop("TAP_PRINCIPAL"), site.env.pop("TAP_SECRET"))
+    ran = site.told("run", "--tenant", "acme")
+    assert (ran["outcome"], ran["tenant"]) == ("complete", "acme")
+    assert site.call("check", "--tenant", "acme").exit_code == 0
+    own = "state/tap-forensics/acme/state.json"
+    assert own in site.call("status", "--tenant", "acme").stdout
+    assert site.call("state", "show", "--tenant", "acme", TENANTS_DIR="").exit_code == 0
+    folders = {name.rpartition("/")[0] for name in site.bucket.names()}
+    assert folders == {"state/tap-forensics/acme", "tap-forensics/acme"}
+
+
+@pytest.mark.parametrize(("name", "says"), [("../acme", "refused"), ("globex", "unknown"), ("", "refused")])
+def test_a_tenant_that_is_none_is_refused_by_name(site: Site, tmp_path: Path, name: str, says: str) -> None:
+    called = site.call("run", "--tenant", name, TENANTS_DIR=str(tmp_path))
+    assert called.exit_code == 2
+    assert f"tenant '{name}' is {says}" in called.stderr
 
 
 def test_the_groups_help_has_the_exit_codes_and_imports_no_command() -> None:
