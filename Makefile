@@ -20,8 +20,11 @@ check: $(VENV)/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
+# Side by side, even on two cores: most tests wait more than they work.
+pytest = $(RUN) -m pytest --numprocesses 3 --dist loadfile
+
 tests: $(VENV)/ready
-	$(RUN) -m pytest
+	$(pytest)
 
 # The other interpreters run what differs between them: the code, not the crashes. pyenv keeps them off the PATH.
 others: $(VENV)/ready
@@ -36,7 +39,7 @@ others: $(VENV)/ready
 	done
 
 quick: $(VENV)/ready
-	$(RUN) -m pytest -q tests/unit tests/properties tests/faults/test_worlds.py
+	$(pytest) -q tests/unit tests/properties tests/faults/test_worlds.py
 
 readme: $(VENV)/ready
 	$(RUN) -m tests.readme

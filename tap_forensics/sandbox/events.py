@@ -11,6 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -144,7 +145,10 @@ class FunctionServer:
 
     def wait(self) -> None:
         """Returns when the function's server ends by itself."""
-        self._process.wait()
+        # In turns: a signal that comes right before a wait without an end would not end it.
+        while self._process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
 
     def wait_for_log(self, text: str, timeout_seconds: float = 30) -> bool:
         """Whether a line with this text stands in the log, or comes within the time."""
