@@ -30,7 +30,7 @@ def main(event: CloudEvent) -> None:
     headers = request.headers if has_request_context() else Headers()
     log = run_log(os.environ, headers)
     try:
-        tenant = requested_tenant(event.get_data())
+        tenant = requested_tenant(event.get_data(), os.environ)
         log = run_log(os.environ, headers, tenant)
         settings = load_tenant(os.environ, tenant)
     except SettingsFault as fault:

@@ -51,11 +51,14 @@ class _Credentials(msgspec.Struct):
     secret: str
 
 
-def requested_tenant(event: Any) -> str | None:
+def requested_tenant(event: Any, environ: Mapping[str, str]) -> str | None:
     """The tenant that a Pub/Sub event's data asks for; None is the single one: `{}`, or an empty body.
 
-    Raises `SettingsFault` for any other body, and for a name that is no plain label.
+    Raises `SettingsFault` for any other body, and for a name that is no plain label. Without TENANTS_DIR a
+    body that does not speak of a tenant means "run", whatever it is, as for the published function.
     """
+    if not (environ.get("TENANTS_DIR", "").strip() or _speaks_of_a_tenant(event)):
+        return None
     try:
         body = _body(event)
         tenant = msgspec.json.decode(body.strip() or b"{}", type=_Body).tenant
@@ -64,6 +67,13 @@ def requested_tenant(event: Any) -> str | None:
             [f'the message {_shown(event)} is refused: give {{}} or {{"tenant": "NAME"}}']
         ) from None
     return None if tenant is msgspec.UNSET else checked_name(tenant)
+
+
+def _speaks_of_a_tenant(event: Any) -> bool:
+    try:
+        return b'"tenant"' in _body(event).lower()
+    except msgspec.MsgspecError:
+        return False
 
 
 def _body(event: Any) -> bytes:

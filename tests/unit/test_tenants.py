@@ -27,7 +27,11 @@ def event(body: bytes) -> dict[str, Any]:
     return {"message": {"data": base64.b64encode(body).decode(), "messageId": "1"}}
 
 
-def fault_of(*given: Any, load: Any = requested_tenant) -> str:
+def requested(data: Any) -> str | None:
+    return requested_tenant(data, {"TENANTS_DIR": "/tenants"})
+
+
+def fault_of(*given: Any, load: Any = requested) -> str:
     with pytest.raises(SettingsFault) as caught:
         load(*given)
     (fault,) = caught.value.faults
@@ -62,12 +66,13 @@ def acme(environ: dict[str, str], **variables: str) -> Settings:
     ],
 )
 def test_a_message_that_names_nobody_is_for_the_single_tenant(data: Any) -> None:
-    assert requested_tenant(data) is None
+    assert requested(data) is None
+    assert requested_tenant(data, {}) is None
 
 
 @pytest.mark.parametrize("name", ["acme", "a", "0", "a-b-", "7" * 63])
 def test_a_message_may_name_a_tenant_by_a_plain_label(name: str) -> None:
-    assert requested_tenant(event(json.dumps({"tenant": name}).encode())) == name
+    assert requested(event(json.dumps({"tenant": name}).encode())) == name
 
 
 @pytest.mark.parametrize(
@@ -98,6 +103,18 @@ def test_any_other_message_is_refused_with_its_text(body: bytes) -> None:
     assert f"'{body.decode(errors='replace')[:80]}" in fault
     assert "give {}" in fault
     assert len(fault) < 300
+
+
+@pytest.mark.parametrize("data", [*map(event, [b"go", b"[]", b"7", b"\xff{}", b'{"force":true}']), "text", 7])
+def test_without_tenants_dir_any_message_that_speaks_of_none_means_run(data: Any) -> None:
+    assert requested_tenant(data, {}) is None
+    assert fault_of(data)
+
+
+@pytest.mark.parametrize("body", [b'{"tenant":7}', b'{"Tenant":"acme"}', b'{"tenant":"../acme"}'])
+def test_without_tenants_dir_a_message_that_speaks_of_a_tenant_is_never_run_for_another(body: bytes) -> None:
+    with pytest.raises(SettingsFault):
+        requested_tenant(event(body), {"TENANTS_DIR": " "})
 
 
 @pytest.mark.parametrize("data", ["text", b"bytes", 7, {"message": 7}, {"message": {"data": "not Base64"}}])
