@@ -13,7 +13,9 @@ from markupsafe import Markup
 from pygal.style import Style
 
 _LABEL_PIXELS = 12
-_MOST_LABELS = 7
+# For one such as `21 Nov 07:00`; and what stands left and right of the bars.
+_ROOM_FOR_LABEL_PIXELS = 90
+_BESIDE_PIXELS = 70
 _LONGEST_LABEL = 18
 
 # It serves pygal's map plugins alone, and its kind of finder stops those who ask each finder, such as pytest.
@@ -37,13 +39,23 @@ def columns_svg(bars: Bars, width: int, height: int) -> Markup:
     """Upright: for what has an order, as time. Only some of the labels are written."""
     chart = pygal.StackedBar(
         **_options(width, height),
-        x_labels_major_every=max(1, -(-len(bars.labels) * 640 // (_MOST_LABELS * width))),
+        x_labels_major_every=max(
+            1, -(-len(bars.labels) * _ROOM_FOR_LABEL_PIXELS // (width - _BESIDE_PIXELS))
+        ),
         show_minor_x_labels=False,
+        # Half of the last label, which stands under the middle of its bar.
+        margin_right=_LABEL_PIXELS * 3,
         show_y_guides=True,
-        y_labels_major_count=3,
-        show_minor_y_labels=False,
+        y_labels=_ticks(max(map(sum, zip(*bars.series.values(), strict=True)), default=0)),
     )
     return _svg(chart, bars)
+
+
+def _ticks(highest: int) -> list[int]:
+    """Nought and at most five round steps up to the highest bar."""
+    steps = (digit * 10**power for power in range(19) for digit in (1, 2, 5))
+    step = next(step for step in steps if step * 5 >= highest)
+    return list(range(0, max(1, highest) + 1, step))
 
 
 def rows_svg(bars: Bars, width: int, row_height: int = 22) -> Markup:
