@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import time
 
 HOST = "127.0.0.1"
+# Below those that Linux and macOS hand out by themselves: nobody else gets one between the look and the use.
+_PORTS = range(10_000, 32_000)
 
 
 def free_port() -> int:
     """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    # Not by `random`, which several processes may have seeded alike.
+    while not is_free(port := secrets.choice(_PORTS)):
+        pass
+    return port
 
 
 def is_free(port: int) -> bool:
