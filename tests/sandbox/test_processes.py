@@ -12,7 +12,7 @@ STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.fork()
-print("ready", flush=True)
+os.write(1, b"ready\\n")  # at once, so that the two do not mingle
 time.sleep(60)
 """
 
