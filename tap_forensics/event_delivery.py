@@ -17,12 +17,12 @@ from tap_forensics.events import (
     Fingerprint,
     Tails,
     cut_to,
-    fingerprint,
     kept_fingerprint,
     line_of,
     read_line,
     read_record,
     tails,
+    take_event,
 )
 from tap_forensics.figures import Figures
 from tap_forensics.held import HeldState
@@ -206,6 +206,6 @@ def _fingerprints(data: bytes) -> Iterator[Fingerprint]:
             continue
         kind, event = found
         try:
-            yield kept_fingerprint(event) or fingerprint(kind, read_record(event))
+            yield kept_fingerprint(event) or take_event(kind, event, read_record(event)).known_by
         except UNREADABLE:
             continue

@@ -60,8 +60,7 @@ def read_record(record: bytes | msgspec.Raw) -> Any:
     try:
         return _value.decode(record)
     except RecursionError:
-        # A few levels fewer were no hindrance to the list that it was taken from.
-        return {"": bytes(record).decode()}
+        return _as_text(record)
     except msgspec.DecodeError:
         text = bytes(record)
         if text.startswith(b"{"):
@@ -76,7 +75,15 @@ def take_event(kind: str, record: bytes | msgspec.Raw, fields: dict[str, Any]) -
     if any([key in fields for key in _OUR_KEYS]):  # noqa: C419 - for each event: a generator costs more
         record = without_our_keys(record)
         fields = read_record(record)
-    return Event(kind, record, fingerprint(kind, fields))
+    try:
+        return Event(kind, record, fingerprint(kind, fields))
+    except RecursionError:
+        return Event(kind, record, fingerprint(kind, _as_text(record)))
+
+
+def _as_text(record: bytes | msgspec.Raw) -> dict[str, Any]:
+    """What is nested too deep here, though it was not where the answer was taken apart, a few calls up."""
+    return {"": bytes(record).decode()}
 
 
 class Tails(NamedTuple):

@@ -10,6 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from tap_forensics.sandbox import messages
@@ -20,6 +21,7 @@ KINDS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlock
 # Proofpoint's TAP SIEM API documentation: what is shown when `threatStatus` is not asked for.
 SHOWN_STATUSES = ("active", "cleared")
 HOUR = timedelta(hours=1)
+_CREATED = attrgetter("created")
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class World:
         threats = [self.threats.get(name) or self.add_threat(name) for name in threat_ids]
         made = body if body is not None else self._body(kind, threats, created)
         event = Event(kind, created, indexed or created, created, tuple(threat_ids), made)
-        insort(self.events, event, key=_created)
+        insort(self.events, event, key=_CREATED)
         return event
 
     def rejudge(self, event: Event, verdict: Verdict, *, recreated: bool) -> Event:
@@ -177,8 +179,8 @@ class World:
 
     def events_between(self, start: datetime, end: datetime, now: datetime | None = None) -> list[Event]:
         """Events created in [start, end), in order; with `now` only those already indexed by then."""
-        first = bisect_left(self.events, start, key=_created)
-        last = bisect_left(self.events, end, key=_created)
+        first = bisect_left(self.events, start, key=_CREATED)
+        last = bisect_left(self.events, end, key=_CREATED)
         return [event for event in self.events[first:last] if now is None or _is_shown(event, now)]
 
     def threat_ids_between(self, start: datetime, end: datetime, now: datetime | None = None) -> set[str]:
@@ -284,20 +286,15 @@ class World:
         self._keep(Event(rng.choice(KINDS[2:]), created, self._indexed(created), created, (threat.id,), body))
 
     def _body(self, kind: str, threats: Sequence[Threat], created: datetime) -> dict[str, Any]:
+        rng = self._rng
         if kind.startswith("clicks"):
-            return messages.click(self._rng, threats[0], created)
-        info = messages.threats_info(self._rng, threats, created, junk=0)
-        return messages.copy_for(
-            self._rng, messages.mail(self._rng, created), messages.address(self._rng), info
-        )
+            return messages.click(rng, threats[0], created)
+        info = messages.threats_info(rng, threats, created, junk=0)
+        return messages.copy_for(rng, messages.mail(rng, created), messages.address(rng), info)
 
     def _keep(self, event: Event) -> None:
-        insort(self.events, event, key=_created)
+        insort(self.events, event, key=_CREATED)
 
 
 def _is_shown(event: Event, now: datetime) -> bool:
     return event.indexed <= now and (event.until is None or now < event.until)
-
-
-def _created(event: Event) -> datetime:
-    return event.created

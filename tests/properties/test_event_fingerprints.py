@@ -10,7 +10,16 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tap_forensics.events import Fingerprint, fingerprint, line_of, read_line, read_record, tails
+from tap_forensics.events import (
+    Event,
+    Fingerprint,
+    fingerprint,
+    line_of,
+    read_line,
+    read_record,
+    tails,
+    take_event,
+)
 
 TEXTS = st.text(max_size=12) | st.sampled_from(['a",', "}]", "},{", '["', "x\\", '","', "ü☕", "null"])
 SCALARS = TEXTS | st.none() | st.booleans() | st.integers(-5, 10**6) | st.floats(0, 100)
@@ -157,6 +166,20 @@ def test_a_number_of_any_size_is_known_by_its_digits(number: bytes) -> None:
 
     assert told(number) == told(number)
     assert told(number).key != told(b"1" + number.removeprefix(b"-")).key
+
+
+def test_an_event_nested_to_the_limit_is_known_all_the_same() -> None:
+    def nested(levels: int) -> bytes:
+        return b'{"id":"x","a":' + b"[" * levels + b"]" * levels + b"}"
+
+    def taken(record: bytes, fields: dict[str, Any], calls: int) -> Event:
+        """As many calls further down, where less may be nested."""
+        return taken(record, fields, calls - 1) if calls else take_event("messagesDelivered", record, fields)
+
+    deepest = max(levels for levels in range(1, 5000) if "a" in read_record(nested(levels)))
+    record = nested(deepest)
+    assert taken(record, read_record(record), calls=20).record == record
+    assert taken(nested(5000), read_record(nested(5000)), calls=20).record == nested(5000)
 
 
 @given(EVENTS, st.randoms(use_true_random=False))
