@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar
 
-from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed, from_http_response
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Client
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from tap_forensics.clock import parse_iso
 from tap_forensics.errors import CollectorError, StorageFailed
 
 T = TypeVar("T")
@@ -74,7 +77,10 @@ class Bucket:
 
     def read(self, name: str) -> Stored | None:
         """The whole object, or None where there is none. Raises `StorageFailed`."""
-        blob = self._bucket.blob(name)
+        return self._download(name, None)
+
+    def _download(self, name: str, generation: int | None) -> Stored | None:
+        blob = self._bucket.blob(name, generation=generation)
         try:
             data = self._attempt("read", name, blob.download_as_bytes)
         except NotFound as error:
@@ -83,6 +89,65 @@ class Bucket:
                 error.response.close()
             return None
         return Stored(data, int(blob.generation))
+
+    def read_ever(self, name: str) -> Stored | None:
+        """As `read`; if there is no object any more, its newest old version, if the bucket keeps them.
+
+        A feed may delete an object seconds after it was written.
+        """
+        return self.read(name) or self._read_newest_version(name)
+
+    def _read_newest_version(self, name: str) -> Stored | None:
+        try:
+            generations = self._attempt("list the versions of", name, partial(self._generations, name))
+        except NotFound as error:
+            raise StorageFailed(self._sentence("list the versions of", name, error)) from None
+        return self._download(name, max(generations)) if generations else None
+
+    def _generations(self, name: str, **limits: Any) -> list[int]:
+        listed = self._bucket.list_blobs(
+            prefix=name,
+            end_offset=f"{name} ",  # else also the versions of every longer name
+            versions="true",  # in lower case: not every emulator reads what the library makes of True
+            fields="items(name,generation),nextPageToken",
+            **limits,
+        )
+        return [int(blob.generation) for blob in listed if blob.name == name]
+
+    def age_seconds(self, name: str, generation: int) -> float | None:
+        """How long ago this generation was written, by the bucket's clock alone.
+
+        None if the live object is another one or is gone. The `Date` header has whole seconds, so the age is
+        up to a second too small, and never too large. Raises `StorageFailed`.
+        """
+        try:
+            response = self._attempt("read the age of", name, partial(self._metadata, name))
+        except NotFound:
+            return None
+        try:
+            told = response.json()
+            if int(told["generation"]) != generation:
+                return None
+            age = parsedate_to_datetime(response.headers["Date"]) - parse_iso(told["updated"])
+        except (KeyError, TypeError, ValueError):
+            raise StorageFailed(
+                f"could not read the age of gs://{self.name}/{name}: no usable times"
+            ) from None
+        return max(age.total_seconds(), 0.0)
+
+    def _metadata(self, name: str, *, timeout: tuple[float, float], retry: Callable[..., Any]) -> Any:
+        """The response to a request for the metadata of the live object."""
+        client = self._bucket.client
+        url = f"{client.api_endpoint}/storage/v1{self._bucket.blob(name).path}?fields=generation,updated"
+
+        def ask() -> Any:
+            # The library's public calls do not return headers, so this request uses its session directly.
+            response = client._http.get(url, timeout=timeout)
+            if not response.ok:
+                raise from_http_response(response)  # type: ignore[no-untyped-call]  # it ships untyped
+            return response
+
+        return retry(ask)()
 
     def create(self, name: str, data: bytes, content_type: str) -> int:
         """Writes an object that must not exist yet; gives its generation. Raises as `replace`."""

@@ -1,0 +1,180 @@
+"""What the bucket alone knows: an object's age by its clock, and versions that are no longer live."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+
+from tap_forensics.bucket import Bucket, Stored
+from tap_forensics.errors import StorageFailed
+from tap_forensics.sandbox.gcs import FakeBucket
+
+# The library drops the connection of a failed download without closing it.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+TEXT = "text/plain"
+NAME = "state/é o.json"
+
+Change = Callable[[Response], None]
+
+
+class Changing(HTTPAdapter):
+    """Passes on what the server answers, changed."""
+
+    def __init__(self, *changes: Change) -> None:
+        super().__init__()
+        self._changes = list(changes)
+        self.asked = 0
+
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
+        self.asked += 1
+        response = super().send(request, *args, **kwargs)
+        if self._changes:
+            self._changes.pop(0)(response)
+        return response
+
+
+def told(status: int = 200, date: str | None = "Wed, 04 Mar 2026 10:00:42 GMT", **metadata: Any) -> Change:
+    """A change to another status, `Date` and body; a metadata value of None is left out."""
+    body = {"generation": "7", "updated": "2026-03-04T10:00:00.250Z"} | metadata
+
+    def change(response: Response) -> None:
+        response.status_code = status
+        del response.headers["Date"]
+        if date is not None:
+            response.headers["Date"] = date
+        kept = {key: value for key, value in body.items() if value is not None}
+        response._content = json.dumps(kept).encode()
+
+    return change
+
+
+def bucket_told(fake: FakeBucket, *changes: Change) -> tuple[Bucket, Changing]:
+    client, adapter = fake.client(), Changing(*changes)
+    client._http.mount("http://", adapter)
+    return Bucket(client, fake.name, lambda: 30.0), adapter
+
+
+@pytest.fixture
+def versioned(fake: FakeBucket) -> Bucket:
+    """A bucket that keeps noncurrent versions."""
+    client = fake.client()
+    made = client.bucket("versioned-bucket")
+    made.versioning_enabled = True
+    client.create_bucket(made)
+    fake.name = made.name
+    return Bucket(client, made.name, lambda: 30.0)
+
+
+def test_the_age_of_an_object_is_its_time_since_it_was_written(bucket: Bucket) -> None:
+    before = time.monotonic()
+    generation = bucket.create(NAME, b"x", TEXT)
+    age = bucket.age_seconds(NAME, generation)
+    assert age is not None
+    assert 0 <= age <= time.monotonic() - before
+
+
+def test_the_age_is_counted_by_the_times_in_one_response_alone(fake: FakeBucket) -> None:
+    bucket, adapter = bucket_told(fake, told())
+    fake.put(NAME, b"x")
+    assert bucket.age_seconds(NAME, 7) == 41.75  # whatever the local clock says
+    assert adapter.asked == 1
+
+
+def test_an_age_is_never_negative(fake: FakeBucket) -> None:
+    """`Date` has whole seconds, so it can be before the write."""
+    bucket, _ = bucket_told(fake, told(date="Wed, 04 Mar 2026 10:00:00 GMT"))
+    fake.put(NAME, b"x")
+    assert bucket.age_seconds(NAME, 7) == 0
+
+
+def test_a_generation_that_was_replaced_has_no_age(bucket: Bucket) -> None:
+    first = bucket.create(NAME, b"x", TEXT)
+    second = bucket.replace(NAME, b"y", TEXT, first)
+    assert bucket.age_seconds(NAME, first) is None
+    assert bucket.age_seconds(NAME, second) is not None
+
+
+def test_a_deleted_object_has_no_age(fake: FakeBucket, bucket: Bucket) -> None:
+    generation = bucket.create(NAME, b"x", TEXT)
+    fake.delete(NAME)
+    assert bucket.age_seconds(NAME, generation) is None
+
+
+def test_an_old_version_has_no_age(fake: FakeBucket, versioned: Bucket) -> None:
+    generation = versioned.create(NAME, b"x", TEXT)
+    fake.delete(NAME)
+    assert versioned.age_seconds(NAME, generation) is None
+
+
+def test_the_age_is_asked_again_after_a_failure(fake: FakeBucket) -> None:
+    bucket, adapter = bucket_told(fake, told(503), told(429), told())
+    assert bucket.age_seconds(NAME, 7) == 41.75
+    assert adapter.asked == 3
+
+
+def test_a_refused_age_names_object_and_remedy(fake: FakeBucket) -> None:
+    bucket, _ = bucket_told(fake, told(403))
+    with pytest.raises(StorageFailed, match=rf"age of gs://{fake.name}/{NAME}: Forbidden \(403\); "):
+        bucket.age_seconds(NAME, 7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        told(date=None),
+        told(date="yesterday"),
+        told(date="Wed, 04 Mar 2026 10:00:42 -0000"),
+        told(updated=None),
+        told(updated="yesterday"),
+        told(updated=7),
+        told(generation=None),
+        told(generation="new"),
+        lambda response: setattr(response, "_content", b"<html>"),
+        lambda response: setattr(response, "_content", b"[]"),
+    ],
+)
+def test_an_age_that_nobody_told_is_a_failure(fake: FakeBucket, change: Change) -> None:
+    bucket, _ = bucket_told(fake, change)
+    fake.put(NAME, b"x")
+    with pytest.raises(StorageFailed, match=f"could not read the age of gs://{fake.name}/{NAME}: "):
+        bucket.age_seconds(NAME, 7)
+
+
+def test_the_live_object_comes_before_its_old_versions(versioned: Bucket) -> None:
+    first = versioned.create(NAME, b"one", TEXT)
+    second = versioned.replace(NAME, b"two", TEXT, first)
+    assert versioned.read_ever(NAME) == Stored(b"two", second)
+
+
+def test_the_newest_version_of_a_deleted_object_is_read(fake: FakeBucket, versioned: Bucket) -> None:
+    first = versioned.create(NAME, b"one", TEXT)
+    second = versioned.replace(NAME, b"two", TEXT, first)
+    fake.delete(NAME)
+    assert versioned.read(NAME) is None
+    assert versioned.read_ever(NAME) == Stored(b"two", second)
+
+
+def test_versions_of_longer_names_are_other_objects(fake: FakeBucket, versioned: Bucket) -> None:
+    for name in (f"{NAME}.seen", f"{NAME} copy", f"{NAME}/x"):
+        versioned.create(name, b"theirs", TEXT)
+        fake.delete(name)
+    assert versioned.read_ever(NAME) is None
+
+
+def test_a_bucket_without_versions_has_nothing_to_read_any_more(fake: FakeBucket, bucket: Bucket) -> None:
+    bucket.create(NAME, b"one", TEXT)
+    fake.delete(NAME)
+    assert bucket.read_ever(NAME) is None
+
+
+def test_nothing_ever_is_not_said_of_a_bucket_that_is_missing(fake: FakeBucket) -> None:
+    missing = Bucket(fake.client(), "other-bucket", lambda: 30.0)
+    with pytest.raises(StorageFailed, match=rf"versions of gs://other-bucket/{NAME}: NotFound \(404\)"):
+        missing.read_ever(NAME)
