@@ -1,6 +1,7 @@
 """Everything that can go wrong, by what it means for the run.
 
     CollectorError
+    ├── LeaseHeld                 another run is at work; there is nothing to do
     ├── RunFailed                 give up the run; the state stays as it was committed last
     │   ├── SettingsFault         a variable or the message is missing or wrong; nothing was called
     │   ├── CredentialsRefused    TAP answered 401 or 403
@@ -23,6 +24,14 @@ from __future__ import annotations
 
 class CollectorError(Exception):
     """The root of the tree above."""
+
+
+class LeaseHeld(CollectorError):
+    """Another run holds the lease. `missed_renewal`: it seems to have died, so a later try is worth it."""
+
+    def __init__(self, message: str, *, missed_renewal: bool = False) -> None:
+        super().__init__(message)
+        self.missed_renewal = missed_renewal
 
 
 class RunFailed(CollectorError):

@@ -51,8 +51,9 @@ def plan_span(
 ) -> Span:
     """From the cursor less the overlap, or the lookback without one, to now less the lag; inside 7 days.
 
-    `beyond` starts at the cursor: what lies before it was read once.
+    `beyond` starts at the cursor: what is before it was planned once. A cursor in the future counts as now.
     """
+    cursor = cursor and min(cursor, now - lag)
     wanted = now - lookback if cursor is None else cursor - overlap
     unread = wanted if cursor is None else cursor
     start = max(whole_second(wanted), oldest_askable(now))

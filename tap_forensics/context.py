@@ -1,0 +1,30 @@
+"""What every step of one run shares."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tap_forensics.bucket import Bucket
+from tap_forensics.clock import Clock
+from tap_forensics.figures import Figures
+from tap_forensics.held import HeldState
+from tap_forensics.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """`before_sleep` is told the error and the seconds of each wait between two attempts."""
+
+    settings: Settings
+    log: logging.Logger
+    figures: Figures
+    held: HeldState
+    bucket: Bucket
+    before_sleep: Callable[[Exception, float], None]
+
+    @property
+    def clock(self) -> Clock:
+        """Set right by the bucket's, from `held.acquire` on."""
+        return self.held.clock
