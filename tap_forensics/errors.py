@@ -16,7 +16,7 @@
     │   └── OutOfTime             the run's own deadline
     └── Refused                   this question will not be answered (400, 404 and whatever is unexpected)
 
-No message holds a credential: none is ever given to one of these.
+No message holds a credential: none is ever given to one of these, nor a piece of what the other side sent.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class OutOfTime(TryLater):
 
 
 class Refused(CollectorError):
-    """TAP answered, and the answer is no: `status` and the start of its body, made harmless."""
+    """TAP answered, and the answer is no: `status`, and `words` as redact.py tells its body."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(f"TAP answered {status}: {words or '(no body)'}")

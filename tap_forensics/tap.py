@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import socket
 import threading
@@ -26,8 +25,8 @@ from tap_forensics.clock import Clock, Deadline, every
 from tap_forensics.connection import connection_pool, shut
 from tap_forensics.errors import CredentialsRefused, OutOfTime, RateLimited, Refused, TooLarge, Unavailable
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
-from tap_forensics.log import harmless
 from tap_forensics.patience import parse_retry_after
+from tap_forensics.redact import describe, describe_failure
 from tap_forensics.settings import Settings
 from tap_forensics.windows import Window
 
@@ -44,7 +43,6 @@ _PIECE_BYTES = 1024 * 1024
 # How zlib.decompressobj is told: gzip, and nothing else.
 _GZIP = 31
 _ERROR_BODY_BYTES = 4096
-_QUOTED_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,7 @@ class Tap:
         self._clock, self._deadline, self.ledger = clock, deadline, ledger
         self._root = urlsplit(settings.tap_api_base).path
         token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
-        self._never_quoted = sorted(
-            (form for text in (settings.tap_secret, token) for form in _spellings(text)),
-            key=len,
-            reverse=True,
-        )
+        self._credentials = (settings.tap_principal, settings.tap_secret, token)
         self._headers = {
             "Authorization": f"Basic {token}",
             "Accept-Encoding": "gzip",
@@ -129,7 +123,7 @@ class Tap:
             self._raise_if_over()
             # Some of these quote what the other side sent.
             raise Unavailable(
-                f"no usable answer ({type(error).__name__})", heavy=self._timed_out(thread, error)
+                f"no usable answer ({describe_failure(error)})", heavy=self._timed_out(thread, error)
             ) from None
         finally:
             self._in_flight.pop(thread, None)
@@ -171,15 +165,7 @@ class Tap:
         return Refused(status, self._quoted(body))
 
     def _quoted(self, body: bytes) -> str:
-        """The first 500 characters; a credential is not among them, not even half of one at the end."""
-        text = body.decode("utf-8", "replace")
-        longest = max(map(len, self._never_quoted))
-        start = text[: _QUOTED_CHARACTERS + longest]
-        for secret in self._never_quoted:
-            start = start.replace(secret, "(not shown)")
-        whole = len(text) <= _QUOTED_CHARACTERS + longest and len(body) < _ERROR_BODY_BYTES
-        shown = start if whole else start[: max(0, len(start) - longest)] + "…"
-        return harmless(shown, _QUOTED_CHARACTERS)
+        return describe(body, self._credentials, cut=len(body) >= _ERROR_BODY_BYTES)
 
     def _began(self, sock: socket.socket) -> None:
         limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
@@ -284,9 +270,3 @@ def _read_error(response: urllib3.BaseHTTPResponse) -> bytes:
     else:
         response.close()
     return body
-
-
-def _spellings(text: str) -> set[str]:
-    """A text as it is, and as JSON may write it."""
-    written = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
-    return {text, *written, *(form.replace("/", "\\/") for form in written)}

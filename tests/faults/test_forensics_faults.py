@@ -118,7 +118,7 @@ def test_an_unexpected_answer_is_skipped_remembered_and_told_harmlessly(status: 
         ran = the.run()
         told = [line for line in ran.said(logging.WARNING) if line.startswith(f"Skipped threat {ONE}")]
         assert len(told) == 1
-        assert f"TAP answered {status}: bad\\nid \\x1b[31m\\u202e (not shown) xxx" in told[0]
+        assert told[0].endswith(f"TAP answered {status}: text (about 2 KiB), not shown")
         assert len(told[0]) < 700
         the.time.advance(minutes=30)
         the.run()

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import base64
 import gzip
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock, Deadline
-from tap_forensics.errors import CollectorError, Refused, Unavailable
+from tap_forensics.errors import CollectorError, Unavailable
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
@@ -23,9 +21,6 @@ from tap_forensics.tap import Tap, _unpacked
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 REPORTS = "/v2/forensics"
 PRINCIPAL = "demo-principal"
-
-secrets = st.text(alphabet=st.characters(exclude_categories=["C", "Z"]), min_size=8, max_size=40)
-statuses = st.sampled_from([302, 400, 404, 405, 408, 429, 500, 503, 401, 403])
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +59,6 @@ def test_whatever_an_id_holds_it_arrives_as_it_is_and_alone(server: TapServer) -
 
 
 @settings(deadline=None)
-@given(secret=secrets, status=statuses, around=st.text(max_size=100), times=st.integers(1, 20))
-def test_no_error_quotes_the_secret_or_the_token_whatever_the_other_side_echoes(
-    server: TapServer, secret: str, status: int, around: str, times: int
-) -> None:
-    token = base64.b64encode(f"{PRINCIPAL}:{secret}".encode()).decode()
-    echo = f"{around}{secret}{around}Basic {token}{around}" * times
-    server.faults.add(REPORTS, Fault("status", status=status, body=echo.encode()))
-    with connected(server, secret) as tap, pytest.raises(CollectorError) as caught:
-        tap.forensics("t")
-    said = f"{caught.value!s} {caught.value!r}"
-    unseen = f"{around} {PRINCIPAL} TAP answered {status}: (not shown)"
-    assert secret not in said or secret in unseen
-    assert token not in said
-
-
-@settings(deadline=None)
 @given(st.binary(max_size=600) | st.text(max_size=600).map(str.encode), st.sampled_from([301, 400, 404, 500]))
 def test_whatever_an_errors_body_is_what_is_said_of_it_prints_and_is_bounded(
     server: TapServer, body: bytes, status: int
@@ -90,22 +69,7 @@ def test_whatever_an_errors_body_is_what_is_said_of_it_prints_and_is_bounded(
     said = str(caught.value)
     assert said.startswith(f"TAP answered {status}: ")
     assert said.isprintable()
-    assert len(said) <= 5100
-
-
-@settings(deadline=None)
-@given(
-    st.recursive(
-        st.none() | st.text(st.characters(exclude_characters="\x7f")),
-        lambda inner: st.lists(inner, max_size=3),
-        max_leaves=5,
-    )
-)
-def test_the_words_of_a_refusal_are_the_apis_own(server: TapServer, value: object) -> None:
-    server.faults.add(REPORTS, Fault("status", status=400, body=json.dumps(value).encode()))
-    with connected(server, "demo-secret") as tap, pytest.raises(Refused) as caught:
-        tap.forensics("t")
-    assert caught.value.words == json.dumps(value)[:500] + ("…" if len(json.dumps(value)) > 500 else "")
+    assert len(said) <= 300
 
 
 @given(st.lists(st.binary(max_size=2000), min_size=1, max_size=4), st.integers(1, 500), st.integers(0, 20))

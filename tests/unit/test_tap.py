@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 import re
 import socket
 import threading
@@ -206,10 +205,13 @@ def test_a_packed_body_comes_unpacked(server: TapServer, client: Client) -> None
 def test_a_servers_failure_is_unavailable_with_its_words(
     server: TapServer, client: Client, status: int
 ) -> None:
-    server.faults.add(REPORTS, Fault("status", status=status, body=b"try later"))
+    server.faults.add(REPORTS, Fault("status", status=status, body=b"Try again later"))
     error = failed(client)
     assert isinstance(error, Unavailable)
-    assert (str(error), error.retry_after_seconds) == (f"TAP answered {status}: try later", None)
+    assert (str(error), error.retry_after_seconds) == (
+        f'TAP answered {status}: text (under 1 KiB) with the words "try again later"',
+        None,
+    )
 
 
 @pytest.mark.parametrize("status", [201, 206, 301, 304, 400, 402, 404, 405, 410, 418, 451])
@@ -220,7 +222,10 @@ def test_any_other_answer_is_a_refusal_with_its_words(server: TapServer, client:
     error = failed(client)
     assert isinstance(error, Refused)
     assert error.status == status
-    assert str(error) == f"TAP answered {status}: {'(no body)' if status == 304 else 'no such thing'}"
+    assert (
+        str(error)
+        == f"TAP answered {status}: {'(no body)' if status == 304 else 'text (under 1 KiB), not shown'}"
+    )
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -291,14 +296,22 @@ def test_a_status_counts_even_where_its_body_cannot_be_read(
 
 
 @pytest.mark.parametrize("status", [400, 503])
-@pytest.mark.parametrize("length", [499, 500, 4096, 4097, 10_000, 300_000])
-def test_the_first_five_hundred_characters_of_an_error_are_quoted(
+@pytest.mark.parametrize("length", [70, 500, 4096, 4097, 300_000])
+def test_a_sentence_of_tap_is_known_again_whatever_follows(
     server: TapServer, client: Client, status: int, length: int
 ) -> None:
     body = ("The requested interval is too short. " * length)[:length]
     server.faults.add(REPORTS, Fault("status", status=status, body=body.encode()))
-    quoted = body[:500] + ("…" if length > 500 else "")
-    assert str(failed(client)) == f"TAP answered {status}: {quoted}"
+    assert str(failed(client)) == f"TAP answered {status}: The requested interval is too short."
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [(4095, "about 3 KiB"), (4096, "over 4 KiB"), (4097, "over 4 KiB"), (300_000, "over 4 KiB")],
+)
+def test_of_a_long_error_the_size_is_told(server: TapServer, client: Client, length: int, told: str) -> None:
+    server.faults.add(REPORTS, Fault("status", status=503, body=b"x" * length))
+    assert str(failed(client)) == f"TAP answered 503: text ({told}), not shown"
 
 
 def test_an_errors_body_without_end_is_not_read_to_its_end() -> None:
@@ -317,12 +330,6 @@ def test_an_errors_body_without_end_is_not_read_to_its_end() -> None:
     assert sent < 16 * MIB
 
 
-def test_strange_characters_in_an_error_are_made_harmless(server: TapServer, client: Client) -> None:
-    body = "a\nb\r\x1b[31m\u202e\u2028\x00".encode() + b"\xff"
-    server.faults.add(REPORTS, Fault("status", status=400, body=body))
-    assert str(failed(client)) == "TAP answered 400: a\\nb\\r\\x1b[31m\\u202e\\u2028\\x00\ufffd"
-
-
 @pytest.mark.parametrize("status", [302, 400, 404, 418, 429, 500, 503, 401, 403])
 def test_credentials_that_the_other_side_echoes_are_not_quoted(
     server: TapServer, client: Client, status: int
@@ -330,37 +337,8 @@ def test_credentials_that_the_other_side_echoes_are_not_quoted(
     echo = f"Authorization: Basic {TOKEN} for {PRINCIPAL}:{SECRET}!"
     server.faults.add(REPORTS, Fault("status", status=status, body=echo.encode(), headers={"X-Echo": echo}))
     error = failed(client)
-    assert not any(word in f"{error!s} {error!r} {error.args}" for word in (SECRET, TOKEN))
+    assert not any(word in f"{error!s} {error!r} {error.args}" for word in (SECRET, TOKEN, PRINCIPAL))
     assert error.__cause__ is None
-
-
-@pytest.mark.parametrize(
-    "secret", ['quo"te-secret', "slash/secret/////", "back\\slash-secret", "s€cret-beyond-ascii"]
-)
-def test_credentials_that_are_echoed_as_json_are_not_quoted(
-    server: TapServer, client: Client, secret: str
-) -> None:
-    token = base64.b64encode(f"{PRINCIPAL}:{secret}".encode()).decode()
-    for said in (secret, token):
-        for echo in (json.dumps(said), json.dumps(said).replace("/", "\\/")):
-            server.faults.add(REPORTS, Fault("status", status=500, body=echo.encode()))
-            assert echo[1:-1] not in str(failed(client, TAP_SECRET=secret)).replace("\\\\", "\\")
-
-
-@pytest.mark.parametrize(
-    ("secret", "echo"),
-    [
-        ("0123456789abcdef" * 4, " " * ahead + "0123456789abcdef" * 4)
-        for ahead in (470, 499, 4096 - 60, 4096 - 1)
-    ]
-    + [("0123456789abcdef" * 13, "0123456789abcdef" * 13 * 20)],
-    ids=range(5),
-)
-def test_a_secret_is_not_quoted_in_part_where_the_quotation_ends(
-    server: TapServer, client: Client, secret: str, echo: str
-) -> None:
-    server.faults.add(REPORTS, Fault("status", status=500, body=echo.encode()))
-    assert "0123" not in str(failed(client, TAP_SECRET=secret))
 
 
 @pytest.mark.parametrize("kind", ["reset", "cut"])
