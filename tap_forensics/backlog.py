@@ -38,7 +38,8 @@ def drain(run: RunContext, tap: Tap, deadline: Deadline) -> TryLater | None:
         run.log.warning("The forensics limit was met within the hour: no call now, %d wait", len(chosen))
         return RateLimited("the forensics limit was met within the hour")
     gate = Gate(run.clock, deadline, one_call=standing is Standing.ONE_CALL)
-    fan_out = FanOut(tap, gate, deadline, run.before_sleep)
+    failed_before = {name for name, threat in chosen.items() if threat.attempts}
+    fan_out = FanOut(tap, gate, deadline, run.before_sleep, failed_before)
     try:
         _fetch_all(run, fan_out, chosen)
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -68,12 +70,22 @@ def open_client() -> Client:
 
 
 class Bucket:
-    """One bucket; `remaining_seconds` tells how long the run may still wait for it."""
+    """One bucket; `remaining_seconds` tells how long the run may still wait for it.
+
+    `date`: the bucket's clock at its newest response, in whole seconds; None before the first.
+    """
 
     def __init__(self, client: Client, name: str, remaining_seconds: Callable[[], float]) -> None:
         self._bucket = client.bucket(name)
+        self.date: datetime | None = None
+        # The library's public calls do not return headers, so the hook is on its session.
+        client._http.hooks["response"].append(self._note_date)
         self._remaining_seconds = remaining_seconds
         self.name = name
+
+    def _note_date(self, response: Any, **_: Any) -> None:
+        with suppress(KeyError, TypeError, ValueError):
+            self.date = parsedate_to_datetime(response.headers["Date"])
 
     def read(self, name: str) -> Stored | None:
         """The whole object, or None where there is none. Raises `StorageFailed`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import io
-import logging
 import queue
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -12,16 +11,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tap_forensics.bucket import Bucket
-from tap_forensics.clock import Clock
-from tap_forensics.figures import Figures
+from tap_forensics.context import RunContext
 from tap_forensics.forensics import Fetched
-from tap_forensics.held import HeldState
 from tap_forensics.log import harmless
 from tap_forensics.ndjson import LONGEST_LINE_BYTES, Fields, Provenance, fields_of, report_lines, text_of
 from tap_forensics.objects import BATCH_BYTES, object_name, write_object
 from tap_forensics.settings import Settings
-from tap_forensics.state import settle
+from tap_forensics.open_items import mark_campaigns, mark_collected
 
 _BATCH_BYTES = BATCH_BYTES
 _BATCH_SECONDS = 60.0
@@ -82,20 +78,12 @@ class Batch:
 class Delivery:
     """Takes outcomes while the run fetches; `finish` makes sure that all of them lie in the bucket."""
 
-    def __init__(
-        self,
-        held: HeldState,
-        bucket: Bucket,
-        settings: Settings,
-        clock: Clock,
-        log: logging.Logger,
-        figures: Figures,
-    ) -> None:
-        self._held, self._bucket, self._settings = held, bucket, settings
-        self._clock, self._log, self._figures = clock, log, figures
-        self._once = settings.campaign_reports == "once"
-        self._campaigns = set(held.lease.campaigns)
-        self._batch = Batch(clock.monotonic())
+    def __init__(self, run: RunContext) -> None:
+        self._run, self._held, self._settings = run, run.held, run.settings
+        self._clock, self._log, self._figures = run.clock, run.log, run.figures
+        self._once = run.settings.campaign_reports == "once"
+        self._campaigns = set(run.held.lease.campaigns)
+        self._batch = Batch(run.clock.monotonic())
         self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
         self._finishing = False
@@ -195,7 +183,7 @@ class Delivery:
             sleeper = self._write(name, batch)
             if sleeper is None:
                 break
-            record_object(self._held, sleeper, self._clock)
+            record_object(self._run, sleeper)
             self._log.warning("Another run had written this batch's object; going on with the next name")
             batch = self._without_delivered(batch)
         self._settle(batch)
@@ -207,13 +195,13 @@ class Delivery:
     def _write(self, name: str, batch: Batch) -> bytes | None:
         """None where the object is ours now; else the bytes that another run had put there."""
         data = batch.lines.getvalue()
-        stored = write_object(self._held, self._bucket, name, data)
+        stored = write_object(self._held, self._run.bucket, name, data)
         if stored is not None:
             return stored
         self._figures.objects += 1
         self._figures.lines += batch.count
         self._figures.lines_bytes += len(data)
-        self._log.info("Wrote %d records to gs://%s/%s", batch.count, self._bucket.name, name)
+        self._log.info("Wrote %d records to gs://%s/%s", batch.count, self._run.bucket.name, name)
         return None
 
     def _without_delivered(self, batch: Batch) -> Batch:
@@ -231,33 +219,37 @@ class Delivery:
         with self._held.changing() as state:
             self._held.lease.batches += bool(batch.count)
             for entry in batch.entries:
-                settle(state, entry.threat_id, self._clock.now())
-                self._held.lease.campaigns.extend(r.campaign_id for r in entry.reports if r.campaign_id)
+                campaigns = [report.campaign_id for report in entry.reports if report.campaign_id]
+                mark_collected(state, entry.threat_id, self._clock.now())
+                mark_campaigns(state, campaigns, self._clock.now())
+                self._held.lease.campaigns.extend(campaigns)
             self._figures.threats_fetched += len(batch.entries)
 
 
-def recover_batches(held: HeldState, bucket: Bucket, prefix: str, clock: Clock) -> int:
-    """Counts a dead run's objects that its last commit did not know of; gives how many there were.
+def recover_batches(run: RunContext) -> int:
+    """Counts a dead run's objects that its last commit did not know of; returns how many there were.
 
-    They were written one after the other, so the first missing name ends the search.
+    They were written one after the other, so the first missing name ends the search. A feed may have deleted
+    one already: it is found where the bucket keeps old versions.
     """
     found = 0
     while True:
-        name = object_name(prefix, held.lease.run_id, held.lease.batches + 1)
-        stored = bucket.read(name)
+        lease = run.held.lease
+        stored = run.bucket.read_ever(object_name(run.settings.gcs_prefix, lease.run_id, lease.batches + 1))
         if stored is None:
             return found
-        record_object(held, stored.data, clock)
+        record_object(run, stored.data)
         found += 1
 
 
-def record_object(held: HeldState, data: bytes, clock: Clock) -> None:
+def record_object(run: RunContext, data: bytes) -> None:
     """Settles the threats and campaigns of one evidence object as this run's next batch."""
-    with held.changing() as state:
+    with run.held.changing() as state:
         for threat_id, campaigns in delivered_in(data):
-            settle(state, threat_id, clock.now())
-            held.lease.campaigns.extend(campaigns)
-        held.lease.batches += 1
+            mark_collected(state, threat_id, run.clock.now())
+            mark_campaigns(state, campaigns, run.clock.now())
+            run.held.lease.campaigns.extend(campaigns)
+        run.held.lease.batches += 1
 
 
 class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):

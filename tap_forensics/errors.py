@@ -110,9 +110,10 @@ class OutOfTime(TryLater):
 
 
 class Refused(CollectorError):
-    """TAP answered, and the answer is no: `status`, and `words` as redact.py tells its body."""
+    """The answer is no: `status`, and `words` as redact.py tells its body. `html`: it is a page, not TAP's."""
 
-    def __init__(self, status: int, words: str) -> None:
+    def __init__(self, status: int, words: str, *, html: bool = False) -> None:
         super().__init__(f"TAP answered {status}: {words or '(no body)'}")
         self.status = status
         self.words = words
+        self.html = html

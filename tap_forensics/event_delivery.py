@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from tap_forensics import seen as memory
-from tap_forensics.bucket import Bucket, Conflict
-from tap_forensics.clock import Clock
+from tap_forensics.bucket import Conflict
+from tap_forensics.context import RunContext
 from tap_forensics.events import (
     KINDS,
     UNREADABLE,
@@ -24,8 +23,7 @@ from tap_forensics.events import (
     tails,
     take_event,
 )
-from tap_forensics.figures import Figures
-from tap_forensics.held import HeldState
+from tap_forensics.held import Place
 from tap_forensics.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.objects import BATCH_BYTES, object_name, write_object
 from tap_forensics.seen import News, Seen
@@ -47,12 +45,7 @@ class EventDelivery:
     What the memory says of pending lines is not true yet: it is kept only once there are none.
     """
 
-    held: HeldState
-    bucket: Bucket
-    settings: Settings
-    clock: Clock
-    log: logging.Logger
-    figures: Figures
+    run: RunContext
     seen: Seen
     generation: int
     changed: bool = False
@@ -65,7 +58,7 @@ class EventDelivery:
         Raises as the bucket does; the run must not go on then.
         """
         minute = memory.last_minute(window)
-        around = {kind: tails(kind, self.settings.events_shape) for kind in KINDS}
+        around = {kind: tails(kind, self.run.settings.events_shape) for kind in KINDS}
         for event in reading.records:
             self._take(event, around[event.kind], minute)
         self._write()
@@ -75,13 +68,15 @@ class EventDelivery:
     def _take(self, event: Event, around: Tails, minute: int) -> None:
         news = memory.note(self.seen, *event.known_by, minute)
         if news is None:
-            self.figures.events_repeated += 1
+            self.run.figures.events_repeated += 1
             return
         record = bytes(event.record)
         if len(record) > _LONGEST_EVENT_BYTES:
-            self.log.warning("An event of %d bytes was too large: its largest fields were cut", len(record))
+            self.run.log.warning(
+                "An event of %d bytes was too large: its largest fields were cut", len(record)
+            )
             record = cut_to(record, _LONGEST_EVENT_BYTES, event.known_by)
-        self.figures.events_updated += news is News.UPDATE
+        self.run.figures.events_updated += news is News.UPDATE
         line = line_of(record, around, update=news is News.UPDATE)
         self.pending.append((line, event.known_by))
         self.pending_bytes += len(line) + 1
@@ -92,37 +87,37 @@ class EventDelivery:
         """Makes the pending lines durable, less those that a sleeper wrote under the name."""
         if not self.pending:
             return
-        self.held.renew_if_run_out()
+        self.run.held.renew_if_run_out()
         while self.pending:
-            name = _name(self.settings, self.held.lease.run_id, self.held.lease.event_batches + 1)
+            name = _name(self.run.settings, self.run.held.lease.run_id, self.run.held.lease.event_batches + 1)
             data = b"\n".join([*(line for line, _ in self.pending), b""])
-            stored = write_object(self.held, self.bucket, name, data)
+            stored = write_object(self.run.held, self.run.bucket, name, data)
             self._count_object()
             if stored is None:
                 self._written(name, len(data))
                 break
             theirs = self._learn(stored)
             self.pending = [entry for entry in self.pending if entry[1] not in theirs]
-            self.log.warning("Another run had written this batch's object; going on with the next name")
+            self.run.log.warning("Another run had written this batch's object; going on with the next name")
         self.pending_bytes = 0
-        self.held.commit_if_due()
+        self.run.held.commit_if_due()
 
     def _count_object(self) -> None:
-        with self.held.changing():
-            self.held.lease.event_batches += 1
+        with self.run.held.changing():
+            self.run.held.lease.event_batches += 1
         self.changed = True
 
     def _written(self, name: str, size: int) -> None:
-        self.figures.event_objects += 1
-        self.figures.event_lines += len(self.pending)
-        self.figures.event_bytes += size
-        self.log.info("Wrote %d events to gs://%s/%s", len(self.pending), self.bucket.name, name)
+        self.run.figures.event_objects += 1
+        self.run.figures.event_lines += len(self.pending)
+        self.run.figures.event_bytes += size
+        self.run.log.info("Wrote %d events to gs://%s/%s", len(self.pending), self.run.bucket.name, name)
         self.pending = []
 
     def _learn(self, data: bytes) -> set[Fingerprint]:
         """Remembers the events of an object that this run did not write; gives their fingerprints."""
         found = set(_fingerprints(data))
-        now = self.clock.now()
+        now = self.run.clock.now()
         for known_by in found:
             memory.note(self.seen, *known_by, memory.last_minute(Window(now, now)))
         return found
@@ -132,12 +127,12 @@ class EventDelivery:
 
         They were written one after the other, so the first missing name ends the search.
         """
-        lease, number = self.held.lease, 0
+        lease, number = self.run.held.lease, 0
         known = self.seen.batches if self.seen.run_id == lease.run_id else 0
-        while stored := self.bucket.read(_name(self.settings, lease.run_id, known + number + 1)):
+        while stored := self.run.bucket.read_ever(_name(self.run.settings, lease.run_id, known + number + 1)):
             self._learn(stored.data)
             number += 1
-        with self.held.changing():
+        with self.run.held.changing():
             lease.event_batches = known + number
         self.changed = self.changed or number > 0
         return number
@@ -147,51 +142,51 @@ class EventDelivery:
 
         Raises `LeaseLost` or `StorageFailed`.
         """
-        if self.pending or self.held.in_doubt:
-            self.held.in_doubt = True
+        if self.pending or self.run.held.in_doubt:
+            self.run.held.in_doubt = True
         elif self.changed:
             self._forget()
-            self.seen.run_id, self.seen.batches = self.held.lease.run_id, self.held.lease.event_batches
-            self.held.in_doubt = True
-            self.held.renew_if_run_out()
+            self.seen.run_id, self.seen.batches = (
+                self.run.held.lease.run_id,
+                self.run.held.lease.event_batches,
+            )
+            self.run.held.in_doubt = True
+            self.run.held.renew_if_run_out()
             self._save()
-            self.held.in_doubt = False
+            self.run.held.in_doubt = False
 
     def _save(self) -> None:
-        name = memory_name(self.held)
+        name = memory_name(self.run.held.place)
         try:
-            self.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, self.generation)
+            self.run.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, self.generation)
         except Conflict as conflict:
             # A run that slept through its lease came between; what it knows is true. Is the lease ours?
-            self.held.commit()
+            self.run.held.commit()
             if conflict.stored:
-                theirs = memory.decode(conflict.stored.data, f"gs://{self.bucket.name}/{name}")
+                theirs = memory.decode(conflict.stored.data, f"gs://{self.run.bucket.name}/{name}")
                 self.seen.entries = theirs.entries | self.seen.entries
             generation = conflict.stored.generation if conflict.stored else 0
-            self.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, generation)
+            self.run.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, generation)
 
     def _forget(self) -> None:
-        with self.held.changing() as state:
+        with self.run.held.changing() as state:
             cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
-        overlap = timedelta(minutes=self.settings.overlap_minutes)
+        overlap = timedelta(minutes=self.run.settings.overlap_minutes)
         if over := memory.forget(self.seen, cursor, overlap, gaps):
-            self.log.warning("%d delivered events had to be forgotten early: they may come again", over)
+            self.run.log.warning("%d delivered events had to be forgotten early: they may come again", over)
 
 
-def open_events(
-    held: HeldState, bucket: Bucket, settings: Settings, clock: Clock, log: logging.Logger, figures: Figures
-) -> EventDelivery:
+def open_events(run: RunContext) -> EventDelivery:
     """With the memory as it is in the bucket. Raises `StateUnreadable` or `StorageFailed`."""
-    name = memory_name(held)
-    stored = bucket.read(name)
-    seen = memory.decode(stored.data, f"gs://{bucket.name}/{name}") if stored else Seen()
-    generation = stored.generation if stored else 0
-    return EventDelivery(held, bucket, settings, clock, log, figures, seen, generation)
+    name = memory_name(run.held.place)
+    stored = run.bucket.read(name)
+    seen = memory.decode(stored.data, f"gs://{run.bucket.name}/{name}") if stored else Seen()
+    return EventDelivery(run, seen, stored.generation if stored else 0)
 
 
-def memory_name(held: HeldState) -> str:
+def memory_name(place: Place) -> str:
     """Beside the working state."""
-    return f"{held.place.name}.seen"
+    return f"{place.name}.seen"
 
 
 def _name(settings: Settings, run_id: str, number: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -26,14 +26,14 @@ _MOMENT_SECONDS = 0.25
 
 class _Body(msgspec.Struct):
     generated: msgspec.Raw = msgspec.Raw()
-    reports: list[Fields] | None = None
+    reports: list[Fields] | None | msgspec.UnsetType = msgspec.UNSET
 
 
 class _OddBody(msgspec.Struct):
     """Where not every report is an object: each is looked at on its own."""
 
     generated: msgspec.Raw = msgspec.Raw()
-    reports: list[msgspec.Raw] | None = None
+    reports: list[msgspec.Raw] | None | msgspec.UnsetType = msgspec.UNSET
 
 
 _body = msgspec.json.Decoder(_Body)
@@ -53,11 +53,18 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Skipped:
-    """There is nothing to fetch for this threat; `refused` where TAP's answer was unexpected."""
+    """TAP itself answered that there is nothing to fetch for this threat."""
 
     threat_id: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A 404 or 400: final if TAP answered another threat in this run, and else perhaps not TAP's own."""
+
+    threat_id: str
+    status: int
     why: str
-    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,17 +79,22 @@ class _Done:
     """A worker's last word."""
 
 
-Outcome = Fetched | Skipped | Failed
+Outcome = Fetched | Skipped | Rejected | Failed
 
 
 @dataclass
 class FanOut:
-    """The workers' common ground. `ended_by` is why they stopped before the last threat, if they did."""
+    """The workers' common ground. `ended_by` is why they stopped before the last threat, if they did.
+
+    `failed_before` are asked once, the others up to three times. `proven`: TAP itself answered a threat.
+    """
 
     tap: Tap
     gate: Gate
     deadline: Deadline
-    waiting: Callable[[Exception, float], None]
+    before_sleep: Callable[[Exception, float], None]
+    failed_before: Container[str] = ()
+    proven: bool = False
     ended_by: Exception | None = None
     failures_in_a_row: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -95,7 +107,7 @@ def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) ->
     At most `workers` calls are in flight and as many outcomes wait to be taken. Closing the generator stops
     the workers.
     """
-    left = iter(list(threat_ids))
+    left = iter(threat_ids)
     outcomes: queue.Queue[Outcome | _Done] = queue.Queue(maxsize=workers)
     stop = threading.Event()
 
@@ -105,11 +117,12 @@ def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) ->
         finally:
             _hand_over(outcomes, _Done(), stop)
 
-    for _ in range(workers):
-        # A thread starts with an empty context; execution_id for the log lives in the event's.
-        threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
-    running = workers
+    running = 0
     try:
+        for _ in range(workers):
+            # A thread starts with an empty context; execution_id for the log lives in the event's.
+            threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+            running += 1
         while running:
             outcome: Outcome | _Done | None
             try:
@@ -159,29 +172,36 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
     try:
         return patiently(
             lambda: _ask(fan_out, threat_id),
-            attempts=_ATTEMPTS,
+            attempts=1 if threat_id in fan_out.failed_before else _ATTEMPTS,
             deadline=fan_out.deadline,
             waits_for=(Unavailable,),
-            waiting=fan_out.waiting,
+            waiting=fan_out.before_sleep,
         )
     except Unavailable as error:
         return Failed(threat_id, str(error))
     except Refused as error:
-        return Skipped(threat_id, str(error), refused=error.status != 404)
+        if error.status in (400, 404) and not error.html:
+            return Rejected(threat_id, error.status, str(error))
+        return Failed(threat_id, str(error))
 
 
 def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     answer = _through_the_gate(fan_out, threat_id)
     try:
         if answer.status == 204:
-            return Skipped(threat_id, "no content")
+            fan_out.proven = True
+            return Skipped(threat_id)
         body = _understood(repaired(refuse_swarms(answer.body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer.release()
         raise Unavailable("the answer is not the JSON that TAP documents") from None
+    if body.reports is msgspec.UNSET:
+        answer.release()
+        raise Unavailable("the response has no reports: it is not what TAP documents")
+    fan_out.proven = True
     if not body.reports:
         answer.release()
-        return Skipped(threat_id, "no reports")
+        return Skipped(threat_id)
     return Fetched(threat_id, _generated(body.generated), body.reports, answer.large, answer.release)
 
 
@@ -195,7 +215,7 @@ def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
         except RateLimited as error:
             seconds = gate.limited(ticket, error.retry_after_seconds)
             if seconds is not None:
-                fan_out.waiting(error, seconds)
+                fan_out.before_sleep(error, seconds)
             continue
         except Refused:
             gate.passed(ticket)
@@ -209,7 +229,8 @@ def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
 
 def _counted(fan_out: FanOut, outcome: Outcome) -> Outcome:
     with fan_out.lock:
-        fan_out.failures_in_a_row = fan_out.failures_in_a_row + 1 if isinstance(outcome, Failed) else 0
+        failed = isinstance(outcome, Failed) or (isinstance(outcome, Rejected) and not fan_out.proven)
+        fan_out.failures_in_a_row = fan_out.failures_in_a_row + 1 if failed else 0
         if fan_out.failures_in_a_row >= _FAILURES_IN_A_ROW:
             fan_out.ended_by = fan_out.ended_by or Unavailable(
                 f"{_FAILURES_IN_A_ROW} threats in a row had no usable answer: the API seems to be down"

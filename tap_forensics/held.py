@@ -319,7 +319,9 @@ class HeldState:
                 continue
             self._sent_at_seconds, self._commit_seconds = sent_at, self.clock.monotonic() - sent_at
             return
-        raise StorageFailed(f"gs://{self._bucket.name}/{self.place.name} changes faster than it can be written")
+        raise StorageFailed(
+            f"gs://{self._bucket.name}/{self.place.name} changes faster than it can be written"
+        )
 
     def _generation_of_ours(self, stored: Stored | None) -> int:
         """Of an earlier commit of this run whose response never came; anything else is another run's."""

@@ -73,7 +73,8 @@ def _log_expired(run: RunContext, expired: Expired) -> None:
         )
     for threat_id in expired.covered:
         run.log.info(
-            "Threat %s leaves the backlog after 7 days: its campaign's report was delivered", harmless(threat_id)
+            "Threat %s leaves the backlog after 7 days: its campaign's report was delivered",
+            harmless(threat_id),
         )
     run.figures.threats_given_up += len(expired.threats) + len(expired.covered)
 

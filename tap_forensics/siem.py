@@ -18,6 +18,8 @@ from tap_forensics.windows import Window
 # A click that went through comes first, then a mail that lies in a mailbox, then what was stopped.
 _PRIORITIES = {"clicksPermitted": 0, "messagesDelivered": 1, "messagesBlocked": 2, "clicksBlocked": 2}
 _LONGEST_ID = 256
+# With this TAP tells where a window ended; lists may be absent if they are empty.
+_QUERY_END = "queryEndTime"
 # Where JSON is not compact: line ends anywhere (no text holds one), and spaces as its start has them.
 _LINE_ENDS = (b"\n", b"\r", b"\t")
 _SPACES = (b'": ', b', "')
@@ -67,6 +69,8 @@ def _compact(body: bytes) -> bytes:
 
 def _reading(body: bytes, now: datetime, threats: bool, events: bool) -> Reading:
     lists = _top.decode(body)
+    if not lists.keys() & {_QUERY_END, *_PRIORITIES}:
+        raise Unavailable("the response has no list of events: it is not what TAP documents")
     reading = Reading()
     for kind in _PRIORITIES:
         records = _list.decode(lists[kind]) if kind in lists else None

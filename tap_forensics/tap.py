@@ -162,7 +162,8 @@ class Tap:
             return RateLimited("TAP answered 429", retry_after)
         if status == 408 or status >= 500:
             return Unavailable(f"TAP answered {status}: {self._quoted(body)}", retry_after, heavy=True)
-        return Refused(status, self._quoted(body))
+        html = body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+        return Refused(status, self._quoted(body), html=html or "html" in headers.get("Content-Type", ""))
 
     def _quoted(self, body: bytes) -> str:
         return describe(body, self._credentials, cut=len(body) >= _ERROR_BODY_BYTES)

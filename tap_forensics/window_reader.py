@@ -137,9 +137,7 @@ def _shortened(window: Window, refusal: Refused, step: timedelta) -> Window | No
     return None
 
 
-def _failed(
-    discovery: Discovery, window: Window, error: Unavailable | Refused
-) -> Unavailable | Refused:
+def _failed(discovery: Discovery, window: Window, error: Unavailable | Refused) -> Unavailable | Refused:
     run = discovery.run
     run.figures.windows_failed += 1
     with run.held.changing() as state:
