@@ -173,12 +173,8 @@ class Bucket:
         latter the write may still have landed.
         """
         blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
-
-        def upload(**limits: Any) -> None:
-            blob.upload_from_string(data, content_type, if_generation_match=generation, **limits)
-
         try:
-            self._attempt("write", name, upload)
+            self._attempt("write", name, partial(_upload, blob, data, content_type, generation))
         except PreconditionFailed:
             stored = self.read(name)
             if stored is None or stored.data != data:
@@ -186,14 +182,24 @@ class Bucket:
             return stored.generation
         except NotFound as error:
             raise StorageFailed(self._sentence("write", name, error)) from None
+        except _SessionLost as error:
+            raise StorageFailed(f"could not write gs://{self.name}/{name}: {error}") from error
         return int(blob.generation)
 
+    def _patience_seconds(self) -> float:
+        return min(max(self._remaining_seconds(), _LEAST_PATIENCE_SECONDS), _MOST_PATIENCE_SECONDS)
+
+    def _retry(self, request: Callable[[], Any]) -> Callable[[], Any]:
+        """Called for each request: a large upload has several, and each one finds less time left."""
+        retried: Callable[[], Any] = DEFAULT_RETRY.with_timeout(self._patience_seconds())(request)
+        return retried
+
     def _attempt(self, verb: str, name: str, call: Callable[..., T]) -> T:
-        patience = min(max(self._remaining_seconds(), _LEAST_PATIENCE_SECONDS), _MOST_PATIENCE_SECONDS)
+        patience = self._patience_seconds()
         try:
             # One attempt that hangs must not outlast what the run has left.
             timeout = (min(_CONNECT_SECONDS, patience), min(_READ_SECONDS, patience))
-            return call(timeout=timeout, retry=DEFAULT_RETRY.with_timeout(patience))
+            return call(timeout=timeout, retry=self._retry)
         except (NotFound, PreconditionFailed):
             raise
         except (
@@ -210,3 +216,43 @@ class Bucket:
         remedy = _REMEDIES.get(int(code)) if code is not None else None
         told = f"{type(error).__name__}{f' ({int(code)})' if code is not None else ''}"
         return f"could not {verb} gs://{self.name}/{name}: {told}{f'; {remedy}' if remedy else ''}"
+
+
+class _SessionLost(Exception):
+    """A large upload, which is sent in chunks, cannot go on from where it is."""
+
+
+def _upload(blob: Any, data: bytes, content_type: str, generation: int, **limits: Any) -> None:
+    """Sends the bytes, and once more from the start if the first upload session is lost.
+
+    The precondition makes that safe: if the first upload landed after all, the second one meets a 412.
+    """
+    send = partial(_send, blob, data, content_type, if_generation_match=generation, **limits)
+    try:
+        send()
+    except _SessionLost:
+        send()
+
+
+def _send(blob: Any, data: bytes, content_type: str, **options: Any) -> None:
+    try:
+        blob.upload_from_string(data, content_type, **options)
+    except (GoogleAPIError, ValueError) as error:
+        reason = _session_fault(error) if len(data) > _CHUNK_BYTES else None
+        if reason is None:
+            raise
+        raise _SessionLost(reason) from error
+
+
+def _session_fault(error: Exception) -> str | None:
+    # The library raises it if a 308 counts fewer bytes than it sent; what requests raises is an OSError, too.
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return "the bucket accepted only a part of a chunk"
+    request = getattr(getattr(error, "response", None), "request", None)
+    # Only chunks are sent by PUT. A 404 to the POST that opens the session means the bucket.
+    if getattr(request, "method", None) != "PUT":
+        return None
+    code = getattr(error, "code", None)
+    if code in (404, 410):
+        return f"the upload session expired ({int(code)})"
+    return "the bucket accepted nothing of a chunk (308)" if code == 308 else None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from requests import PreparedRequest, Response
-from requests.adapters import HTTPAdapter
 
 from tap_forensics.bucket import Bucket, Stored
 from tap_forensics.errors import StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
+
+from .gate import Gate, Rule, answered, behind
 
 # The library drops the connection of a failed download without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -21,44 +20,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 TEXT = "text/plain"
 NAME = "state/é o.json"
 
-Change = Callable[[Response], None]
 
-
-class Changing(HTTPAdapter):
-    """Passes on what the server answers, changed."""
-
-    def __init__(self, *changes: Change) -> None:
-        super().__init__()
-        self._changes = list(changes)
-        self.asked = 0
-
-    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
-        self.asked += 1
-        response = super().send(request, *args, **kwargs)
-        if self._changes:
-            self._changes.pop(0)(response)
-        return response
-
-
-def told(status: int = 200, date: str | None = "Wed, 04 Mar 2026 10:00:42 GMT", **metadata: Any) -> Change:
-    """A change to another status, `Date` and body; a metadata value of None is left out."""
-    body = {"generation": "7", "updated": "2026-03-04T10:00:00.250Z"} | metadata
-
-    def change(response: Response) -> None:
-        response.status_code = status
-        del response.headers["Date"]
-        if date is not None:
-            response.headers["Date"] = date
-        kept = {key: value for key, value in body.items() if value is not None}
-        response._content = json.dumps(kept).encode()
-
-    return change
-
-
-def bucket_told(fake: FakeBucket, *changes: Change) -> tuple[Bucket, Changing]:
-    client, adapter = fake.client(), Changing(*changes)
-    client._http.mount("http://", adapter)
-    return Bucket(client, fake.name, lambda: 30.0), adapter
+def told(date: str | None = "Wed, 04 Mar 2026 10:00:42 GMT", **changes: Any) -> Rule:
+    """Metadata with these changes; what is None is left out."""
+    metadata = {"generation": "7", "updated": "2026-03-04T10:00:00.250Z"} | changes
+    kept = {key: value for key, value in metadata.items() if value is not None}
+    return answered(200, json.dumps(kept).encode(), **({"Date": date} if date else {}))
 
 
 @pytest.fixture
@@ -81,17 +48,15 @@ def test_the_age_of_an_object_is_its_time_since_it_was_written(bucket: Bucket) -
 
 
 def test_the_age_is_counted_by_the_times_in_one_response_alone(fake: FakeBucket) -> None:
-    bucket, adapter = bucket_told(fake, told())
-    fake.put(NAME, b"x")
-    assert bucket.age_seconds(NAME, 7) == 41.75  # whatever the local clock says
-    assert adapter.asked == 1
+    gate = Gate(GET=[told()])
+    assert behind(gate, fake).age_seconds(NAME, 7) == 41.75  # whatever the local clock says
+    assert gate.asked == ["GET"]
 
 
 def test_an_age_is_never_negative(fake: FakeBucket) -> None:
     """`Date` has whole seconds, so it can be before the write."""
-    bucket, _ = bucket_told(fake, told(date="Wed, 04 Mar 2026 10:00:00 GMT"))
-    fake.put(NAME, b"x")
-    assert bucket.age_seconds(NAME, 7) == 0
+    gate = Gate(GET=[told(date="Wed, 04 Mar 2026 10:00:00 GMT")])
+    assert behind(gate, fake).age_seconds(NAME, 7) == 0
 
 
 def test_a_generation_that_was_replaced_has_no_age(bucket: Bucket) -> None:
@@ -114,19 +79,19 @@ def test_an_old_version_has_no_age(fake: FakeBucket, versioned: Bucket) -> None:
 
 
 def test_the_age_is_asked_again_after_a_failure(fake: FakeBucket) -> None:
-    bucket, adapter = bucket_told(fake, told(503), told(429), told())
-    assert bucket.age_seconds(NAME, 7) == 41.75
-    assert adapter.asked == 3
+    gate = Gate(GET=[answered(503), answered(429), told()])
+    assert behind(gate, fake).age_seconds(NAME, 7) == 41.75
+    assert gate.asked == ["GET"] * 3
 
 
 def test_a_refused_age_names_object_and_remedy(fake: FakeBucket) -> None:
-    bucket, _ = bucket_told(fake, told(403))
+    gate = Gate(GET=[answered(403)])
     with pytest.raises(StorageFailed, match=rf"age of gs://{fake.name}/{NAME}: Forbidden \(403\); "):
-        bucket.age_seconds(NAME, 7)
+        behind(gate, fake).age_seconds(NAME, 7)
 
 
 @pytest.mark.parametrize(
-    "change",
+    "answer",
     [
         told(date=None),
         told(date="yesterday"),
@@ -136,15 +101,14 @@ def test_a_refused_age_names_object_and_remedy(fake: FakeBucket) -> None:
         told(updated=7),
         told(generation=None),
         told(generation="new"),
-        lambda response: setattr(response, "_content", b"<html>"),
-        lambda response: setattr(response, "_content", b"[]"),
+        answered(200, b"<html>"),
+        answered(200, b"[]"),
     ],
 )
-def test_an_age_that_nobody_told_is_a_failure(fake: FakeBucket, change: Change) -> None:
-    bucket, _ = bucket_told(fake, change)
-    fake.put(NAME, b"x")
+def test_an_age_that_nobody_told_is_a_failure(fake: FakeBucket, answer: Rule) -> None:
+    gate = Gate(GET=[answer])
     with pytest.raises(StorageFailed, match=f"could not read the age of gs://{fake.name}/{NAME}: "):
-        bucket.age_seconds(NAME, 7)
+        behind(gate, fake).age_seconds(NAME, 7)
 
 
 def test_the_live_object_comes_before_its_old_versions(versioned: Bucket) -> None:
@@ -162,10 +126,12 @@ def test_the_newest_version_of_a_deleted_object_is_read(fake: FakeBucket, versio
 
 
 def test_versions_of_longer_names_are_other_objects(fake: FakeBucket, versioned: Bucket) -> None:
-    for name in (f"{NAME}.seen", f"{NAME} copy", f"{NAME}/x"):
+    ours = versioned.create(NAME, b"ours", TEXT)
+    fake.delete(NAME)
+    for name in (f"{NAME}.seen", f"{NAME} copy", f"{NAME}\tcopy"):
         versioned.create(name, b"theirs", TEXT)
         fake.delete(name)
-    assert versioned.read_ever(NAME) is None
+    assert versioned.read_ever(NAME) == Stored(b"ours", ours)
 
 
 def test_a_bucket_without_versions_has_nothing_to_read_any_more(fake: FakeBucket, bucket: Bucket) -> None:
