@@ -8,12 +8,12 @@ import functions_framework
 from cloudevents.http import CloudEvent
 from flask import has_request_context, request
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import InternalServerError
+from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
 from tap_forensics.bucket import open_client
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
-from tap_forensics.errors import RunFailed, SettingsFault
+from tap_forensics.errors import LeaseHeld, RunFailed, SettingsFault
 from tap_forensics.log import run_log
 from tap_forensics.memory import keep_memory_small
 from tap_forensics.tenants import load_tenant, requested_tenant
@@ -38,6 +38,9 @@ def main(event: CloudEvent) -> None:
         return
     try:
         collect(settings, open_client, Clock(), log)
+    except LeaseHeld as held:
+        # Its holder seems to have died: when Pub/Sub delivers the event again, the lease may be free.
+        raise ServiceUnavailable(str(held)) from held
     except RunFailed as failure:
         # Logged already; an HTTP error needs no traceback, and lets Pub/Sub deliver the event again.
         raise InternalServerError(str(failure)) from failure

@@ -176,7 +176,8 @@ class Bucket:
         try:
             self._attempt("write", name, partial(_upload, blob, data, content_type, generation))
         except PreconditionFailed:
-            stored = self.read(name)
+            # A feed may have deleted already what this very call created.
+            stored = self.read(name) if generation else self.read_ever(name)
             if stored is None or stored.data != data:
                 raise Conflict(name, stored) from None
             return stored.generation

@@ -16,7 +16,6 @@ from tap_forensics.forensics import Fetched
 from tap_forensics.log import harmless
 from tap_forensics.ndjson import LONGEST_LINE_BYTES, Fields, Provenance, fields_of, report_lines, text_of
 from tap_forensics.objects import BATCH_BYTES, object_name, write_object
-from tap_forensics.settings import Settings
 from tap_forensics.open_items import mark_campaigns, mark_collected
 
 _BATCH_BYTES = BATCH_BYTES

@@ -110,7 +110,7 @@ class OutOfTime(TryLater):
 
 
 class Refused(CollectorError):
-    """The answer is no: `status`, and `words` as redact.py tells its body. `html`: it is a page, not TAP's."""
+    """The answer is no: `status`, and `words` as redact.py tells its body. `html`: the body is a page."""
 
     def __init__(self, status: int, words: str, *, html: bool = False) -> None:
         super().__init__(f"TAP answered {status}: {words or '(no body)'}")

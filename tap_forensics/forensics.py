@@ -26,14 +26,14 @@ _MOMENT_SECONDS = 0.25
 
 class _Body(msgspec.Struct):
     generated: msgspec.Raw = msgspec.Raw()
-    reports: list[Fields] | None | msgspec.UnsetType = msgspec.UNSET
+    reports: list[Fields] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _OddBody(msgspec.Struct):
     """Where not every report is an object: each is looked at on its own."""
 
     generated: msgspec.Raw = msgspec.Raw()
-    reports: list[msgspec.Raw] | None | msgspec.UnsetType = msgspec.UNSET
+    reports: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _body = msgspec.json.Decoder(_Body)

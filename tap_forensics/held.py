@@ -101,20 +101,26 @@ def find_state(bucket: Bucket, place: Place, clock: Clock, lease_seconds: int) -
     if stored is None:
         return FoundState(State(VERSION), 0, clock)
     state = decode(stored.data, f"gs://{bucket.name}/{name}", clock.now())
-    left = None
-    if state.lease:
-        age = bucket.age_seconds(name, stored.generation)
-        # None: somebody wrote in between, and so is at work.
-        left = (state.lease.seconds or lease_seconds) - (age or 0.0)
+    left = lease_left_seconds(bucket, name, stored.generation, state, lease_seconds)
     return FoundState(state, stored.generation if name == place.name else 0, clock, left)
+
+
+def lease_left_seconds(
+    bucket: Bucket, name: str, generation: int, state: State, lease_seconds: int
+) -> float | None:
+    """How long the lease of a state object holds; 0 or less if its run died, None if there is no lease."""
+    if not state.lease:
+        return None
+    # No age: somebody wrote in between, and so is at work.
+    return (state.lease.seconds or lease_seconds) - (bucket.age_seconds(name, generation) or 0.0)
 
 
 def _refuse_our_handover(data: bytes, bucket: Bucket, place: Place) -> None:
     if is_ours(data):
         raise StateUnreadable(
             f"the state object gs://{bucket.name}/{place.name} is gone, though this collector has run here: "
-            f"gs://{bucket.name}/{place.handover} is its own. Nothing was changed. `tap-forensics state repair` "
-            "restores it; `tap-forensics state reset` starts anew"
+            f"gs://{bucket.name}/{place.handover} is its own. Nothing was changed. "
+            "`tap-forensics state repair` restores it; `tap-forensics state reset` starts anew"
         )
 
 
@@ -284,7 +290,7 @@ class HeldState:
         """Whether the commit landed whose response was lost; another run may hold the lease since."""
         stored = self._bucket.read(self.place.name)
         where = f"gs://{self._bucket.name}/{self.place.name}"
-        return bool(stored) and decode(stored.data, where, self.clock.now()).last_owner == self._owner
+        return stored is not None and decode(stored.data, where, self.clock.now()).last_owner == self._owner
 
     def write_handover(self) -> bool:
         """The published function's own object, so that going back to it loses no window. Before `release`.

@@ -146,7 +146,7 @@ def add_threat(state: State, threat_id: str, seen: Threat) -> bool:
         return True
     known.priority = min(known.priority, seen.priority)
     known.campaign = known.campaign or seen.campaign
-    known.last_seen = max(known.last_seen or seen.first_seen, seen.first_seen)
+    known.last_seen = max(filter(None, [known.last_seen, seen.last_seen]), default=None)
     return False
 
 

@@ -67,7 +67,7 @@ def _log_expired(run: RunContext, expired: Expired) -> None:
         _log_lost(run, window)
     for threat_id, threat in expired.threats.items():
         run.log.error(
-            "Gave up threat %s: it was last seen 7 days ago, and its forensics were not fetched (%d attempts)",
+            "Gave up threat %s: last seen 7 days ago, its forensics could not be fetched (%d attempts)",
             harmless(threat_id),
             threat.attempts,
         )

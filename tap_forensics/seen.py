@@ -56,25 +56,21 @@ class News(Enum):
 
 
 def note(seen: Seen, key: int, version: int, minute: int) -> News | None:
-    """Remembers an event; None where it is known in this version.
+    """Remembers the last version of an event; None if that is this one.
 
-    A later version has an entry of its own beside the first: TAP may show both for a while.
+    A verdict that flips back is a new version each time: SecOps must not stay at the one before.
     """
     entries = seen.entries
-    value = version << 32 | minute
-    first = entries.get(key)
-    if first is None:
-        entries[key] = value
+    last = entries.get(key)
+    if last is None:
+        entries[key] = version << 32 | minute
         return News.NEW
-    if value > first:
-        # The later minute, in the version that came first.
-        entries[key] = first & ~_MINUTE_BITS | max(first & _MINUTE_BITS, minute)
-    if first >> 32 == version:
+    entries[key] = version << 32 | max(last & _MINUTE_BITS, minute)
+    if last >> 32 == version:
         return None
-    other = key ^ (version * _SPREAD & _ALL_BITS)
-    news = None if other in entries else News.UPDATE
-    entries[other] = max(value, entries.get(other, 0))
-    return news
+    # 0.1.0 kept the first version, and a later one under another key.
+    known_later = entries.pop(key ^ (version * _SPREAD & _ALL_BITS), None) is not None
+    return None if known_later else News.UPDATE
 
 
 def last_minute(window: Window) -> int:

@@ -115,7 +115,7 @@ def _take(entry: Any, priority: int, now: datetime, reading: Reading) -> None:
     campaign = _text(named.get("campaignID")) or _text(named.get("campaignId"))
     known = reading.threats.get(threat_id)
     if known is None:
-        reading.threats[threat_id] = Threat(priority, now, campaign)
+        reading.threats[threat_id] = Threat(priority, now, now, campaign)
         return
     known.priority = min(known.priority, priority)
     known.campaign = known.campaign or campaign

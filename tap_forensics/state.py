@@ -84,8 +84,8 @@ class OpenItem(msgspec.Struct, omit_defaults=True, kw_only=True, rename={"last_a
             return _LONGEST_PAUSE
         if self.attempts < _PATIENT_FROM_ATTEMPTS:
             return timedelta()
-        doublings = min(self.attempts - _PATIENT_FROM_ATTEMPTS, 5)
-        return min(_FIRST_PAUSE * 2**doublings, _LONGEST_PAUSE) - _EARLY
+        hours: int = 2 ** min(self.attempts - _PATIENT_FROM_ATTEMPTS, 5)
+        return min(_FIRST_PAUSE * hours, _LONGEST_PAUSE) - _EARLY
 
 
 class Threat(OpenItem):
@@ -127,7 +127,7 @@ class Lost(msgspec.Struct):
 class Lease(msgspec.Struct, omit_defaults=True):
     """The running run. It holds for `seconds` after the last commit, by the bucket's clock.
 
-    `asking`, `reading`: see the module's docstring. `batches`, `campaigns` and `event_batches` are what it has
+    `asking`, `reading`: what it may have in flight. `batches`, `campaigns` and `event_batches`: what it has
     written and committed. Version 1 had an `until` instead of `seconds`.
     """
 

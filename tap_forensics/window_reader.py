@@ -9,8 +9,8 @@ from tap_forensics.clock import Deadline, iso, whole_second
 from tap_forensics.context import RunContext
 from tap_forensics.errors import OutOfTime, RateLimited, Refused, Unavailable
 from tap_forensics.event_delivery import EventDelivery
-from tap_forensics.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail
 from tap_forensics.log import harmless
+from tap_forensics.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail
 from tap_forensics.patience import patiently
 from tap_forensics.siem import Reading, read_window
 from tap_forensics.tap import Tap

@@ -18,11 +18,13 @@ from tap_forensics.cli.run import summary
 from tap_forensics.cli.terminal import facts, lasting, shown
 from tap_forensics.cli.watch import watched_run
 from tap_forensics.clock import Deadline, iso, whole_second
+from tap_forensics.errors import LeaseHeld
 from tap_forensics.figures import Figures
-from tap_forensics.held import find_state, state_place
+from tap_forensics.held import FoundState, find_state, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
+from tap_forensics.open_items import reopen
 from tap_forensics.settings import Settings
-from tap_forensics.state import State, ask_again
+from tap_forensics.state import State
 from tap_forensics.windows import Window, oldest_askable, plan_windows, widened
 
 _BUCKET_SECONDS = 30
@@ -103,7 +105,7 @@ def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: b
         raise click.UsageError("give --from and --to, or --resume alone")
     settings = desk.settings()
     with desk.storage(settings) as open_client:
-        state = _state(desk, settings, open_client)
+        state = _found(desk, settings, open_client).state
         plan = _plan(state, settings, desk.clock.now(), start, end)
         plan.done = not (plan.gap_seconds_left or plan.backlog)
         _tell(desk, settings, plan)
@@ -115,10 +117,10 @@ def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: b
     return exit_code
 
 
-def _state(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> State:
+def _found(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> FoundState:
     with closing(open_client()) as client:
         bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        return find_state(bucket, state_place(settings), desk.clock.now())[0]
+        return find_state(bucket, state_place(settings), desk.clock, settings.lease_seconds)
 
 
 def _plan(
@@ -127,7 +129,7 @@ def _plan(
     notes: list[str] = []
     window = _interval(start, end, now, state.last_event_time, notes) if start and end else None
     if window:
-        ask_again(state, window, now)
+        reopen(state, window, now)
     to_read = [gap.window() for gap in state.gaps]
     limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
     ledger = Ledger(state.calls, limits)
@@ -235,7 +237,10 @@ def _work_off(desk: Desk, settings: Settings, open_client: Callable[[], Client],
         if not _lease_free(desk, settings, open_client):
             plan.reason = "another run holds the lease"
             return Exit.BUSY
-        figures = watched_run(desk, settings, open_client, Figures(), again)
+        try:
+            figures = watched_run(desk, settings, open_client, Figures(), again)
+        except LeaseHeld:
+            continue
         if figures.outcome == "busy":
             continue
         again = None
@@ -250,11 +255,13 @@ def _lease_free(desk: Desk, settings: Settings, open_client: Callable[[], Client
     """Waits for a run that is at work; False where it does not end."""
     deadline = Deadline.after(desk.clock, _PATIENCE_SECONDS)
     told = False
-    while (lease := _state(desk, settings, open_client).lease) and lease.until > desk.clock.now():
+    while (found := _found(desk, settings, open_client)).live:
         if deadline.passed():
             return False
         if not told:
-            desk.tell(f"Run {lease.run_id} is at work; waiting for its end.")
+            desk.tell(
+                f"Run {found.state.lease and found.state.lease.run_id} is at work; waiting for its end."
+            )
         told = True
         desk.clock.sleep(_LOOK_AGAIN_SECONDS)
     return True
@@ -267,7 +274,7 @@ def _take_stock(
     plan.runs.append(figures.as_fields())
     if not desk.as_json:
         desk.out.print(facts(f"Run {figures.run_id}: {figures.outcome}", summary(figures)))
-    state = _state(desk, settings, open_client)
+    state = _found(desk, settings, open_client).state
     before, plan.backlog = plan.gap_seconds_left, len(state.backlog)
     plan.gap_seconds_left = sum(int((gap.end - gap.start).total_seconds()) for gap in state.gaps)
     waits = settings.forensics and plan.backlog

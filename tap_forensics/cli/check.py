@@ -65,7 +65,7 @@ def _bucket(desk: Desk, settings: Settings) -> Iterator[Finding]:
         with desk.client(settings) as client:
             yield from probe_rights(desk, client, settings)
             bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-            yield from probe_state(bucket, settings, desk.clock.now())
+            yield from probe_state(bucket, settings, desk.clock)
             yield from probe_objects(client, settings, desk.clock.now())
     except StorageFailed as error:
         words, _, remedy = str(error).partition("; ")

@@ -21,8 +21,9 @@ from tap_forensics.clock import iso
 from tap_forensics.delivery import delivered_in
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.held import state_place
+from tap_forensics.open_items import mark_collected
 from tap_forensics.settings import Settings
-from tap_forensics.state import RUN_ID_FORMAT, VERSION, State, decode, settle
+from tap_forensics.state import RUN_ID_FORMAT, VERSION, State, decode
 from tap_forensics.windows import KEPT, oldest_askable
 
 _TIMEOUT = (10, 60)
@@ -121,7 +122,7 @@ def _count(mended: Mended, found: Listed, bucket: Bucket, now: datetime) -> None
     stored = bucket.read(found.name)
     known = len(mended.state.collected)
     for threat_id, _ in delivered_in(stored.data if stored else b""):
-        settle(mended.state, threat_id, now)
+        mark_collected(mended.state, threat_id, now)
     mended.threats_found += len(mended.state.collected) - known
     mended.objects_read += 1
     # No later run may take the name of an object that lies there.

@@ -23,11 +23,12 @@ from tap_forensics.cli.listing import (
 )
 from tap_forensics.cli.status import calls
 from tap_forensics.cli.terminal import lasting, many
-from tap_forensics.clock import iso
+from tap_forensics.clock import Clock, iso
 from tap_forensics.errors import RunFailed, StorageFailed
-from tap_forensics.held import find_state, state_place
+from tap_forensics.held import FoundState, find_state, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Pool
 from tap_forensics.log import harmless
+from tap_forensics.open_items import read_until
 from tap_forensics.seen import decode as decode_memory
 from tap_forensics.settings import Settings
 from tap_forensics.state import State
@@ -93,7 +94,7 @@ def _identity(client: Client) -> str:
     return harmless(str(email)) if email and email != "default" else "this identity"
 
 
-def probe_state(bucket: Bucket, settings: Settings, now: datetime) -> Iterator[Finding]:
+def probe_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Finding]:
     """The working state: where it is, whether a run could begin with it, and what it waits for."""
     place = state_place(settings)
     where = f"gs://{bucket.name}/{place.name}"
@@ -106,25 +107,26 @@ def probe_state(bucket: Bucket, settings: Settings, now: datetime) -> Iterator[F
             "set GCS_PREFIX and let the feed read that folder",
         )
     try:
-        state, generation = find_state(bucket, place, now)
+        found = find_state(bucket, place, clock, settings.lease_seconds)
     except RunFailed as error:
         yield wrong("state", str(error).partition("; ")[0], "tap-forensics state repair")
         return
-    yield from _cursor(state, generation, now)
-    yield from _lease(state, now)
+    state, now = found.state, clock.now()
+    yield from _cursor(found, now)
+    yield from _lease(found, now)
     yield from _gaps(state, now)
     yield from _pools(state, settings, now)
     yield from _memory(bucket, settings, place.name)
 
 
-def _cursor(state: State, generation: int, now: datetime) -> Iterator[Finding]:
+def _cursor(found: FoundState, now: datetime) -> Iterator[Finding]:
+    state = found.state
     if state.last_event_time is None:
         yield ok("state", "none yet: the first run reads back LOOKBACK_HOURS, or from SINCE_TIME")
         return
-    lag = now - state.last_event_time
-    words = (
-        f"readable{'' if generation else ' (the published function wrote it)'}, its cursor {lasting(lag)} ago"
-    )
+    lag = now - (read_until(state) or state.last_event_time)
+    whose = "" if found.generation else " (the published function wrote it)"
+    words = f"readable{whose}, its cursor {lasting(lag)} ago"
     if lag > KEPT:
         yield wrong("state", words, "TAP keeps 7 days: what lies before is lost; do a run now")
     elif lag > _LAG_SEEN:
@@ -133,13 +135,14 @@ def _cursor(state: State, generation: int, now: datetime) -> Iterator[Finding]:
         yield ok("state", words)
 
 
-def _lease(state: State, now: datetime) -> Iterator[Finding]:
-    if state.lease is None:
+def _lease(found: FoundState, now: datetime) -> Iterator[Finding]:
+    lease, left = found.state.lease, found.lease_left_seconds
+    if lease is None or left is None:
         yield ok("lease", "free")
-    elif state.lease.until > now:
-        yield ok("lease", f"held by run {state.lease.run_id} until {iso(state.lease.until)}")
+    elif found.live:
+        yield ok("lease", f"held by run {lease.run_id} until {iso(now + timedelta(seconds=left))}")
     else:
-        yield warning("lease", f"run {state.lease.run_id} died", "none: the next run takes it over")
+        yield warning("lease", f"run {lease.run_id} died", "none: the next run takes it over")
 
 
 def _gaps(state: State, now: datetime) -> Iterator[Finding]:

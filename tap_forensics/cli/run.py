@@ -7,7 +7,7 @@ import click
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
 from tap_forensics.cli.terminal import facts, many
 from tap_forensics.cli.watch import watched_run
-from tap_forensics.errors import RunFailed
+from tap_forensics.errors import LeaseHeld, RunFailed
 from tap_forensics.figures import Figures
 
 _ENDS = {"complete": Exit.GOOD, "incomplete": Exit.WAITS, "busy": Exit.BUSY, "failed": Exit.WRONG}
@@ -34,6 +34,8 @@ def run(desk: Desk) -> Exit:
     try:
         with desk.storage(settings) as open_client:
             watched_run(desk, settings, open_client, figures, None)
+    except LeaseHeld:
+        end = Exit.BUSY
     except RunFailed:
         end = Exit.WRONG
     except KeyboardInterrupt:

@@ -69,14 +69,13 @@ def _rows(held: State, stored: Stored, now: datetime) -> Iterator[tuple[str, str
     yield "object", f"generation {stored.generation}, {len(stored.data):,} bytes"
     yield "cursor", ago(held.last_event_time, now)
     yield "last run", held.last_run_id or "none"
-    yield "lease", f"{lease.run_id}, until {ago(lease.until, now)}" if lease else "none"
-    yield "stalls", f"{held.stalls} (runs that found the API down), {held.silent} without any answer"
+    yield "lease", f"{lease.run_id}, for {lease.seconds} s after each commit" if lease else "none"
     yield "backlog", many(len(held.backlog), "threat")
     yield "collected", f"{many(len(held.collected), 'threat')}, not asked for again within DEDUP_HOURS"
     for name, pool in held.calls.items():
         yield f"{name} calls", f"{sum(pool.buckets.values()):,} in the ledger"
     for gap in held.gaps[:_SHOWN]:
-        yield "gap", f"{gap.window()}, asked for {many(gap.attempts, 'time')}"
+        yield "gap", f"{gap.window()}, {many(gap.attempts, 'failed attempt')}"
     for lost in held.lost[-_SHOWN:]:
         yield "lost", f"{iso(lost.start)}/{iso(lost.end)}: {lost.why}"
     if max(len(held.gaps), len(held.lost)) > _SHOWN:

@@ -14,7 +14,7 @@ from tap_forensics.cli.mending import Mended, mend, spoiled_at
 from tap_forensics.cli.terminal import lasting, many, shown
 from tap_forensics.clock import iso
 from tap_forensics.errors import StateUnreadable, StorageFailed
-from tap_forensics.held import state_place
+from tap_forensics.held import lease_left_seconds, state_place
 from tap_forensics.settings import Settings
 from tap_forensics.state import RUN_ID_FORMAT, VERSION, State, decode, encode
 
@@ -64,10 +64,8 @@ def repair(desk: Desk, yes: bool) -> Exit:
         spoiled = spoiled_at(client, settings, stored, desk.clock.now())
         if spoiled is None:
             return _nothing_to_repair(desk, "There is no state and no evidence: the first run makes both.")
-        _let_runs_notice(desk, settings, spoiled)
+        _let_runs_notice(desk, bucket, settings, spoiled)
         mended = mend(client, bucket, settings, stored, desk.clock.now(), desk.tell)
-        if _live(mended.state, desk):
-            return Exit.BUSY
         desk.tell(_about(settings, mended) + _perhaps_never(bucket, settings, stored, mended))
         if not (yes or click.confirm("Write it?", err=True)):
             return Exit.WRONG
@@ -76,9 +74,10 @@ def repair(desk: Desk, yes: bool) -> Exit:
     return Exit.GOOD
 
 
-def _let_runs_notice(desk: Desk, settings: Settings, spoiled: datetime) -> None:
+def _let_runs_notice(desk: Desk, bucket: Bucket, settings: Settings, spoiled: datetime) -> None:
     """Until none believes any more that it holds a lease."""
-    wait = spoiled + timedelta(seconds=settings.lease_seconds) - desk.clock.now()
+    now = bucket.date or desk.clock.now()
+    wait = spoiled + timedelta(seconds=settings.lease_seconds) - now
     if wait > timedelta():
         desk.tell(f"Waiting {lasting(wait)}: a run that is at work must have noticed (LEASE_SECONDS).")
         desk.clock.sleep(wait.total_seconds())
@@ -155,10 +154,10 @@ def reset(desk: Desk, yes: bool) -> Exit:
         stored = bucket.read(state_place(settings).name)
         now = desk.clock.now()
         held = _readable(settings, stored, now) if stored else None
-        if held and _live(held, desk):
+        if stored and held and _live(desk, bucket, settings, stored, held):
             return Exit.BUSY
         if stored and not held:
-            _let_runs_notice(desk, settings, spoiled_at(client, settings, stored, now) or now)
+            _let_runs_notice(desk, bucket, settings, spoiled_at(client, settings, stored, now) or now)
         desk.tell(_about_reset(settings, stored, held))
         if not (yes or click.confirm("Reset it?", err=True)):
             return Exit.WRONG
@@ -204,15 +203,18 @@ def _must_be_sure(desk: Desk, yes: bool) -> None:
         raise click.UsageError("--json asks nothing: give --yes with it")
 
 
-def _live(held: State, desk: Desk) -> bool:
-    if held.lease is None or held.lease.until <= desk.clock.now():
+def _live(desk: Desk, bucket: Bucket, settings: Settings, stored: Stored, held: State) -> bool:
+    name = state_place(settings).name
+    left = lease_left_seconds(bucket, name, stored.generation, held, settings.lease_seconds)
+    if held.lease is None or left is None or left <= 0:
         return False
+    until = desk.clock.now() + timedelta(seconds=left)
     desk.tell(
-        f"Run {held.lease.run_id} is at work and holds the lease until {iso(held.lease.until)}: "
+        f"Run {held.lease.run_id} is at work and holds the lease until {iso(until)}: "
         "wait for its end. Nothing was changed."
     )
     if desk.as_json:
-        desk.give({"error": "busy", "lease": {"run_id": held.lease.run_id, "until": held.lease.until}})
+        desk.give({"error": "busy", "lease": {"run_id": held.lease.run_id, "until": until}})
     return True
 
 

@@ -14,8 +14,9 @@ from tap_forensics.cli.desk import Desk, Exit, at_a_desk
 from tap_forensics.cli.listing import EVENTS_STEM, EVIDENCE_STEM, Listed, first_name, folder, list_objects
 from tap_forensics.cli.terminal import ago, facts, grid, lasting, many
 from tap_forensics.clock import iso
-from tap_forensics.held import find_state, state_place
+from tap_forensics.held import FoundState, find_state, state_place
 from tap_forensics.ledger import FORENSICS, SIEM, Pool, counting, counts_until
+from tap_forensics.open_items import read_until
 from tap_forensics.settings import Settings
 from tap_forensics.state import State
 from tap_forensics.windows import EDGE_MARGIN, KEPT
@@ -51,8 +52,8 @@ def status(desk: Desk) -> Exit:
     with desk.client(settings) as client:
         now = desk.clock.now()
         bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        state, _ = find_state(bucket, state_place(settings), now)
-        standing = stand(state, settings, now) | {"newest": newest_of_all(client, settings, now)}
+        found = find_state(bucket, state_place(settings), desk.clock, settings.lease_seconds)
+        standing = stand(found, settings, now) | {"newest": newest_of_all(client, settings, now)}
     if desk.as_json:
         desk.give(standing)
     else:
@@ -60,17 +61,18 @@ def status(desk: Desk) -> Exit:
     return Exit.GOOD
 
 
-def stand(state: State, settings: Settings, now: datetime) -> dict[str, Any]:
+def stand(found: FoundState, settings: Settings, now: datetime) -> dict[str, Any]:
     """The state in figures; shape as the command's help says."""
-    lease = state.lease
+    state = found.state
+    until = read_until(state)
     return {
         "now": now,
         "bucket": settings.gcs_bucket,
         "state": state_place(settings).name,
         "last_run_id": state.last_run_id,
         "cursor": state.last_event_time,
-        "cursor_lag_seconds": _seconds(now - state.last_event_time) if state.last_event_time else None,
-        "lease": lease and {"run_id": lease.run_id, "until": lease.until, "live": lease.until > now},
+        "cursor_lag_seconds": _seconds(now - until) if until else None,
+        "lease": _lease(found, now),
         "backlog": list(_backlog(state)),
         "gaps": [
             {
@@ -87,6 +89,13 @@ def stand(state: State, settings: Settings, now: datetime) -> dict[str, Any]:
             FORENSICS: calls(state.calls.get(FORENSICS, Pool()), settings.tap_forensics_daily_limit, now),
         },
     }
+
+
+def _lease(found: FoundState, now: datetime) -> dict[str, Any] | None:
+    lease, left = found.state.lease, found.lease_left_seconds
+    if lease is None or left is None:
+        return None
+    return {"run_id": lease.run_id, "until": now + timedelta(seconds=left), "live": found.live}
 
 
 def calls(pool: Pool, limit: int | None, now: datetime) -> dict[str, Any]:
