@@ -17,10 +17,10 @@ from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.errors import RunFailed
 from tap_forensics.figures import Figures
-from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.settings import load_settings
+from tests.faults.lab_bucket import LabBucket, Through
 
 STATE = "state/tap-forensics/state.json"
 HANDOVER = "tap-forensics/state.json"
@@ -30,15 +30,20 @@ START = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 
 
 class LabClock:
-    """Runs with the real clock and jumps over every sleep; `advance` moves it, back too."""
+    """Runs with the real clock and jumps over every sleep; `advance` moves it, back too.
+
+    `now` is TAP's time, `bucket_now` the bucket's, which never steps back. `clock` is the function's own: it
+    is off by `skewed`.
+    """
 
     def __init__(self, now: datetime = START) -> None:
         self._origin = now
         self._began = time.monotonic()
         self._skipped = 0.0
-        self._stepped = timedelta()
+        self._stepped = self._stepped_back = timedelta()
         self._lock = threading.Lock()
-        self.clock = Clock(self.now, self.monotonic, self.sleep)
+        self.skewed = timedelta()
+        self.clock = Clock(lambda: self.now() + self.skewed, self.monotonic, self.sleep)
 
     def monotonic(self) -> float:
         return time.monotonic() - self._began + self._skipped
@@ -46,13 +51,18 @@ class LabClock:
     def now(self) -> datetime:
         return self._origin + self._stepped + timedelta(seconds=self.monotonic())
 
+    def bucket_now(self) -> datetime:
+        return self.now() + self._stepped_back
+
     def sleep(self, seconds: float) -> None:
         with self._lock:
             self._skipped += seconds
         time.sleep(0.001)
 
     def advance(self, **by: float) -> None:
-        self._stepped += timedelta(**by)
+        step = timedelta(**by)
+        self._stepped += step
+        self._stepped_back += max(-step, timedelta())
 
 
 class Lines(logging.Handler):
@@ -99,9 +109,10 @@ class Lab:
 
     world: World
     tap: TapServer
-    bucket: FakeBucket
+    bucket: LabBucket
     time: LabClock
     env: dict[str, str] = field(default_factory=dict)
+    transferred: list[tuple[str, bytes]] = field(default_factory=list)
 
     def run(self, **env: str) -> Ran:
         handler = Lines()
@@ -124,14 +135,35 @@ class Lab:
             self.time.advance(hours=1)
         raise AssertionError(f"still not done: {runs[-1].said(logging.WARNING)}")
 
+    def skew(self, seconds: float) -> None:
+        """From now on the function's own clock is off by so much; TAP's and the bucket's are right."""
+        self.time.skewed = timedelta(seconds=seconds)
+
+    @contextmanager
+    def through(self, adapter: Through) -> Iterator[None]:
+        """Clients that are opened meanwhile reach the bucket through this adapter."""
+        self.bucket.between = adapter
+        try:
+            yield
+        finally:
+            self.bucket.between = None
+
+    def feed_transfers(self) -> None:
+        """What a feed with *delete transferred files* does: it reads each object, then deletes it."""
+        for name, data in self.evidence().items():
+            self.transferred.append((name, data))
+            self.bucket.delete(name)
+
     def evidence(self) -> dict[str, bytes]:
         return {name: data for name, data in self.bucket.objects().items() if name.endswith(".ndjson")}
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for data in self.evidence().values() for line in data.splitlines()]
+        """What a feed has, or would get: in the order of the objects' names, deleted ones too."""
+        objects = sorted([*self.transferred, *self.evidence().items()])
+        return [json.loads(line) for _, data in objects for line in data.split(b"\n") if line]
 
     def delivered(self) -> Counter[str]:
-        """How many THREAT reports lie in the bucket for each threat, parts counted once."""
+        """How many THREAT reports were delivered for each threat, parts counted once."""
         return Counter(
             line["_threatId"]
             for line in self.lines()
@@ -154,7 +186,7 @@ def lab(world: World | None = None, *, now: datetime = START, **env: str) -> Ite
     """A lab whose first run reads everything in `world` (default: ten threats in the last hour)."""
     world = world or World.from_threats(10, now=now, report_bytes=2_000)
     clock = LabClock(now)
-    with TapServer(world, clock=clock.now) as tap, FakeBucket() as bucket:
+    with TapServer(world, clock=clock.now) as tap, LabBucket(clock.bucket_now) as bucket:
         given = {
             "GCS_BUCKET": bucket.name,
             "TAP_API_BASE": tap.url,

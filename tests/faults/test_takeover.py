@@ -7,21 +7,19 @@ from datetime import timedelta
 from typing import Any
 
 from requests import PreparedRequest, Response
-from requests.adapters import HTTPAdapter
 
 from tap_forensics.errors import StorageFailed
 from tests.faults.lab import START, STATE, Lab, lab
+from tests.faults.lab_bucket import Through
 
 DEAD_RUN = "20260304_090000"
 WRITTEN = f"tap-forensics/tap_forensics_{DEAD_RUN}.ndjson"
 
 
-class Failing(HTTPAdapter):
+class Failing(Through):
     """Fails the first read of the dead run's object, and nothing else."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.failed = False
+    failed = False
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
         if not self.failed and DEAD_RUN in (request.url or "") and request.method == "GET":
@@ -45,20 +43,15 @@ def leave_a_dead_run(the: Lab) -> None:
 
 
 def test_a_takeover_that_fails_to_look_keeps_the_lease_and_nothing_comes_twice() -> None:
-    with lab() as the:
+    with lab(LOOKBACK_HOURS="2") as the:
         leave_a_dead_run(the)
-        open_client, adapter = the.bucket.client, Failing()
-
-        def failing() -> Any:
-            client = open_client()
-            client._http.mount("http://", adapter)
-            return client
-
-        the.bucket.client = failing  # type: ignore[method-assign]  # this run's way to the bucket
-        assert isinstance(the.run().failure, StorageFailed)
+        # Older than its lease by the bucket's clock, too.
+        the.time.advance(minutes=5)
+        adapter = Failing()
+        with the.through(adapter):
+            assert isinstance(the.run().failure, StorageFailed)
         assert adapter.failed
         assert the.state()["lease"]["run_id"] == DEAD_RUN
-        the.bucket.client = open_client  # type: ignore[method-assign]  # as above
         the.time.advance(minutes=5)
         the.run()
         assert dict(the.delivered()) == dict.fromkeys(the.truth(), 1)

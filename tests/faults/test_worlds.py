@@ -12,18 +12,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from requests import PreparedRequest, Response
-from requests.adapters import HTTPAdapter
 
 import tap_forensics.delivery
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import World
 from tests.faults.lab import FORENSICS, SIEM, START, Lab, Ran, lab
+from tests.faults.lab_bucket import Through
 
 SHORT_OF_SEVEN_DAYS_MINUTES = 4 * 24 * 60
 BACK_AT_MOST_MINUTES = 15
 
 
-class Dying(HTTPAdapter):
+class Dying(Through):
     """To the bucket, a process that is killed at its n-th call: right before it, or right after it landed."""
 
     def __init__(self, at: int, *, landed: bool) -> None:
@@ -43,18 +43,8 @@ class Dying(HTTPAdapter):
 
 
 def run_and_die(the: Lab, at: int, *, landed: bool) -> Ran:
-    open_client = the.bucket.client
-
-    def mortal() -> Any:
-        client = open_client()
-        client._http.mount("http://", Dying(at, landed=landed))
-        return client
-
-    the.bucket.client = mortal  # type: ignore[method-assign]  # this run's process, and only this one's
-    try:
+    with the.through(Dying(at, landed=landed)):
         return the.run()
-    finally:
-        the.bucket.client = open_client  # type: ignore[method-assign]  # as above
 
 
 KINDS = st.sampled_from(["messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked"])
