@@ -15,6 +15,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from tap_forensics.errors import StorageFailed
 from tap_forensics.state import RUN_ID_FORMAT
+from tap_forensics.storage_errors import storage_fault
 
 EVIDENCE_STEM = "tap_forensics"
 EVENTS_STEM = "tap_siem_events"
@@ -23,11 +24,6 @@ _PATIENCE_SECONDS = 60
 _FIELDS = "items(name,size,updated,generation,timeDeleted),nextPageToken"
 _NEVER = datetime.fromtimestamp(0, UTC)
 _RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_\d{4,})?\.ndjson$")
-_REMEDIES = {
-    401: "no usable Google credentials: gcloud auth application-default login",
-    403: "these credentials lack the right; roles/storage.objectUser on this bucket gives it",
-    404: "check GCS_BUCKET: there is no such bucket",
-}
 
 
 @dataclass(frozen=True)
@@ -52,10 +48,7 @@ def asking(what: str) -> Iterator[None]:
     try:
         yield
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        code = getattr(error, "code", None)
-        remedy = _REMEDIES.get(int(code)) if code is not None else None
-        told = f"{type(error).__name__}{f' ({int(code)})' if code is not None else ''}"
-        raise StorageFailed(f"could not {what}: {told}{f'; {remedy}' if remedy else ''}") from error
+        raise StorageFailed(storage_fault(what, error)) from error
 
 
 def list_objects(

@@ -307,7 +307,7 @@ def test_a_sentence_of_tap_is_known_again_whatever_follows(
 
 @pytest.mark.parametrize(
     ("length", "told"),
-    [(4095, "about 3 KiB"), (4096, "over 4 KiB"), (4097, "over 4 KiB"), (300_000, "over 4 KiB")],
+    [(4095, "about 4 KiB"), (4096, "over 4 KiB"), (4097, "over 4 KiB"), (300_000, "over 4 KiB")],
 )
 def test_of_a_long_error_the_size_is_told(server: TapServer, client: Client, length: int, told: str) -> None:
     server.faults.add(REPORTS, Fault("status", status=503, body=b"x" * length))
