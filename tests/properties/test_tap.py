@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock, Deadline
@@ -48,7 +48,6 @@ def connected(server: TapServer, secret: str) -> Iterator[Tap]:
 def test_whatever_an_id_holds_it_arrives_as_it_is_and_alone(server: TapServer) -> None:
     with connected(server, "demo-secret") as tap:
 
-        @settings(deadline=None)
         @given(st.text(min_size=1, max_size=256))
         def arrive(threat_id: str) -> None:
             server.forget_calls()
@@ -63,7 +62,6 @@ def test_whatever_an_id_holds_it_arrives_as_it_is_and_alone(server: TapServer) -
         arrive()
 
 
-@settings(deadline=None)
 @given(secret=secrets, status=statuses, around=st.text(max_size=100), times=st.integers(1, 20))
 def test_no_error_quotes_the_secret_or_the_token_whatever_the_other_side_echoes(
     server: TapServer, secret: str, status: int, around: str, times: int
@@ -79,7 +77,6 @@ def test_no_error_quotes_the_secret_or_the_token_whatever_the_other_side_echoes(
     assert token not in said
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=600) | st.text(max_size=600).map(str.encode), st.sampled_from([301, 400, 404, 500]))
 def test_whatever_an_errors_body_is_what_is_said_of_it_prints_and_is_bounded(
     server: TapServer, body: bytes, status: int
@@ -93,7 +90,6 @@ def test_whatever_an_errors_body_is_what_is_said_of_it_prints_and_is_bounded(
     assert len(said) <= 5100
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.text(st.characters(exclude_characters="\x7f")),
