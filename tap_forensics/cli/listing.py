@@ -59,14 +59,19 @@ def list_objects(
     start: str = "",
     most: int | None = None,
     versions: bool = False,
+    delimiter: str | None = None,
 ) -> Iterator[Listed]:
-    """In order of name, from `start` on. Raises `StorageFailed`."""
+    """In order of name, from `start` on; with a `delimiter` only names that have none after the prefix.
+
+    Raises `StorageFailed`.
+    """
     with asking(f"list gs://{bucket}/{prefix}"):
         found = client.list_blobs(
             bucket,
             prefix=prefix,
             start_offset=start or None,
             max_results=most,
+            delimiter=delimiter,
             # Lower case: what the library makes of True is not what every emulator reads.
             versions="true" if versions else None,
             fields=_FIELDS,
@@ -75,6 +80,17 @@ def list_objects(
         )
         for blob in found:
             yield Listed(blob.name, int(blob.size or 0), blob.updated or _NEVER, int(blob.generation or 0))
+
+
+def list_own(
+    client: Client, bucket: str, prefix: str, stem: str, since: datetime, most: int | None = None
+) -> Iterator[Listed]:
+    """The objects of one feed since then, in order of name. Folders below it belong to tenants."""
+    listed = list_objects(
+        client, bucket, folder(prefix), start=first_name(prefix, stem, since), most=most, delimiter="/"
+    )
+    begins = f"{folder(prefix)}{stem}_"
+    return (found for found in listed if found.run_id and found.name.startswith(begins))
 
 
 def first_name(prefix: str, stem: str, since: datetime) -> str:

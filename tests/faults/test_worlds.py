@@ -155,6 +155,5 @@ TestWorlds = Worlds.TestCase
 TestWorlds.settings = settings(
     max_examples=25,
     stateful_step_count=14,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
