@@ -17,7 +17,7 @@ from tests.faults.lab import FORENSICS, START, STATE, Lab, Ran, lab
 
 LEASE_SECONDS = 180
 MINUTE, HOUR = 60, 3600
-OFF_BY = [2 * MINUTE + 30, 10 * MINUTE, 59 * MINUTE, 5 * HOUR, -10 * MINUTE, -59 * MINUTE, -5 * HOUR]
+OFF_BY = [4 * MINUTE, 10 * MINUTE, 59 * MINUTE, 5 * HOUR, -10 * MINUTE, -59 * MINUTE, -5 * HOUR]
 
 
 @pytest.fixture(name="the")
