@@ -173,13 +173,17 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
 
 def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     answer = _through_the_gate(fan_out, threat_id)
+    release = answer.release
     try:
         outcome = _read(answer, threat_id)
-    except BaseException:
-        answer.release()
+    except Exception as error:
+        # What holds the body must be gone before another takes its memory.
+        del answer
+        error.__traceback__ = error.__context__ = None
+        release()
         raise
     if not isinstance(outcome, Fetched):
-        answer.release()
+        release()
     return outcome
 
 
@@ -192,8 +196,9 @@ def _read(answer: Answer, threat_id: str) -> Outcome:
         raise Unavailable("the answer is not the JSON that TAP documents") from None
     if not body.reports:
         return Skipped(threat_id, "no reports")
-    if len(body.reports) > _MOST_REPORTS:
-        raise TooLarge(f"an answer of {len(body.reports)} reports is none of TAP's")
+    number = len(body.reports)
+    if number > _MOST_REPORTS:
+        raise TooLarge(f"an answer of {number} reports is none of TAP's")
     return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
 
 
