@@ -145,11 +145,11 @@ def _work(
     fan_out: FanOut, left: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
 ) -> None:
     while not stop.is_set():
-        with fan_out.lock:
-            threat_id = None if fan_out.ended_by else next(left, None)
-        if threat_id is None:
-            return
         try:
+            with fan_out.lock:
+                threat_id = None if fan_out.ended_by else next(left, None)
+            if threat_id is None:
+                return
             _hand_over(outcomes, _counted(fan_out, _outcome(fan_out, threat_id)), stop)
         except Exception as error:  # noqa: BLE001 - carried to the run's thread, which raises it
             with fan_out.lock:
@@ -188,14 +188,18 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
 
 def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     answer = _through_the_gate(fan_out, threat_id)
+    release = answer.release
     try:
         outcome = _read(answer, threat_id)
         fan_out.proven = True
-    except BaseException:
-        answer.release()
+    except Exception as error:
+        # What holds the body must be gone before another takes its memory.
+        del answer
+        error.__traceback__ = error.__context__ = None
+        release()
         raise
     if not isinstance(outcome, Fetched):
-        answer.release()
+        release()
     return outcome
 
 
@@ -210,8 +214,9 @@ def _read(answer: Answer, threat_id: str) -> Outcome:
         raise Unavailable("the response has no reports: it is not what TAP documents")
     if not body.reports:
         return Skipped(threat_id)
-    if len(body.reports) > _MOST_REPORTS:
-        raise TooLarge(f"an answer of {len(body.reports)} reports is none of TAP's")
+    number = len(body.reports)
+    if number > _MOST_REPORTS:
+        raise TooLarge(f"an answer of {number} reports is none of TAP's")
     return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
 
 
