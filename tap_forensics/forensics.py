@@ -12,6 +12,7 @@ import msgspec
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RateLimited, Refused, TooLarge, Unavailable
+from tap_forensics.ledger import FORENSICS
 from tap_forensics.ndjson import Fields, repaired
 from tap_forensics.patience import patiently
 from tap_forensics.tap import Answer, Tap
@@ -177,6 +178,7 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
             deadline=fan_out.deadline,
             waits_for=(Unavailable,),
             waiting=fan_out.before_sleep,
+            may_retry=lambda: fan_out.tap.may_retry(FORENSICS),
         )
     except Unavailable as error:
         return Failed(threat_id, str(error))

@@ -98,6 +98,10 @@ class Tap:
             shut(sock)
         self._pool.close()
 
+    def may_retry(self, pool: str) -> bool:
+        """Whether one more call may be made for what failed before; counted as made."""
+        return self.ledger.take_retries(pool, 1, self._clock.now()) == 1
+
     def siem(self, window: Window) -> Answer:
         """Everything of one window. Raises as `_get`."""
         # Without format=json the API answers syslog.
