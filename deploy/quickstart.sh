@@ -9,23 +9,25 @@
 #     --bucket NAME                   default: PROJECT-tap-forensics
 #     --schedule CRON                 default: "0 * * * *", UTC
 #     --feed-service-account ADDRESS  gets its two roles on the bucket
+#     --proxy                         TAP is reached through an HTTP proxy, whose address is a secret
 #     --set NAME=VALUE                a variable of the collector, as MAX_THREATS=1000; may be repeated
 #     --dry-run                       looks, and prints what it would do
 #     --uninstall                     takes all away but the bucket with evidence and state
 set -euo pipefail
 
-usage() { sed -n '5,14s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '5,15s/^# \{0,1\}//p' "$0"; }
 fail() { echo "quickstart: $*" >&2 && exit 2; }
 
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 name=tap-forensics-collector
 schedule='0 * * * *'
-project='' region='' bucket='' feed='' dry_run='' uninstall=''
+project='' region='' bucket='' feed='' proxy='' dry_run='' uninstall=''
 prefix=tap-forensics events_prefix=''
 settings=()
 
 while [ $# -gt 0 ]; do
   case $1 in
+    --proxy) proxy=yes ;;
     --dry-run) dry_run=yes ;;
     --uninstall) uninstall=yes ;;
     --help | -h) usage && exit ;;
@@ -51,6 +53,7 @@ for setting in "${settings[@]}"; do
     GCS_PREFIX=*) prefix=${setting#*=} && prefix=${prefix#/} && prefix=${prefix%/} ;;
     EVENTS_PREFIX=*) events_prefix=${setting#*=} && events_prefix=${events_prefix#/} && events_prefix=${events_prefix%/} ;;
     GCS_BUCKET=* | STATE_KEY=* | LOG_EXECUTION_ID=* | TAP_PRINCIPAL=* | TAP_SECRET=* | TAP_*_FILE=*) fail "${setting%%=*} is set by this script" ;;
+    HTTPS_PROXY=* | HTTPS_PROXY_FILE=* | https_proxy=*) fail "give --proxy, and the proxy's address as a secret, instead of ${setting%%=*}" ;;
     *=*) ;;
     *) fail "--set takes NAME=VALUE" ;;
   esac
@@ -70,6 +73,9 @@ bucket=${bucket:-$project-tap-forensics}
 account=$name-sa@$project.iam.gserviceaccount.com
 principal_secret=$name-principal
 secret_secret=$name-secret
+proxy_secret=$name-proxy
+secrets=("$principal_secret" "$secret_secret")
+if [ -n "$proxy" ]; then secrets+=("$proxy_secret"); fi
 
 step() { printf '\n== %s\n' "$*"; }
 run() {
@@ -150,7 +156,7 @@ install() {
   step "Secrets, blank until you add the credentials"
   # A function cannot mount a secret that has no version; the collector takes a blank as missing.
   printf ' ' >"$temporary/blank"
-  for secret in $principal_secret $secret_secret; do
+  for secret in "${secrets[@]}"; do
     if there gcloud secrets describe "$secret"; then
       kept "$secret"
     else
@@ -162,6 +168,11 @@ install() {
   step "Function"
   local environment="GCS_BUCKET=$bucket|GCS_PREFIX=$prefix|STATE_KEY=state/$prefix/state.json"
   environment+="|TAP_PRINCIPAL_FILE=/secrets/principal/value|TAP_SECRET_FILE=/secrets/secret/value|LOG_EXECUTION_ID=true"
+  local mounts="/secrets/principal/value=$principal_secret:latest,/secrets/secret/value=$secret_secret:latest"
+  if [ -n "$proxy" ]; then
+    environment+="|HTTPS_PROXY_FILE=/secrets/proxy/value"
+    mounts+=",/secrets/proxy/value=$proxy_secret:latest"
+  fi
   for setting in "${settings[@]}"; do
     case $setting in GCS_PREFIX=*) ;; *) environment+="|$setting" ;; esac
   done
@@ -171,7 +182,7 @@ install() {
     --memory=512Mi --cpu=1 --timeout=540s --concurrency=1 --min-instances=0 --max-instances=1
     --ingress-settings=internal-only --no-allow-unauthenticated
     --set-env-vars="^|^$environment"
-    --set-secrets="/secrets/principal/value=$principal_secret:latest,/secrets/secret/value=$secret_secret:latest")
+    --set-secrets="$mounts")
   # What was deployed is told by a label: the hash of the source and of this very command.
   local deployed
   python3 "$checkout/deploy/archive.py" "$temporary/source.zip"
@@ -213,8 +224,11 @@ install() {
   step "Left to do"
   cat <<EOT
    1. Add the credentials (typed or pasted, not shown; Enter ends each):
-      read -rs v && printf %s "\$v" | gcloud secrets versions add $principal_secret --project=$project --data-file=-; unset v
-      read -rs v && printf %s "\$v" | gcloud secrets versions add $secret_secret --project=$project --data-file=-; unset v
+EOT
+  for secret in "${secrets[@]}"; do
+    echo "      read -rs v && printf %s \"\$v\" | gcloud secrets versions add $secret --project=$project --data-file=-; unset v"
+  done
+  cat <<EOT
    2. Force a run, and read its log:
       gcloud scheduler jobs run $name-hourly --project=$project --location=$region
       gcloud functions logs read $name --project=$project --region=$region --gen2
@@ -242,7 +256,7 @@ uninstall() {
   for topic in $name-trigger $name-dead-letter; do
     remove "$topic" gcloud pubsub topics describe "$topic" -- gcloud pubsub topics delete "$topic"
   done
-  for secret in $principal_secret $secret_secret; do
+  for secret in $principal_secret $secret_secret $proxy_secret; do
     remove "$secret" gcloud secrets describe "$secret" -- gcloud secrets delete "$secret"
   done
   remove "service account" gcloud iam service-accounts describe "$account" -- \

@@ -28,7 +28,16 @@ def main() -> None:
     # `kill` ends a run in order, just as Ctrl-C does; a shell's background job ignores the latter.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    # `nohup` has it ignored, and that stays so.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hang_up)
     tap_forensics(prog_name="tap-forensics")
+
+
+def _hang_up(*_: object) -> None:
+    """The terminal was closed: ends as on Ctrl-C, whose end a second hang-up must not disturb."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -118,6 +118,7 @@ def _settle(
     if isinstance(outcome, Fetched):
         delivery.take(outcome, chosen[outcome.threat_id].campaign)
     elif isinstance(outcome, Rejected):
+        run.held.answered(outcome.threat_id)
         rejected.append(outcome)
     elif isinstance(outcome, Skipped):
         _skip(run, outcome.threat_id)
@@ -143,7 +144,8 @@ def _skip(run: RunContext, threat_id: str) -> None:
 def _requeue(run: RunContext, outcome: Failed | Rejected) -> None:
     """Counts a failed attempt; the threat stays open, unless it was delivered by another run meanwhile."""
     run.figures.threats_failed += 1
-    run.held.answered(outcome.threat_id)
+    if isinstance(outcome, Failed):
+        run.held.answered(outcome.threat_id)
     with run.held.changing() as state:
         if threat := state.backlog.get(outcome.threat_id):
             threat.failed(run.clock.now())

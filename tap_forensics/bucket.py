@@ -11,14 +11,18 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
 
+import google.auth
 from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed, from_http_response
+from google.auth import compute_engine
 from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import Request
 from google.cloud.storage import Client
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from tap_forensics.clock import parse_iso
 from tap_forensics.errors import CollectorError, StorageFailed
+from tap_forensics.storage_errors import NO_CREDENTIALS, storage_fault
 
 T = TypeVar("T")
 
@@ -28,12 +32,8 @@ _READ_SECONDS = 30
 _CHUNK_BYTES = 8 * 1024 * 1024
 _LEAST_PATIENCE_SECONDS = 5
 _MOST_PATIENCE_SECONDS = 60
-
-_REMEDIES = {
-    401: "check the function's service account",
-    403: "give the function's service account roles/storage.objectAdmin on this bucket",
-    404: "check GCS_BUCKET: there is no such bucket",
-}
+# The only one that Client(…) asks.
+_UNIVERSE = "googleapis.com"
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,39 @@ class Conflict(CollectorError):
 def open_client() -> Client:
     """A client with the function's own identity, or for STORAGE_EMULATOR_HOST without one.
 
-    Raises `StorageFailed` where there are no Google credentials.
+    It goes to Google directly: HTTPS_PROXY is for TAP. Raises `StorageFailed` where there are no Google
+    credentials.
     """
     # Else each client asks for the bucket itself, on a thread of its own, for traces nobody reads: a right
-    # that objectAdmin does not give.
+    # that the collector's role does not give.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     try:
-        return Client(project=None)
+        client = Client(project=None, credentials=_own_identity())
+        # The library has no other way to say so: one session for the bucket, one for new tokens.
+        for session in (client._http, client._http._auth_request.session):
+            _without_proxy(session)
     except GoogleAuthError:
-        raise StorageFailed(
-            "no Google credentials were found: run as a service account, or on a laptop "
-            "`gcloud auth application-default login`, or set STORAGE_EMULATOR_HOST"
-        ) from None
+        raise StorageFailed(NO_CREDENTIALS) from None
+    return client
+
+
+def _own_identity() -> Any:
+    """As the client itself would find it; None for an emulator, which is asked without credentials."""
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return None
+    request = Request()
+    _without_proxy(request.session)
+    credentials, _ = google.auth.default(scopes=Client.SCOPE, request=request)
+    if isinstance(credentials, compute_engine.Credentials):
+        # Unasked for, it asks the metadata server by a session of its own, which would take a proxy.
+        return credentials.with_universe_domain(_UNIVERSE)
+    return credentials
+
+
+def _without_proxy(session: Any) -> None:
+    """What else `requests` takes from the environment stays: an authority for what looks into TLS."""
+    session.trust_env = False
+    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
 
 class Bucket:
@@ -213,10 +234,7 @@ class Bucket:
             raise StorageFailed(self._sentence(verb, name, error)) from error
 
     def _sentence(self, verb: str, name: str, error: Exception) -> str:
-        code = getattr(error, "code", None)
-        remedy = _REMEDIES.get(int(code)) if code is not None else None
-        told = f"{type(error).__name__}{f' ({int(code)})' if code is not None else ''}"
-        return f"could not {verb} gs://{self.name}/{name}: {told}{f'; {remedy}' if remedy else ''}"
+        return storage_fault(f"{verb} gs://{self.name}/{name}", error)
 
 
 class _SessionLost(Exception):

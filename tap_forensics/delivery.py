@@ -20,6 +20,8 @@ from tap_forensics.open_items import mark_campaigns, mark_collected
 
 _BATCH_BYTES = BATCH_BYTES
 _BATCH_SECONDS = 60.0
+# Lines above this keep the memory of their answer until they are written, and so wait for no others.
+_LARGE_BYTES = 2 * 1024 * 1024
 _LONGEST_ID = 256
 _NOTHING = msgspec.Raw()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -91,11 +93,18 @@ class Delivery:
         self._uploader.start()
 
     def take(self, fetched: Fetched, campaign: str | None) -> None:
-        """Makes the lines of one threat; hands the batch over when it is large or old enough."""
+        """Makes the lines of one threat; hands the batch over when it is large or old enough.
+
+        The answer is used up: most of its memory is free then, and no batch that waits holds any of it.
+        """
+        begun = self._batch.lines.tell()
         reports = [self._written(report, fetched, campaign) for report in fetched.reports]
+        fetched.reports.clear()
         self._batch.entries.append(Entry(fetched.threat_id, [r for r in reports if r], fetched.release))
-        if fetched.large:
+        if self._batch.lines.tell() - begun > _LARGE_BYTES:
             self._hand_over()
+        else:
+            fetched.release()
         self.hand_over_if_due()
 
     def hand_over_if_due(self) -> None:

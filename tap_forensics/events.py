@@ -6,11 +6,14 @@ over what an event says and a version over what TAP changes later.
 
 from __future__ import annotations
 
+import re
 import zlib
 from hashlib import sha1
 from typing import Any, NamedTuple
 
 import msgspec
+
+from tap_forensics.memory_budget import is_heavy_event
 
 # As Proofpoint's TAP SIEM API names its four lists.
 KINDS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
@@ -27,6 +30,9 @@ _SPELLINGS = (
 )
 _OUR_KEYS = ("_eventType", "_update", "_key")
 _LARGEST_KEPT_BYTES = 1024
+_EMPTY = re.compile(rb"\{\s*\}")
+# Values inside values that are looked into where one of them cannot be decoded.
+_LEVELS = 6
 
 
 def _number(text: str) -> tuple[str, str]:
@@ -56,18 +62,31 @@ class Event(NamedTuple):
 
 
 def read_record(record: bytes | msgspec.Raw) -> Any:
-    """A JSON value, decoded; in it, what cannot be decoded (a number of thousands of digits) is its text."""
+    """A JSON value, decoded; in it, what cannot be decoded (nested too deep, a number of thousands of digits)
+    is its text. One that would need too much memory is only known by its text.
+    """
+    if not is_heavy_event(record):
+        return _readable(record, _LEVELS)
+    return _as_text(record) if _begins(record) == b"{" else _digest(record)
+
+
+def _begins(value: bytes | msgspec.Raw) -> bytes:
+    return memoryview(value)[:1].tobytes()
+
+
+def _readable(value: bytes | msgspec.Raw, levels: int) -> Any:
     try:
-        return _value.decode(record)
-    except RecursionError:
-        return _as_text(record)
-    except msgspec.DecodeError:
-        text = bytes(record)
-        if text.startswith(b"{"):
-            return {key: read_record(value) for key, value in _object.decode(text).items()}
-        if text.startswith(b"["):
-            return [read_record(value) for value in _items.decode(text)]
-        return text.decode()
+        return _value.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        begin = _begins(value)
+    try:
+        if begin == b"{" and levels:
+            return {key: _readable(inner, levels - 1) for key, inner in _object.decode(value).items()}
+        if begin == b"[" and levels:
+            return [_readable(inner, levels - 1) for inner in _items.decode(value)]
+    except (msgspec.DecodeError, RecursionError):
+        pass  # no level of it can be read
+    return _as_text(value) if levels == _LEVELS and begin == b"{" else _digest(value)
 
 
 def take_event(kind: str, record: bytes | msgspec.Raw, fields: dict[str, Any]) -> Event:
@@ -81,9 +100,18 @@ def take_event(kind: str, record: bytes | msgspec.Raw, fields: dict[str, Any]) -
         return Event(kind, record, fingerprint(kind, _as_text(record)))
 
 
+def is_text(fields: dict[str, Any]) -> bool:
+    """Whether nothing of an event could be read, as `read_record` gives it then."""
+    return fields.keys() == {""}
+
+
 def _as_text(record: bytes | msgspec.Raw) -> dict[str, Any]:
-    """What is nested too deep here, though it was not where the answer was taken apart, a few calls up."""
-    return {"": bytes(record).decode()}
+    return {"": _digest(record)}
+
+
+def _digest(value: bytes | msgspec.Raw) -> str:
+    """In place of a text that may be as large as the answer."""
+    return sha1(memoryview(value), usedforsecurity=False).hexdigest()
 
 
 class Tails(NamedTuple):
@@ -102,9 +130,11 @@ def tails(kind: str, shape: str) -> Tails:
 
 
 def line_of(event: bytes, around: Tails, *, update: bool) -> bytes:
-    """One line, without its line end. `event` is a compact JSON object."""
+    """One line, without its line end. `event` is a JSON object without line ends."""
     tail = around.update if update else around.new
-    return around.head + event[:-1] + (tail if len(event) > len(b"{}") else tail[1:])
+    if _EMPTY.fullmatch(event):
+        return around.head + b"{" + tail[1:]
+    return around.head + event[:-1] + tail
 
 
 _MADE = tuple((kind, tails(kind, shape)) for shape in ("api", "flat") for kind in KINDS)
@@ -132,6 +162,9 @@ def cut_to(event: bytes, longest: int, known_by: Fingerprint) -> bytes:
 
     `_key` keeps the fingerprint, which can no longer be told from what is left.
     """
+    key = f"{known_by.key:016x}{known_by.version:08x}"
+    if is_heavy_event(event):
+        return msgspec.json.encode({"_bytes": len(event), "_key": key})
     fields: dict[str, Any] = dict(_object.decode(event))
     sizes = sorted(((len(bytes(value)), key) for key, value in fields.items()), reverse=True)
     left = len(event)
@@ -140,9 +173,9 @@ def cut_to(event: bytes, longest: int, known_by: Fingerprint) -> bytes:
             break
         fields[key] = {"_bytes": size}
         left -= size - 32
-    fields["_key"] = f"{known_by.key:016x}{known_by.version:08x}"
+    fields["_key"] = key
     cut = msgspec.json.encode(fields)
-    return cut if len(cut) <= longest else msgspec.json.encode({"_bytes": len(event), "_key": fields["_key"]})
+    return cut if len(cut) <= longest else msgspec.json.encode({"_bytes": len(event), "_key": key})
 
 
 def kept_fingerprint(event: bytes) -> Fingerprint | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
 
 from tap_forensics.clock import Deadline
-from tap_forensics.errors import RateLimited, Refused, Unavailable
-from tap_forensics.ndjson import Fields, refuse_swarms, repaired
+from tap_forensics.errors import RateLimited, Refused, TooLarge, Unavailable
+from tap_forensics.ndjson import Fields, repaired
 from tap_forensics.patience import patiently
 from tap_forensics.tap import Answer, Tap
 from tap_forensics.throttle import Gate
@@ -21,6 +21,8 @@ _ATTEMPTS = 3
 # So many threats in a row without one answer: the API is down, and the rest would only cost calls.
 _FAILURES_IN_A_ROW = 20
 _LARGEST_GENERATED_BYTES = 100
+# The threat's report and its campaigns'. Each becomes a line, which is much more than the least report.
+_MOST_REPORTS = 2_000
 _MOMENT_SECONDS = 0.25
 
 
@@ -42,12 +44,11 @@ _odd_body = msgspec.json.Decoder(_OddBody)
 
 @dataclass(frozen=True)
 class Fetched:
-    """A threat's reports as they came; `large` and `release` as in `Answer`."""
+    """A threat's reports as they came; who takes them empties the list. `release` as in `Answer`."""
 
     threat_id: str
     generated: msgspec.Raw | None
-    reports: Sequence[Fields | msgspec.Raw]
-    large: bool
+    reports: list[Fields] | list[msgspec.Raw]
     release: Callable[[], None]
 
 
@@ -188,21 +189,30 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
 def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     answer = _through_the_gate(fan_out, threat_id)
     try:
-        if answer.status == 204:
-            fan_out.proven = True
-            return Skipped(threat_id)
-        body = _understood(repaired(refuse_swarms(answer.body)))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        outcome = _read(answer, threat_id)
+        fan_out.proven = True
+    except BaseException:
         answer.release()
+        raise
+    if not isinstance(outcome, Fetched):
+        answer.release()
+    return outcome
+
+
+def _read(answer: Answer, threat_id: str) -> Outcome:
+    if answer.status == 204:
+        return Skipped(threat_id)
+    try:
+        body = _understood(repaired(answer.body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unavailable("the answer is not the JSON that TAP documents") from None
     if body.reports is msgspec.UNSET:
-        answer.release()
         raise Unavailable("the response has no reports: it is not what TAP documents")
-    fan_out.proven = True
     if not body.reports:
-        answer.release()
         return Skipped(threat_id)
-    return Fetched(threat_id, _generated(body.generated), body.reports, answer.large, answer.release)
+    if len(body.reports) > _MOST_REPORTS:
+        raise TooLarge(f"an answer of {len(body.reports)} reports is none of TAP's")
+    return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
 
 
 def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
@@ -246,6 +256,6 @@ def _understood(body: bytes) -> _Body | _OddBody:
 
 
 def _generated(raw: msgspec.Raw) -> msgspec.Raw | None:
-    """TAP's time text, as it came; anything else is no time."""
+    """TAP's time text, as it came and apart from the body; anything else is no time."""
     is_text = 2 < len(bytes(raw)) <= _LARGEST_GENERATED_BYTES and bytes(raw).startswith(b'"')
-    return raw if is_text else None
+    return raw.copy() if is_text else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ _LARGEST_HEAD_FIELD_BYTES = 64 * 1024
 _LARGEST_HEAD_BYTES = 1024 * 1024
 _LONGEST_DISPLAY = 1000
 _PIECE_BYTES = 64 * 1024
-_MOST_COMMAS = 4_000_000
+_MOST_REPAIRS_BYTES = 1024 * 1024
 _OUR_KEYS = ("_threatId", "_campaignId", "generated", "_part", "_parts")
 _HEAD_KEYS = ("scope", "id", "name", "type", "threatStatus")
 _COMMA = ord(",")
@@ -24,7 +26,7 @@ _BOM = b"\xef\xbb\xbf"
 
 # A \uD800..\uDFFF escape without its partner: no UTF-8 can hold it, and strict parsers refuse the line.
 _SURROGATES = re.compile(
-    rb"(?<!\\)((?:\\\\)*)"
+    rb"(?<!\\)((?:\\\\)*+)"
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 # How writers of JSON that is not compact begin; inside a text it costs a needless pass, no more.
@@ -44,7 +46,7 @@ _NO_EVIDENCE = msgspec.Raw(b"[]")
 
 _lines = msgspec.json.Encoder()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-# In compact JSON: up to and with the next mark of structure that is not inside a text.
+# Up to and with the next mark of structure that is not inside a text.
 _TEXT = rb'"(?:[^"\\]++|\\.)*+"'
 _MARK = re.compile(rb'(?:[^"\[\]{},]++|' + _TEXT + rb")*+[\[\]{},]")
 _BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _TEXT + rb")*+[\[\]{}]")
@@ -68,48 +70,78 @@ class Lines:
 
 
 def repaired(body: bytes) -> bytes:
-    """Bytes that are UTF-8 and hold no lone surrogate escape; no BOM. Sound JSON comes back as it is."""
+    """Bytes that are UTF-8 and hold no lone surrogate escape; no BOM. Sound JSON comes back as it is.
+
+    Raises UnicodeDecodeError where so little is UTF-8 that repairing it would make it much longer.
+    """
     body = body.removeprefix(_BOM)
     if not (body.isascii() or _is_utf8(body)):
-        body = body.decode("utf-8", "replace").encode()
-    if _SURROGATE_ESCAPE.search(body):
-        body = _SURROGATES.sub(_without_lone_surrogate, body)
+        body = _as_utf8(body)
+    if b"\\" in body and _SURROGATE_ESCAPE.search(body):
+        body = _without_lone_surrogates(body)
     return body
 
 
 def _is_utf8(body: bytes) -> bool:
-    """Piece by piece: the text of a large body at once would be as large again, and slow to make."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    view = memoryview(body)
     try:
-        for start in range(0, len(body), _PIECE_BYTES):
-            decoder.decode(view[start : start + _PIECE_BYTES])
-        decoder.decode(b"", final=True)
+        for _ in _decoded(body, "strict"):
+            pass
     except UnicodeDecodeError:
         return False
     return True
 
 
-def _without_lone_surrogate(match: re.Match[bytes]) -> bytes:
-    lone = len(match[2]) == _LARGEST_SINGLE_ESCAPE
-    return match[1] + (b"\\ufffd" if lone else match[2])
+def _as_utf8(body: bytes) -> bytes:
+    whole = io.BytesIO()
+    for text in _decoded(body, "replace"):
+        whole.write(text.encode())
+        if whole.tell() > len(body) + _MOST_REPAIRS_BYTES:
+            raise UnicodeDecodeError("utf-8", b"", 0, 0, "much of it is something else")
+    return whole.getvalue()
+
+
+def _decoded(body: bytes, errors: str) -> Iterator[str]:
+    """Piece by piece: all the text at once would be up to four times as large, and slow to make."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+    view = memoryview(body)
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield decoder.decode(view[start : start + _PIECE_BYTES])
+    yield decoder.decode(b"", final=True)
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    """What stands for one is as long as it was: millions must not become millions of pieces."""
+    whole = io.BytesIO(body)
+    for match in _SURROGATES.finditer(body):
+        if len(match[2]) == _LARGEST_SINGLE_ESCAPE:
+            whole.seek(match.start(2))
+            whole.write(b"\\ufffd")
+    return whole.getvalue()
+
+
+def without_depths(body: bytes, levels: int) -> bytes:
+    """JSON in which a text stands for each array or object below so many levels; broken JSON stays broken."""
+    shallow = io.BytesIO()
+    depth = at = kept = start = 0
+    while token := _BRACKET.match(body, at):
+        at = token.end()
+        if body[at - 1] in b"[{":
+            depth += 1
+            start = at - 1 if depth == levels + 1 else start
+            continue
+        if depth == levels + 1:
+            digest = sha1(memoryview(body)[start:at], usedforsecurity=False).hexdigest()
+            shallow.write(body[kept:start] + b'"nested too deep: %s"' % digest.encode())
+            kept = at
+        depth -= 1
+    shallow.write(body[kept:])
+    return shallow.getvalue()
 
 
 def text_of(raw: msgspec.Raw) -> str | None:
     """The text that a JSON value is; None for any other value, and for none."""
     begins_as_text = memoryview(raw)[:1].tobytes() == b'"'
     return msgspec.json.decode(raw, type=str) if begins_as_text else None
-
-
-class Swarm(msgspec.DecodeError):
-    """Values so many that listing them would not fit in memory."""
-
-
-def refuse_swarms(body: bytes) -> bytes:
-    """The body itself. Raises `Swarm`: no answer of this size could be made of TAP's records."""
-    if len(body) > _MOST_COMMAS and body.count(b",") > _MOST_COMMAS:
-        raise Swarm("too many values")
-    return body
 
 
 def fields_of(report: msgspec.Raw) -> Fields | None:

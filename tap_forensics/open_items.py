@@ -78,6 +78,13 @@ def close(state: State, window: Window) -> None:
     ]
 
 
+def unplan(state: State, window: Window) -> None:
+    """TAP says that the end of the plan is not over yet: it is closed, and planned anew by the next run."""
+    if window.end == state.last_event_time:
+        close(state, window)
+        state.last_event_time = window.start
+
+
 def fail(state: State, window: Window, now: datetime) -> None:
     """Counts a failed attempt for what was asked, and for no more: of a long gap one hour may fail."""
     for gap in _cut_out(state, window):

@@ -145,4 +145,4 @@ def _kind(text: str) -> str:
 def _size(length: int, cut: bool) -> str:
     if cut:
         return f"over {length // _KIB} KiB"
-    return "under 1 KiB" if length < _KIB else f"about {length // _KIB} KiB"
+    return "under 1 KiB" if length < _KIB else f"about {round(length / _KIB)} KiB"

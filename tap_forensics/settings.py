@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -139,7 +140,8 @@ DECLARED = (
         "forensics calls in any 24 hours; unset: only what 429 teaches",
         allowed.whole(1, 1_000_000),
     ),
-    Variable("HTTPS_PROXY", None, "HTTP proxy for TAP", allowed.proxy, secret=True),
+    Variable("HTTPS_PROXY", None, "HTTP proxy for TAP, and for nothing else", allowed.proxy, secret=True),
+    Variable("HTTPS_PROXY_FILE", None, "path of a mounted secret, instead; read anew each run"),
     Variable("NO_PROXY", "", "hosts reached without it, separated by commas"),
     Variable(
         "EVENTS_PREFIX",
@@ -180,6 +182,15 @@ DECLARED = (
 )
 
 _MAY_BE_EMPTY = ("GCS_PREFIX",)
+# Each may be given by NAME_FILE instead: the path of a mounted secret.
+_MOUNTED = ("TAP_PRINCIPAL", "TAP_SECRET", "HTTPS_PROXY")
+# Read only to be looked up, or by others: no field of Settings.
+_NO_FIELDS = {*(f"{name}_FILE" for name in _MOUNTED), "TENANTS_DIR"}
+# The storage client sends evidence and state, without any credentials, wherever it points to.
+_EMULATOR = "STORAGE_EMULATOR_HOST"
+_LOOPBACK = re.compile(
+    r"(?:https?://)?(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?/?", re.ASCII | re.I
+)
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -194,11 +205,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     missing = [v.name for v in DECLARED if v.required and not {v.name, f"{v.name}_FILE"} & texts.keys()]
     if missing:
         faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
-    faults += _feed_faults(values)
+    faults += [*_feed_faults(values), *_emulator_faults(environ)]
     if faults:
         raise SettingsFault(faults)
-    del values["TAP_PRINCIPAL_FILE"], values["TAP_SECRET_FILE"], values["TENANTS_DIR"]
-    return Settings(**{name.lower(): value for name, value in values.items()})
+    return Settings(**{name.lower(): value for name, value in values.items() if name not in _NO_FIELDS})
 
 
 def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
@@ -212,6 +222,16 @@ def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"GCS_PREFIX={_shown(evidence)} and EVENTS_PREFIX={_shown(events)} contain one another: "
             "a feed reads one log type, so give two folders side by side, such as tap-forensics and tap-siem"
+        )
+
+
+def _emulator_faults(environ: Mapping[str, str]) -> Iterator[str]:
+    """On Cloud Run evidence would leave for whatever host the variable names."""
+    address = environ.get(_EMULATOR, "")
+    if "K_SERVICE" in environ and address and not _LOOPBACK.fullmatch(address):
+        yield (
+            f"{_EMULATOR}={_shown(address)} is not allowed on Cloud Run: remove it "
+            "(only a loopback address is allowed there, such as http://127.0.0.1:9023)"
         )
 
 
@@ -229,7 +249,7 @@ def _texts(environ: Mapping[str, str], faults: list[str]) -> dict[str, str]:
     for name in ("HTTPS_PROXY", "NO_PROXY"):
         if name not in given and environ.get(name.lower(), "").strip():
             given[name] = environ[name.lower()].strip()
-    for name in ("TAP_PRINCIPAL", "TAP_SECRET"):
+    for name in _MOUNTED:
         if f"{name}_FILE" in given:
             _take_file(name, given, faults)
     return given

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from tap_forensics.errors import TooLarge, Unavailable
-from tap_forensics.events import Event, read_record, take_event
-from tap_forensics.ndjson import Swarm, refuse_swarms, repaired
+from tap_forensics.errors import Unavailable
+from tap_forensics.events import Event, is_text, read_record, take_event
+from tap_forensics.ndjson import repaired, without_depths
 from tap_forensics.state import Threat
 from tap_forensics.tap import Tap
 from tap_forensics.windows import Window
@@ -24,9 +24,25 @@ _QUERY_END = "queryEndTime"
 _LINE_ENDS = (b"\n", b"\r", b"\t")
 _SPACES = (b'": ', b', "')
 _START = 4096
+# TAP's own events have about five; with any stack, JSON with so many can be read.
+_LEVELS = 200
+# Finding their partners takes about a second.
+_MOST_BRACKETS = 1_000_000
 
-_list = msgspec.json.Decoder(list[msgspec.Raw] | None)
-_top = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_List = list[msgspec.Raw] | None | msgspec.UnsetType
+
+
+class _Lists(msgspec.Struct):
+    """What else is in the answer must not become values."""
+
+    queryEndTime: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - as TAP writes it
+    messagesDelivered: _List = msgspec.UNSET  # noqa: N815 - as TAP writes it
+    messagesBlocked: _List = msgspec.UNSET  # noqa: N815 - as TAP writes it
+    clicksPermitted: _List = msgspec.UNSET  # noqa: N815 - as TAP writes it
+    clicksBlocked: _List = msgspec.UNSET  # noqa: N815 - as TAP writes it
+
+
+_lists = msgspec.json.Decoder(_Lists)
 
 
 @dataclass
@@ -47,34 +63,41 @@ def read_window(
 ) -> Reading:
     """Asks for one window, for what it holds of threats, of events, or of both.
 
-    Raises as `Tap.siem`; an unreadable body is `Unavailable`.
+    Raises as `Tap.siem`; an unreadable body is `Unavailable`. One window at a time: its memory counts as free
+    on return, although `records` still hold it.
     """
     answer = tap.siem(window)
     try:
-        return Reading() if answer.status == 204 else _reading(_compact(answer.body), now, threats, events)
-    except Swarm:
-        raise TooLarge("the answer holds more values than memory does") from None
+        return Reading() if answer.status == 204 else _reading(_lists_of(answer.body), now, threats, events)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unavailable("the answer is not the JSON that TAP documents") from None
     finally:
         answer.release()
 
 
+def _lists_of(body: bytes) -> _Lists:
+    """What is nested so deep that it hides all else gives way to a text."""
+    try:
+        return _lists.decode(_compact(body))
+    except RecursionError:
+        if body.count(b"[") + body.count(b"{") > _MOST_BRACKETS:
+            raise
+        return _lists.decode(_compact(without_depths(body, _LEVELS)))
+
+
 def _compact(body: bytes) -> bytes:
     """Sound UTF-8 without white space between values; what is that already comes back as it is."""
-    body = repaired(refuse_swarms(body))
+    body = repaired(body)
     spaced = any(mark in body for mark in _LINE_ENDS) or any(mark in body[:_START] for mark in _SPACES)
     return msgspec.json.format(body, indent=-1) if spaced else body
 
 
-def _reading(body: bytes, now: datetime, threats: bool, events: bool) -> Reading:
-    lists = _top.decode(body)
-    if not lists.keys() & {_QUERY_END, *_PRIORITIES}:
+def _reading(lists: _Lists, now: datetime, threats: bool, events: bool) -> Reading:
+    if all(getattr(lists, name) is msgspec.UNSET for name in (_QUERY_END, *_PRIORITIES)):
         raise Unavailable("the response has no list of events: it is not what TAP documents")
     reading = Reading()
     for kind in _PRIORITIES:
-        records = _list.decode(lists[kind]) if kind in lists else None
-        for record in records or ():
+        for record in getattr(lists, kind) or ():
             _read(kind, record, reading, threats, events, now)
     return reading
 
@@ -87,7 +110,9 @@ def _read(
     if not isinstance(fields, dict):
         reading.odd += 1
         return
-    if threats:
+    if is_text(fields):
+        reading.odd += 1
+    elif threats:
         for entry in _entries(kind, fields, reading):
             _take(entry, _PRIORITIES[kind], now, reading)
     if events:

@@ -25,6 +25,16 @@ from tap_forensics.clock import Clock, Deadline, every
 from tap_forensics.connection import connection_pool, shut
 from tap_forensics.errors import CredentialsRefused, OutOfTime, RateLimited, Refused, TooLarge, Unavailable
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
+from tap_forensics.memory_budget import (
+    BUDGET_BYTES,
+    EVENTS,
+    REPORTS,
+    SMALL_BYTES,
+    MemoryBudget,
+    Scale,
+    weigh_events,
+    weigh_reports,
+)
 from tap_forensics.patience import parse_retry_after
 from tap_forensics.redact import describe, describe_failure
 from tap_forensics.settings import Settings
@@ -35,9 +45,6 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _CALL_SECONDS = 120
-_LARGEST_BYTES = 64 * 1024 * 1024
-# Above this, bodies are read one at a time: eight workers at the limit would not fit a 512 MiB function.
-_LARGE_BYTES = 2 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _PIECE_BYTES = 1024 * 1024
 # How zlib.decompressobj is told: gzip, and nothing else.
@@ -47,13 +54,12 @@ _ERROR_BODY_BYTES = 4096
 
 @dataclass(frozen=True)
 class Answer:
-    """A 200 or 204. Of `large` ones there is one at a time: `release` lets the next one in, and must be
-    called when nothing of the body is held any more.
+    """A 200 or 204. `release` gives the memory for the body back, and must be called when nothing of the
+    body is held any more.
     """
 
     status: int
     body: bytes
-    large: bool
     release: Callable[[], None]
 
 
@@ -74,7 +80,9 @@ class Tap:
         self._selection += [("threatType", kind) for kind in settings.threat_type]
         self._timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         self._closed = False
-        self._large = threading.Semaphore(1)
+        self.budget = MemoryBudget(BUDGET_BYTES, self._raise_if_over)
+        # Larger bodies are read one at a time: what is not unpacked yet cannot be weighed.
+        self._one_large = MemoryBudget(1, self._raise_if_over)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
         self._tenant = settings.tenant
         self._pool = connection_pool(settings, self._began)
@@ -94,14 +102,23 @@ class Tap:
         """Everything of one window. Raises as `_get`."""
         # Without format=json the API answers syslog.
         query = urlencode([("format", "json"), ("interval", str(window)), *self._selection])
-        return self._get(SIEM, f"/v2/siem/all?{query}")
+        return self._weighed(SIEM, f"/v2/siem/all?{query}", EVENTS, weigh_events)
 
     def forensics(self, threat_id: str) -> Answer:
         """The reports of one threat, its campaign's included. Raises as `_get`."""
         query = f"threatId={quote(threat_id, safe='')}&includeCampaignForensics=true"
-        return self._get(FORENSICS, f"/v2/forensics?{query}")
+        return self._weighed(FORENSICS, f"/v2/forensics?{query}", REPORTS, weigh_reports)
 
-    def _get(self, pool: str, path: str) -> Answer:
+    def _weighed(self, pool: str, path: str, scale: Scale, weigh: Callable[[bytes], int]) -> Answer:
+        """One answer, with all the memory reserved that decoding it takes. Raises as `_get`."""
+        place = _Place(self._one_large)
+        try:
+            status, body = self._get(pool, path, scale, place)
+            return Answer(status, body, self.budget.reserve(weigh(body)))
+        finally:
+            place.leave()
+
+    def _get(self, pool: str, path: str, scale: Scale, place: _Place) -> tuple[int, bytes]:
         """One request. Raises `CredentialsRefused`, `RateLimited`, `Unavailable`, `Refused`, `QuotaSpent`,
         `OutOfTime`; nothing of the credentials is in any of them.
         """
@@ -118,7 +135,7 @@ class Tap:
                 preload_content=False,
                 timeout=self._timeout,
             )
-            return self._answer(pool, response)
+            return self._read(pool, response, scale, place)
         except (urllib3.exceptions.HTTPError, zlib.error, OSError) as error:
             self._raise_if_over()
             # Some of these quote what the other side sent.
@@ -139,19 +156,19 @@ class Tap:
         if self._closed or self._deadline.passed():
             raise OutOfTime("the run's deadline came first")
 
-    def _answer(self, pool: str, response: urllib3.BaseHTTPResponse) -> Answer:
+    def _read(
+        self, pool: str, response: urllib3.BaseHTTPResponse, scale: Scale, place: _Place
+    ) -> tuple[int, bytes]:
         if response.status not in (200, 204):
             body = _read_error(response)
             raise self._error(pool, response.status, response.headers, body)
-        place = _Place(self._large, self._deadline)
         try:
-            body = _read(response, place)
+            body = _read(response, scale, self.budget.limit, place)
         except BaseException:
             response.close()
-            place.release()
             raise
         response.release_conn()
-        return Answer(response.status, body, place.taken, place.release)
+        return response.status, body
 
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
@@ -199,40 +216,40 @@ def _refusal(status: int, tenant: str | None) -> str:
 
 
 class _Place:
-    """The one place for a large body: taken while reading, given back when the body is used up."""
+    """The one place for a large body: taken while it is read, left when its memory is reserved."""
 
-    def __init__(self, large: threading.Semaphore, deadline: Deadline) -> None:
-        self._large, self._deadline = large, deadline
-        self.taken = False
+    def __init__(self, one_large: MemoryBudget) -> None:
+        self._one_large = one_large
+        self._leave: Callable[[], None] | None = None
 
     def take(self) -> None:
-        while not self.taken:
-            if self._deadline.passed():
-                raise OutOfTime("the run's deadline came first")
-            self.taken = self._large.acquire(timeout=0.2)
+        self._leave = self._leave or self._one_large.reserve(1)
 
-    def release(self) -> None:
-        if self.taken:
-            self.taken = False
-            self._large.release()
+    def leave(self) -> None:
+        if self._leave:
+            self._leave()
 
 
-def _read(response: urllib3.BaseHTTPResponse, place: _Place) -> bytes:
-    """The decoded body; raises `TooLarge` as soon as it is over 64 MiB."""
-    body, size = io.BytesIO(), 0
+def _read(response: urllib3.BaseHTTPResponse, scale: Scale, limit: int, place: _Place) -> bytes:
+    """The decoded body; raises `TooLarge` as soon as what was read so far is too heavy."""
+    body, weight = io.BytesIO(), 0
     for chunk in _chunks(response):
-        size += len(chunk)
-        if size > _LARGEST_BYTES:
-            body.close()
-            raise TooLarge(f"an answer over {_LARGEST_BYTES} bytes was refused while it was read")
-        if size > _LARGE_BYTES:
-            place.take()
         if body.tell():
             body.write(chunk)
         else:
             # Most bodies are one piece, and stay the bytes they are.
             body = io.BytesIO(chunk)
             body.seek(0, io.SEEK_END)
+        if body.tell() <= SMALL_BYTES:
+            continue
+        place.take()
+        weight += scale.weigh(chunk if weight else body.getvalue())
+        if weight > limit:
+            size = body.tell()
+            body.close()
+            raise TooLarge(
+                f"an answer that needs too much memory was refused while it was read ({size} bytes)"
+            )
     return body.getvalue()
 
 

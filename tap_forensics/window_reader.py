@@ -10,7 +10,7 @@ from tap_forensics.context import RunContext
 from tap_forensics.errors import OutOfTime, RateLimited, Refused, Unavailable
 from tap_forensics.event_delivery import EventDelivery
 from tap_forensics.log import harmless
-from tap_forensics.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail
+from tap_forensics.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail, unplan
 from tap_forensics.patience import patiently
 from tap_forensics.siem import Reading, read_window
 from tap_forensics.tap import Tap
@@ -52,8 +52,10 @@ def read(discovery: Discovery, window: Window, attempts: int) -> Unavailable | R
             continue
         except Unavailable as error:
             return _failed(discovery, asked, error)
-        return None
-    # TAP gives nothing of it yet, or nothing any more: it stays open until TAP does, or until it expires.
+        break
+    # What is too young is planned anew; what is too old stays open until it expires.
+    with discovery.run.held.changing() as state:
+        unplan(state, Window(asked.end, window.end))
     return None
 
 

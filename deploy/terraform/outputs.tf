@@ -41,12 +41,15 @@ ${local.how_to_add_credentials}
 }
 
 locals {
-  how_to_add_credentials = join("\n", local.single ? [
-    for name in ["principal", "secret"] :
+  # The proxy's address is typed like a credential: a password may be in it.
+  how_to_add_values = [
+    for name in ["principal", "secret", "proxy"] :
     "       read -rs v && printf %s \"$v\" | gcloud secrets versions add ${local.credentials[name].secret_id} --project=${var.project} --data-file=-; unset v\n"
-    ] : concat([
-      "       add() { read -rp \"$1, principal: \" p && read -rsp \"$1, secret: \" s && echo &&",
-      "         p=$p s=$s jq -n '{principal: env.p, secret: env.s}' | gcloud secrets versions add \"${local.name}-tenant-$1\" --project=${var.project} --data-file=-; unset p s; }",
-    ], [for name in keys(var.tenants) : "       add ${name}"], [""]
+    if contains(keys(local.credentials), name)
+  ]
+  how_to_add_credentials = join("\n", concat(local.how_to_add_values, local.single ? [] : concat([
+    "       add() { read -rp \"$1, principal: \" p && read -rsp \"$1, secret: \" s && echo &&",
+    "         p=$p s=$s jq -n '{principal: env.p, secret: env.s}' | gcloud secrets versions add \"${local.name}-tenant-$1\" --project=${var.project} --data-file=-; unset p s; }",
+    ], [for name in keys(var.tenants) : "       add ${name}"], [""])
   ))
 }

@@ -12,10 +12,18 @@ locals {
     { for name in keys(var.tenants) : "tenant/${name}" => {
       secret_id = "${local.name}-tenant-${name}", directory = "/tenants/${name}", file = "credentials.json"
     } },
+    # Its address may hold a password.
+    { for name in ["proxy"] : name => {
+      secret_id = "${local.name}-${name}", directory = "/secrets/${name}", file = "value"
+    } if var.proxy },
   )
-  where_credentials_are = local.single ? {
-    TAP_PRINCIPAL_FILE = "/secrets/principal/value", TAP_SECRET_FILE = "/secrets/secret/value"
-  } : { TENANTS_DIR = "/tenants" }
+  where_credentials_are = merge(
+    { for name, path in {
+      TAP_PRINCIPAL_FILE = "/secrets/principal/value", TAP_SECRET_FILE = "/secrets/secret/value"
+    } : name => path if local.single },
+    { for name, path in { TENANTS_DIR = "/tenants" } : name => path if !local.single },
+    { for name, path in { HTTPS_PROXY_FILE = "/secrets/proxy/value" } : name => path if var.proxy },
+  )
 }
 
 resource "google_secret_manager_secret" "credential" {

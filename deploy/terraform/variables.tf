@@ -31,6 +31,12 @@ variable "settings" {
   }
 
   validation {
+    # Its address may hold a password, which would be in the Terraform state and in the environment.
+    condition     = !anytrue([for name in keys(var.settings) : contains(["HTTPS_PROXY", "HTTPS_PROXY_FILE"], upper(name))])
+    error_message = "Set proxy = true, and add the proxy's address as a version of its secret, instead of HTTPS_PROXY."
+  }
+
+  validation {
     condition = alltrue([
       for name in ["GCS_PREFIX", "EVENTS_PREFIX"] :
       can(regex("^[^/]+(/[^/]+)*$", trim(lookup(var.settings, name, "named"), "/"))) &&
@@ -38,6 +44,12 @@ variable "settings" {
     ])
     error_message = "GCS_PREFIX and EVENTS_PREFIX each name a folder, and not state/: a feed would ingest the collector's state."
   }
+}
+
+variable "proxy" {
+  type        = bool
+  default     = false
+  description = "TAP is reached through an HTTP proxy. Its address, such as http://USER:PASSWORD@proxy.example.com:3128, is a version that you add to the secret tap-forensics-collector-proxy; see next_steps. NO_PROXY is one of the settings."
 }
 
 variable "schedule" {

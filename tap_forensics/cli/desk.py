@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -80,8 +80,9 @@ class Desk:
             yield client
 
     def tell(self, words: str, style: str = "") -> None:
-        """A line beside the result."""
-        self.err.print(shown(words, style), soft_wrap=True)
+        """A line beside the result, if there is still somebody to read it."""
+        with suppress(OSError):
+            self.err.print(shown(words, style), soft_wrap=True)
 
     def give(self, value: Any) -> None:
         """The result, for machines."""

@@ -15,6 +15,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from tap_forensics.errors import StorageFailed
 from tap_forensics.state import RUN_ID_FORMAT
+from tap_forensics.storage_errors import storage_fault
 
 EVIDENCE_STEM = "tap_forensics"
 EVENTS_STEM = "tap_siem_events"
@@ -23,11 +24,6 @@ _PATIENCE_SECONDS = 60
 _FIELDS = "items(name,size,updated,generation,timeDeleted),nextPageToken"
 _NEVER = datetime.fromtimestamp(0, UTC)
 _RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_\d{4,})?\.ndjson$")
-_REMEDIES = {
-    401: "no usable Google credentials: gcloud auth application-default login",
-    403: "these credentials lack the right; roles/storage.objectUser on this bucket gives it",
-    404: "check GCS_BUCKET: there is no such bucket",
-}
 
 
 @dataclass(frozen=True)
@@ -52,10 +48,7 @@ def asking(what: str) -> Iterator[None]:
     try:
         yield
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        code = getattr(error, "code", None)
-        remedy = _REMEDIES.get(int(code)) if code is not None else None
-        told = f"{type(error).__name__}{f' ({int(code)})' if code is not None else ''}"
-        raise StorageFailed(f"could not {what}: {told}{f'; {remedy}' if remedy else ''}") from error
+        raise StorageFailed(storage_fault(what, error)) from error
 
 
 def list_objects(
@@ -66,14 +59,19 @@ def list_objects(
     start: str = "",
     most: int | None = None,
     versions: bool = False,
+    delimiter: str | None = None,
 ) -> Iterator[Listed]:
-    """In order of name, from `start` on. Raises `StorageFailed`."""
+    """In order of name, from `start` on; with a `delimiter` only names that have none after the prefix.
+
+    Raises `StorageFailed`.
+    """
     with asking(f"list gs://{bucket}/{prefix}"):
         found = client.list_blobs(
             bucket,
             prefix=prefix,
             start_offset=start or None,
             max_results=most,
+            delimiter=delimiter,
             # Lower case: what the library makes of True is not what every emulator reads.
             versions="true" if versions else None,
             fields=_FIELDS,
@@ -82,6 +80,17 @@ def list_objects(
         )
         for blob in found:
             yield Listed(blob.name, int(blob.size or 0), blob.updated or _NEVER, int(blob.generation or 0))
+
+
+def list_own(
+    client: Client, bucket: str, prefix: str, stem: str, since: datetime, most: int | None = None
+) -> Iterator[Listed]:
+    """The objects of one feed since then, in order of name. Folders below it belong to tenants."""
+    listed = list_objects(
+        client, bucket, folder(prefix), start=first_name(prefix, stem, since), most=most, delimiter="/"
+    )
+    begins = f"{folder(prefix)}{stem}_"
+    return (found for found in listed if found.run_id and found.name.startswith(begins))
 
 
 def first_name(prefix: str, stem: str, since: datetime) -> str:

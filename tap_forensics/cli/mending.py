@@ -9,14 +9,7 @@ from datetime import UTC, datetime, timedelta
 from google.cloud.storage import Client
 
 from tap_forensics.bucket import Bucket, Stored
-from tap_forensics.cli.listing import (
-    EVIDENCE_STEM,
-    Listed,
-    asking,
-    first_name,
-    folder,
-    list_objects,
-)
+from tap_forensics.cli.listing import EVIDENCE_STEM, Listed, asking, list_objects, list_own
 from tap_forensics.clock import iso
 from tap_forensics.delivery import delivered_in
 from tap_forensics.errors import StateUnreadable
@@ -111,10 +104,7 @@ def _delivered_since(state: State, now: datetime) -> datetime:
 
 
 def _evidence(client: Client, settings: Settings, since: datetime) -> Iterator[Listed]:
-    prefix = settings.gcs_prefix
-    start = first_name(prefix, EVIDENCE_STEM, since)
-    listed = list_objects(client, settings.gcs_bucket, folder(prefix), start=start)
-    return (found for found in listed if found.run_id and EVIDENCE_STEM in found.name)
+    return list_own(client, settings.gcs_bucket, settings.gcs_prefix, EVIDENCE_STEM, since)
 
 
 def _count(mended: Mended, found: Listed, bucket: Bucket, now: datetime) -> None:

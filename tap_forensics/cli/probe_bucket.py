@@ -32,6 +32,7 @@ from tap_forensics.open_items import read_until
 from tap_forensics.seen import decode as decode_memory
 from tap_forensics.settings import Settings
 from tap_forensics.state import State
+from tap_forensics.storage_errors import COLLECTOR_ROLE
 from tap_forensics.windows import KEPT
 
 # What the function does with its objects, and why it may not do without.
@@ -72,7 +73,7 @@ def probe_rights(desk: Desk, client: Client, settings: Settings) -> Iterator[Fin
     who = _identity(client)
     for right, why in NEEDED.items():
         if right not in held:
-            remedy = "give the function's service account roles/storage.objectUser on this bucket"
+            remedy = f"give the function's service account {COLLECTOR_ROLE} on this bucket"
             yield wrong("rights", f"{who} lacks {right} on {where}, {why}", remedy)
     if set(NEEDED) <= held:
         yield ok("rights", f"{who} may do on {where} what the function does")

@@ -19,6 +19,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from tap_forensics.bucket import open_client
 from tap_forensics.errors import StorageFailed
 from tap_forensics.log import harmless
+from tap_forensics.storage_errors import storage_fault
 
 # The function writes none over 3.5 MB, and SecOps takes none over 4.
 LONGEST_LINE_BYTES = 8 * 1024 * 1024
@@ -28,11 +29,6 @@ _GS = "gs://"
 _TIMEOUT_SECONDS = (10, 60)
 _RETRY = DEFAULT_RETRY.with_timeout(60)
 _BROKEN = (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption)
-_REMEDIES = {
-    401: "sign in with `gcloud auth application-default login`",
-    403: "you need roles/storage.objectViewer on the bucket",
-    404: "check the bucket's name",
-}
 
 
 class SourceFault(click.ClickException):
@@ -150,7 +146,4 @@ def _place(name: str, number: int) -> str:
 
 
 def _fault(name: str, error: Exception) -> SourceFault:
-    code = getattr(error, "code", None)
-    remedy = f"; {_REMEDIES[int(code)]}" if code is not None and int(code) in _REMEDIES else ""
-    number = f" ({int(code)})" if code is not None else ""
-    return SourceFault(f"could not read {harmless(name)}: {type(error).__name__}{number}{remedy}")
+    return SourceFault(storage_fault(f"read {harmless(name)}", error))

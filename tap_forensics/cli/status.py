@@ -11,7 +11,7 @@ from google.cloud.storage import Client
 
 from tap_forensics.bucket import Bucket
 from tap_forensics.cli.desk import Desk, Exit, at_a_desk
-from tap_forensics.cli.listing import EVENTS_STEM, EVIDENCE_STEM, Listed, first_name, folder, list_objects
+from tap_forensics.cli.listing import EVENTS_STEM, EVIDENCE_STEM, Listed, list_own
 from tap_forensics.cli.terminal import ago, facts, grid, lasting, many
 from tap_forensics.clock import iso
 from tap_forensics.held import FoundState, find_state, state_place
@@ -140,9 +140,7 @@ def _newest(client: Client, bucket: str, prefix: str, stem: str, now: datetime) 
     """The last few by name, without a look at all that lies before them."""
     found: list[Listed] = []
     for step in _STEPS:
-        start = first_name(prefix, stem, now - step)
-        found = list(list_objects(client, bucket, folder(prefix), start=start, most=_NAMES_AT_MOST))
-        found = [entry for entry in found if entry.run_id]
+        found = list(list_own(client, bucket, prefix, stem, now - step, _NAMES_AT_MOST))
         if len(found) >= _NEWEST:
             break
     return found[: -_NEWEST - 1 : -1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -101,7 +101,9 @@ class _ToConsole(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")
-        self._desk.err.print(shown(self.format(record), style), soft_wrap=True)
+        # With the terminal gone there is nobody to tell, and the run must still end in order.
+        with suppress(OSError):
+            self._desk.err.print(shown(self.format(record), style), soft_wrap=True)
 
 
 def _log(desk: Desk) -> logging.Logger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from tap_forensics.sandbox.demo import demo, run
@@ -32,13 +33,24 @@ def main(arguments: list[str] | None = None) -> int:
     # So that `kill` ends the children just as Ctrl-C does, which a shell's background job would ignore.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    # `nohup` has it ignored, and that stays so.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         if options.command == "demo":
             return demo(options.source, options.seed)
         return run(options.source, options.port, os.environ)
     except KeyboardInterrupt:
-        print("\nInterrupted. Everything started here has ended.")
+        # With the terminal gone there is nobody to tell.
+        with suppress(OSError):
+            print("\nInterrupted. Everything started here has ended.", flush=True)
         return 130
+
+
+def _hang_up(*_: object) -> None:
+    """The terminal was closed: ends as on Ctrl-C, whose end a second hang-up must not disturb."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from tap_forensics.sandbox import messages
 from tap_forensics.sandbox.world import World
 from tap_forensics.seen import Seen
 from tap_forensics.settings import load_settings
-from tap_forensics.siem import _compact, _reading
+from tap_forensics.siem import _lists_of, _reading
 from tap_forensics.state import VERSION, Lease, State
 from tap_forensics.windows import Window
 
@@ -128,7 +128,7 @@ def ours(body: bytes, *, threats: bool = False) -> dict[str, Any]:
     log = logging.Logger("bench")
     held, bucket = cast("Any", Held()), cast("Any", Void())
     delivery = EventDelivery(held, bucket, settings, Clock(), log, figures, Seen(), 0)
-    delivery.take(_reading(_compact(body), NOW, threats, events=True), WINDOW)
+    delivery.take(_reading(_lists_of(body), NOW, threats, events=True), WINDOW)
     return {"lines": figures.event_lines, "bytes": figures.event_bytes}
 
 

@@ -24,6 +24,7 @@ from tests.deploy.tools import CHECKOUT, beside_the_checkout, command
 FACTS = json.loads((Path(__file__).parent / "facts.json").read_text(encoding="utf-8"))
 REGION = "us-central1"
 PROJECT = "projects/demo-proj"
+PROXY = "tap-forensics-collector-proxy"
 SUBSCRIPTION = f"{PROJECT}/subscriptions/eventarc-demo-sub"
 # One gcloud command takes about a second, a run of the script some thirty.
 pytestmark = pytest.mark.timeout(600)
@@ -281,6 +282,19 @@ def test_it_uploads_what_is_deployed_and_nothing_else(
         assert sent == {name: archive.read(name) for name in archive.namelist()}
 
 
+def test_the_address_of_a_proxy_is_a_mounted_secret(installed: tuple[Cloud, list[Call]]) -> None:
+    calls = installed[0].quickstart("--feed-service-account", "feed@example.com", "--proxy")
+    assert [call.body["payload"]["data"] for call in calls if call.path.endswith(":addVersion")] == ["IA=="]
+    service = last(calls, f"/functions/{FACTS['function']['name']}")["serviceConfig"]
+    assert service["environmentVariables"] == FACTS["environment"] | {
+        "HTTPS_PROXY_FILE": "/secrets/proxy/value"
+    }
+    assert mounted(service) == FACTS["mounted"] | {"/secrets/proxy/value": f"{PROXY}:latest"}
+    granted = roles(last(calls, f"/secrets/{PROXY}:setIamPolicy"))
+    assert granted == FACTS["roles"]["tap-forensics-collector-secret"]
+    assert f"versions add {PROXY} " in installed[0].said[-1]
+
+
 def test_a_second_run_changes_nothing(installed: tuple[Cloud, list[Call]]) -> None:
     again = installed[0].quickstart("--feed-service-account", "feed@example.com")
     assert [call for call in again if call.changes()] == []
@@ -314,6 +328,8 @@ def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(cloud: Clou
     "options",
     [
         ("--set", "TAP_SECRET=never-here"),
+        ("--set", "HTTPS_PROXY=http://user:never-here@proxy.example.com:3128"),
+        ("--set", "https_proxy=http://proxy.example.com:3128"),
         ("--set", "STATE_KEY=tap-forensics/state.json"),
         ("--set", "GCS_PREFIX=state/tap"),
         ("--set", "GCS_PREFIX="),
@@ -333,3 +349,4 @@ def test_a_wrong_option_is_refused_before_anything_is_asked(options: tuple[str, 
     )
     assert done.returncode == 2
     assert "quickstart: " in done.stderr
+    assert "never-here" not in done.stderr

@@ -71,7 +71,7 @@ ODD = st.recursive(
 FIELDS = ("type", "malicious", "what", "engine", "platforms", "note", "time")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(ODD | st.dictionaries(st.sampled_from(FIELDS), ODD), max_size=5), ODD, ODD)
 def test_whatever_the_evidence_is_a_page_comes_of_it(items: list[Any], name: Any, generated: Any) -> None:
     document = json.dumps(report(*items, name=name, threatStatus=name, generated=generated))

@@ -16,7 +16,7 @@ from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Event, Odds, Verdict, World
 from tests.faults.events_lab import EVENTS, event_lines
 from tests.faults.lab import SIEM, Lab, lab
-from tests.faults.test_worlds import run_and_die
+from tests.faults.world_faults import run_and_die
 
 POLLS = 288
 MIDNIGHT = datetime.fromisoformat("2026-03-04T00:00:00+00:00")

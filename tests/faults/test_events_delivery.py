@@ -18,7 +18,7 @@ from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Odds, Verdict, World
 from tests.faults.events_lab import EVENTS, SEEN, event_lines, event_objects
 from tests.faults.lab import FORENSICS, SIEM, START, STATE, Lab, lab
-from tests.faults.test_worlds import run_and_die
+from tests.faults.world_faults import run_and_die
 
 MINUTE = timedelta(minutes=1)
 TAKEN = START - 10 * MINUTE

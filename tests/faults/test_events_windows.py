@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from collections import Counter
 from datetime import datetime, timedelta
 
 import pytest
 
-import tap_forensics.tap
 from tap_forensics.errors import CredentialsRefused
 from tap_forensics.sandbox.exchange import Request
 from tap_forensics.sandbox.faults import Fault, overlaps
@@ -62,11 +62,11 @@ def test_one_heavy_minute_costs_a_minute_and_not_an_hour(status: int) -> None:
         assert ids(the) == once()
 
 
-def test_an_answer_over_the_limit_is_asked_for_in_halves_and_all_of_it_is_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tap_forensics.tap, "_LARGEST_BYTES", 400)
+def test_an_answer_too_large_for_memory_is_asked_for_in_halves_and_all_of_it_is_read() -> None:
+    heavy = gzip.compress(b'{"messagesBlocked":[' + b"0," * 3_000_000 + b"0]}")
     with lab(a_minute_each(59), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
+        fault = Fault("body", body=heavy, headers={"Content-Encoding": "gzip"}, times=None)
+        the.tap.faults.add(lambda request: length(request) > 8 * MINUTE, fault)
         figures = the.run().good
         assert figures.gaps == 0
         assert ids(the) == once()

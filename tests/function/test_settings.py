@@ -31,9 +31,7 @@ HOSTILE = {
     "GOOGLE_CLOUD_PROJECT": "\n",
     "GOOGLE_APPLICATION_CREDENTIALS": "/nonexistent/key.json",
 }
-CHECKED = [
-    name for name in HOSTILE if name not in {"STORAGE_EMULATOR_HOST"} and not name.startswith("GOOGLE_")
-]
+CHECKED = [name for name in HOSTILE if not name.startswith("GOOGLE_")]
 
 
 def test_settings_that_are_missing_are_named_in_one_error_and_the_event_is_acknowledged(
@@ -80,11 +78,22 @@ def test_a_secret_that_is_not_allowed_is_not_shown(deployment: Deployment) -> No
     assert "TAP_PRINCIPAL=(not shown)" in error
 
 
-@pytest.mark.parametrize("address", ["nowhere to be found", "http://127.0.0.1:1"])
-def test_a_storage_emulator_that_is_not_there_fails_the_run_with_a_sentence(
+@pytest.mark.parametrize(
+    "address", ["nowhere to be found", "http://storage.example.com", "http://192.0.2.1:80"]
+)
+def test_a_storage_emulator_elsewhere_is_refused_by_name_and_nothing_is_called(
     address: str, deployment: Deployment
 ) -> None:
-    with deployment.serving(STORAGE_EMULATOR_HOST=address, RUN_BUDGET_SECONDS="5") as function:
+    with deployment.serving(STORAGE_EMULATOR_HOST=address) as function:
+        assert deployment.post(function)[0] == 200
+    (error,) = said(function, "ERROR")
+    assert error.startswith(f"STORAGE_EMULATOR_HOST='{address}' is not allowed on Cloud Run: remove it")
+    assert not deployment.tap.calls
+    assert not deployment.bucket.names()
+
+
+def test_a_storage_emulator_that_is_not_there_fails_the_run_with_a_sentence(deployment: Deployment) -> None:
+    with deployment.serving(STORAGE_EMULATOR_HOST="http://127.0.0.1:1", RUN_BUDGET_SECONDS="5") as function:
         assert deployment.post(function)[0] == 500
     assert outcomes(function) == ["failed"]
     assert len(said(function, "ERROR")) == 2

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.errors import QuotaSpent
@@ -23,7 +23,6 @@ def carried_over(ledger: Ledger, limit: int | None) -> Ledger:
     return Ledger(stored.calls, {SIEM: 1800, FORENSICS: limit})
 
 
-@settings(deadline=None)
 @given(limits, st.lists(st.tuples(pauses, st.booleans()), max_size=60))
 def test_no_24_hours_ever_hold_more_calls_than_the_limit_and_none_is_refused_for_long(
     limit: int, steps: list[tuple[int, bool]]
@@ -43,7 +42,6 @@ def test_no_24_hours_ever_hold_more_calls_than_the_limit_and_none_is_refused_for
         assert sum(call > now - DAY for call in made) <= limit
 
 
-@settings(deadline=None)
 @given(st.lists(pauses, max_size=400))
 def test_the_state_keeps_a_day_of_buckets_at_most(steps: list[int]) -> None:
     now = NOW

@@ -130,7 +130,7 @@ def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(small_heads, st.lists(sized_evidence | values, max_size=12), small_provenances, SHAPES)
 def test_a_split_report_keeps_every_evidence_in_order_in_consecutive_parts(
     head: dict[str, str], items: list[Any], provenance: Provenance, shape: str
@@ -169,7 +169,7 @@ def test_a_lone_surrogate_becomes_the_replacement_character_and_all_else_stays(t
     assert msgspec.json.decode(repaired(escaped)) == [LONE.sub("\ufffd", whole)]
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(max_examples=1000)
 @given(st.binary(max_size=60), st.integers(0, 200))
 def test_a_spoilt_answer_makes_sound_lines_or_none(junk: bytes, place: int) -> None:
     sound = json.dumps(

@@ -37,7 +37,7 @@ def test_whatever_lies_under_our_name_is_survived_and_leaves_a_state_that_can_be
         )
         assert held.acquire()
 
-        @settings(max_examples=400, deadline=None)
+        @settings(max_examples=400)
         @given(st.lists(pieces, max_size=6).map(b"\n".join))
         def survive(data: bytes) -> None:
             before = held.lease.batches

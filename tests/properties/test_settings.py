@@ -86,7 +86,7 @@ def test_a_prefix_is_trimmed_and_the_state_lies_under_it(given: str) -> None:
     assert loaded.state_key == (f"{loaded.gcs_prefix}/state.json" if loaded.gcs_prefix else "state.json")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     hosts.map("https://".__add__) | hosts.map("http://localhost".__add__),
     hosts.map("http://".__add__) | st.just(""),

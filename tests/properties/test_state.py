@@ -172,7 +172,7 @@ def test_the_published_functions_object_with_any_time_is_usable_or_unreadable(va
 
 
 @pytest.mark.parametrize("path", places(sound()), ids=lambda path: ".".join(map(str, path)) or "all")
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(new=odd_times | junk)
 def test_a_document_with_one_wrong_value_is_usable_or_unreadable(path: tuple[Any, ...], new: Any) -> None:
     state = read_or_refused(json.dumps(with_replaced(path, new)).encode())

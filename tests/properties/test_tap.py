@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock, Deadline
@@ -43,7 +43,6 @@ def connected(server: TapServer, secret: str) -> Iterator[Tap]:
 def test_whatever_an_id_holds_it_arrives_as_it_is_and_alone(server: TapServer) -> None:
     with connected(server, "demo-secret") as tap:
 
-        @settings(deadline=None)
         @given(st.text(min_size=1, max_size=256))
         def arrive(threat_id: str) -> None:
             server.forget_calls()
@@ -58,7 +57,6 @@ def test_whatever_an_id_holds_it_arrives_as_it_is_and_alone(server: TapServer) -
         arrive()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=600) | st.text(max_size=600).map(str.encode), st.sampled_from([301, 400, 404, 500]))
 def test_whatever_an_errors_body_is_what_is_said_of_it_prints_and_is_bounded(
     server: TapServer, body: bytes, status: int

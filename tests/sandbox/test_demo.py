@@ -14,6 +14,7 @@ import pytest
 from tap_forensics.sandbox import demo, display
 from tap_forensics.sandbox.__main__ import main
 from tap_forensics.sandbox.processes import free_port, is_free
+from tests.sandbox.terminals import children, is_gone, terminal
 
 HEAD = "import functions_framework, time\n@functions_framework.cloud_event\ndef main(event):\n"
 
@@ -64,7 +65,7 @@ def ports(text: str) -> set[int]:
     return {int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", text)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_ends_all_that_it_started(slow: Path, number: signal.Signals) -> None:
     with shown("--source", str(slow), "demo") as process:
         opened = ports(read_until(process, "began"))
@@ -74,6 +75,37 @@ def test_an_interrupted_demo_ends_all_that_it_started(slow: Path, number: signal
     assert "Traceback" not in rest
     assert len(opened) == 3
     assert all(map(is_free, opened))
+
+
+@pytest.mark.parametrize("command", [["demo"], ["run", "--port", "0"]])
+def test_a_closed_terminal_ends_all_that_was_started(slow: Path, command: list[str]) -> None:
+    words = [word if word != "0" else str(free_port()) for word in command]
+    env = {"PATH": os.environ["PATH"], "TAP_PRINCIPAL": "p", "TAP_SECRET": "s"}
+    with terminal(["-m", "tap_forensics.sandbox", "--source", str(slow), *words], env) as opened:
+        opened.read_until("began")
+        started = children(opened.process.pid)
+        used = {int(port) for line in started.values() for port in re.findall(r"-port (\d+)", line)}
+        opened.close()
+        opened.process.wait(20)
+    assert len(started) == len(used) == 2
+    assert all(map(is_gone, started))
+    assert all(map(is_free, used))
+
+
+def test_with_nohup_a_closed_terminal_ends_nothing(slow: Path) -> None:
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from tap_forensics.sandbox.__main__ import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "--source", str(slow), "demo"]
+    env = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE) as process:  # noqa: S603 - as above
+        read_until(process, "began")
+        process.send_signal(signal.SIGHUP)
+        read_until(process, "answer: 200")
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 130
 
 
 def test_a_demo_in_which_nothing_comes_fails_and_says_so(

@@ -15,6 +15,7 @@ from tap_forensics.bucket import Bucket, Conflict, Stored, open_client
 from tap_forensics.errors import StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.processes import free_port
+from tap_forensics.storage_errors import REMEDIES
 
 # The library drops the connection of a failed download without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -203,7 +204,8 @@ def test_refused_access_names_verb_bucket_object_and_remedy() -> None:
             bucket.read(NAME)
         with pytest.raises(StorageFailed) as written:
             bucket.create(NAME, b"x", TEXT)
-    remedy = "Forbidden (403); give the function's service account roles/storage.objectAdmin on this bucket"
+    remedy = f"Forbidden (403); {REMEDIES[403]}"
+    assert "give the function's service account roles/storage.objectUser on this bucket" in remedy
     assert str(read.value) == f"could not read gs://{BUCKET}/{NAME}: {remedy}"
     assert str(written.value) == f"could not write gs://{BUCKET}/{NAME}: {remedy}"
 

@@ -56,7 +56,7 @@ def delivery(held: HeldState, bucket: Bucket, time: FakeTime, log: KeptLog, figu
 
 def fetched(threat_id: str, *reports: object) -> Fetched:
     raws = [msgspec.Raw(r if isinstance(r, bytes) else json.dumps(r).encode()) for r in reports]
-    return Fetched(threat_id, msgspec.Raw(b'"2026-03-04T08:00:00Z"'), raws, large=False, release=lambda: None)
+    return Fetched(threat_id, msgspec.Raw(b'"2026-03-04T08:00:00Z"'), raws, release=lambda: None)
 
 
 def delivered(delivery: Delivery, *outcomes: Fetched, campaign: str | None = None) -> None:

@@ -55,7 +55,7 @@ def test_a_proxys_page_is_told_by_its_known_phrases(page: str, words: str) -> No
         (b"no such thing", "text (under 1 KiB), not shown"),
         (b"\xff\x00\x1b[31m", "text (under 1 KiB), not shown"),
         (b'\xef\xbb\xbf {"error": "x"}', "JSON (under 1 KiB), not shown"),
-        (b"[" * 3000, "JSON (about 2 KiB), not shown"),
+        (b"[" * 3000, "JSON (about 3 KiB), not shown"),
         (b"x" * 1024, "text (about 1 KiB), not shown"),
     ],
 )

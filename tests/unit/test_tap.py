@@ -23,6 +23,7 @@ from tap_forensics.errors import (
     QuotaSpent,
     RateLimited,
     Refused,
+    TooLarge,
     TryLater,
     Unavailable,
 )
@@ -179,7 +180,7 @@ def test_a_good_answer_is_its_body(server: TapServer, client: Client) -> None:
     server.faults.add(REPORTS, Fault("body", body=b'{"reports":[1]}'))
     with client() as tap:
         found = tap.forensics("t")
-    assert (found.status, found.body, found.large) == (200, b'{"reports":[1]}', False)
+    assert (found.status, found.body) == (200, b'{"reports":[1]}')
 
 
 def test_no_content_is_an_answer(server: TapServer, client: Client) -> None:
@@ -307,7 +308,7 @@ def test_a_sentence_of_tap_is_known_again_whatever_follows(
 
 @pytest.mark.parametrize(
     ("length", "told"),
-    [(4095, "about 3 KiB"), (4096, "over 4 KiB"), (4097, "over 4 KiB"), (300_000, "over 4 KiB")],
+    [(4095, "about 4 KiB"), (4096, "over 4 KiB"), (4097, "over 4 KiB"), (300_000, "over 4 KiB")],
 )
 def test_of_a_long_error_the_size_is_told(server: TapServer, client: Client, length: int, told: str) -> None:
     server.faults.add(REPORTS, Fault("status", status=503, body=b"x" * length))
@@ -381,7 +382,7 @@ def test_nobody_at_home_is_unavailable() -> None:
         tap.forensics("t")
 
 
-def test_an_answer_over_64_mib_is_refused_while_it_is_read() -> None:
+def test_an_answer_that_does_not_fit_in_memory_is_refused_while_it_is_read() -> None:
     sent = 0
 
     def endless(connection: socket.socket) -> None:
@@ -394,17 +395,29 @@ def test_an_answer_over_64_mib_is_refused_while_it_is_read() -> None:
 
     with (
         asked(endless) as ask,
-        pytest.raises(Unavailable, match="over 67108864 bytes was refused while it was read"),
+        pytest.raises(Unavailable, match="needs too much memory was refused while it was read"),
     ):
         ask()
-    assert sent < 80 * MIB
+    assert sent < 50 * MIB
 
 
-def test_an_answer_of_64_mib_is_read() -> None:
-    with asked(sending(answer(b"x" * (64 * MIB)))) as ask:
-        found = ask()
-    assert (len(found.body), found.large) == (64 * MIB, True)
-    found.release()
+def test_an_answer_of_39_mib_is_read() -> None:
+    with asked(sending(answer(b"x" * (39 * MIB)))) as ask:
+        assert len(ask().body) == 39 * MIB
+
+
+def test_many_values_packed_small_are_refused_long_before_all_is_unpacked() -> None:
+    packed = gzip.compress(b'{"reports":[' + b"{}," * 3_900_000 + b"{}]}")
+    assert len(packed) < 46_000
+    with asked(sending(answer(packed, "200 OK", "Content-Encoding: gzip"))) as ask:
+        tracemalloc.start()
+        try:
+            with pytest.raises(TooLarge, match="refused while it was read"):
+                ask()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 12 * MIB
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -427,8 +440,8 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked(
     assert peak < 150 * MIB
 
 
-def test_large_bodies_come_one_at_a_time(server: TapServer, client: Client) -> None:
-    server.faults.add(REPORTS, Fault("body", body=b"x" * (3 * MIB), times=2))
+def test_bodies_that_do_not_fit_together_come_one_after_the_other(server: TapServer, client: Client) -> None:
+    server.faults.add(REPORTS, Fault("body", body=b"x" * (25 * MIB), times=2))
     second: list[Answer] = []
     with client() as tap:
         first = tap.forensics("first")
@@ -438,31 +451,28 @@ def test_large_bodies_come_one_at_a_time(server: TapServer, client: Client) -> N
         assert second == []
         first.release()
         thread.join(10)
-        assert [found.large for found in second] == [True]
-        second[0].release()
+        assert len(second) == 1
 
 
-def test_small_bodies_do_not_wait_for_a_large_one(server: TapServer, client: Client) -> None:
-    server.faults.add(REPORTS, Fault("body", body=b"x" * (3 * MIB)))
-    server.faults.add(REPORTS, Fault("body", body=b"x" * MIB))
-    with client() as tap:
-        large, small = tap.forensics("large"), tap.forensics("small")
-    assert (large.large, small.large) == (True, False)
+def test_bodies_that_fit_together_do_not_wait_for_each_other(server: TapServer, client: Client) -> None:
+    server.faults.add(REPORTS, Fault("body", body=b"x" * (3 * MIB), times=8))
+    server.faults.add(REPORTS, Fault("body", body=b"x" * 400_000, times=8))
+    with client() as tap, ended_within(10):
+        held = [tap.forensics("t") for _ in range(16)]
+    assert len(held) == 16
 
 
-def test_who_waits_for_a_large_bodys_place_is_let_go_at_the_deadline(
-    server: TapServer, client: Client
-) -> None:
-    server.faults.add(REPORTS, Fault("body", body=b"x" * (3 * MIB), times=2))
+def test_who_waits_for_memory_is_let_go_at_the_deadline(server: TapServer, client: Client) -> None:
+    server.faults.add(REPORTS, Fault("body", body=b"x" * (25 * MIB), times=2))
     with client(within_seconds=1.5) as tap, ended_within(10):
         tap.forensics("never released")
         with pytest.raises(OutOfTime):
             tap.forensics("waits")
 
 
-def test_a_place_given_back_twice_is_one_place(server: TapServer, client: Client) -> None:
-    server.faults.add(REPORTS, Fault("body", body=b"x" * (3 * MIB), times=3))
-    with client(within_seconds=2) as tap:
+def test_memory_given_back_twice_is_given_back_once(server: TapServer, client: Client) -> None:
+    server.faults.add(REPORTS, Fault("body", body=b"x" * (25 * MIB), times=3))
+    with client(within_seconds=3) as tap:
         first = tap.forensics("first")
         first.release()
         first.release()

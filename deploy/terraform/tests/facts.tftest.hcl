@@ -202,6 +202,50 @@ run "plain_credential_is_refused" {
   expect_failures = [var.settings]
 }
 
+run "a_proxy_in_the_settings_is_refused" {
+  command = plan
+  variables {
+    settings = { HTTPS_PROXY = "http://user:s3cr3t@proxy.example.com:3128" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "a_proxy_in_lower_case_is_refused" {
+  command = plan
+  variables {
+    settings = { https_proxy = "http://user:s3cr3t@proxy.example.com:3128" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "the_proxys_address_is_a_mounted_secret" {
+  command = apply
+  variables {
+    proxy    = true
+    settings = { NO_PROXY = "internal.example.com" }
+  }
+
+  assert {
+    condition     = google_cloudfunctions2_function.collector.service_config[0].environment_variables["HTTPS_PROXY_FILE"] == "/secrets/proxy/value" && google_cloudfunctions2_function.collector.service_config[0].environment_variables["NO_PROXY"] == "internal.example.com"
+    error_message = "The collector is told where the address is."
+  }
+  assert {
+    condition = contains([
+      for volume in google_cloudfunctions2_function.collector.service_config[0].secret_volumes :
+      "${volume.mount_path}/${volume.versions[0].path} ${volume.secret}:${volume.versions[0].version}"
+    ], "/secrets/proxy/value tap-forensics-collector-proxy:latest")
+    error_message = "The address is mounted."
+  }
+  assert {
+    condition     = contains([for grant in google_secret_manager_secret_iam_member.collector_reads : grant.secret_id], "tap-forensics-collector-proxy") && length(google_secret_manager_secret_version.blank) == 3
+    error_message = "The function may read it; Terraform writes a blank alone."
+  }
+  assert {
+    condition     = strcontains(output.next_steps, "versions add tap-forensics-collector-proxy --project=demo")
+    error_message = "How to add it is printed."
+  }
+}
+
 run "odd_schedule_is_refused" {
   command = plan
   variables {

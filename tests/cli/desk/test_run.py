@@ -13,6 +13,7 @@ import pytest
 
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.cli.desk.conftest import STATE, Site, live_lease
+from tests.sandbox.terminals import children, is_gone, terminal
 
 LOOKBACK = {"LOOKBACK_HOURS": "3"}
 
@@ -68,7 +69,7 @@ def test_all_wrong_settings_are_named_before_anything_is_called(site: Site) -> N
     assert not site.tap.calls
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_gives_the_lease_back_and_the_next_run_goes_on(
     site: Site, number: signal.Signals
 ) -> None:
@@ -123,6 +124,24 @@ def test_a_folder_of_this_machine_serves_as_the_bucket(site: Site, tmp_path: Pat
     assert all(json.loads(line)["_threatId"] for line in lines)
     again = site.told("run", "--folder", str(here), **LOOKBACK)
     assert (again["outcome"], again["threats_new"]) == ("complete", 0)
+
+
+def test_a_closed_terminal_gives_the_lease_back_and_ends_the_folders_server(
+    site: Site, tmp_path: Path
+) -> None:
+    site.tap.latency_seconds = 0.3
+    del site.env["STORAGE_EMULATOR_HOST"], site.env["GCS_BUCKET"]
+    env = {"PATH": os.environ["PATH"], "TERM": "xterm", "FETCH_CONCURRENCY": "1", **LOOKBACK, **site.env}
+    with terminal(["-m", "tap_forensics", "run", "--folder", str(tmp_path)], env) as opened:
+        while not site.tap.calls_to("/v2/forensics"):
+            assert opened.process.poll() is None
+        (server,) = children(opened.process.pid)
+        opened.close()
+        opened.process.wait(30)
+    assert is_gone(server)
+    state = json.loads((tmp_path / "local-bucket" / STATE).read_bytes())
+    assert state["backlog"]
+    assert "lease" not in state
 
 
 def test_a_folder_with_files_of_others_is_refused(site: Site, tmp_path: Path) -> None:

@@ -208,6 +208,29 @@ def test_only_what_repair_needs_is_read(site: Site) -> None:
     assert len(read) == 1
 
 
+def put_tenants_evidence(site: Site) -> None:
+    """Its name sorts after `tap_forensics_`, the single tenant's objects."""
+    name = f"tap_forensics_{utc_now():%Y%m%d_%H%M%S}.ndjson"
+    for folder in ("tap-forensics/zeta", "tap-forensics/tap_forensics_zeta"):
+        site.bucket.put(f"{folder}/{name}", '{"_threatId":"of zeta"}\n')
+
+
+def test_a_tenants_evidence_is_not_the_single_tenants(site: Site) -> None:
+    assert site.call("run", **LOOKBACK).exit_code == 0
+    delivered = site.delivered()
+    put_tenants_evidence(site)
+    site.bucket.put(STATE, "{")
+    told = site.told("state", "repair", "--yes")
+    assert (told["objects_read"], told["threats_found"]) == (1, len(delivered))
+    assert "of zeta" not in site.state()["collected"]
+
+
+def test_a_tenants_evidence_does_not_tell_that_a_state_is_missing(site: Site) -> None:
+    put_tenants_evidence(site)
+    assert site.told("state", "repair", "--yes") == {"repaired": False, "from": None}
+    assert STATE not in site.bucket.names()
+
+
 @pytest.mark.parametrize("spoiled", [b"{", None])
 def test_a_run_at_work_while_its_state_is_spoiled_and_mended_repeats_nothing(
     site: Site, spoiled: bytes | None

@@ -104,3 +104,18 @@ def test_ten_thousand_objects_cost_a_few_requests(
         assert len(listings) <= 3
         with capsys.disabled():
             print(f" [status on {OBJECTS} objects: {took:.2f} s, {len(listings)} listings]", end="")  # noqa: T201
+
+
+def test_the_newest_objects_are_the_tenants_own(site: Site) -> None:
+    moment = f"{utc_now():%Y%m%d_%H%M%S}"
+    feeds = {
+        "tap-forensics": f"tap_forensics_{moment}.ndjson",
+        "tap-siem": f"tap_siem_events_{moment}.ndjson",
+    }
+    for feed, name in feeds.items():
+        for folder in (feed, f"{feed}/zeta", f"{feed}/{name[:8]}_zeta"):
+            site.bucket.put(f"{folder}/{name}", "{}\n")
+    newest = site.told("status", EVENTS_PREFIX="tap-siem")["newest"]
+    assert {feed: [found["name"] for found in listed] for feed, listed in newest.items()} == {
+        feed: [f"{feed}/{name}"] for feed, name in feeds.items()
+    }

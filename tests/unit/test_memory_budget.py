@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tap_forensics.errors import OutOfTime, TooLarge, Unavailable
+from tap_forensics.memory_budget import (
+    BUDGET_BYTES,
+    MemoryBudget,
+    weigh_reports,
+)
+
+EVIDENCE = b'{"type":"url","display":"http://example.com/a","what":{"url":"http://example.com/a"},"time":0},'
+
+
+def never_over() -> None:
+    return
+
+
+def waiting(budget: MemoryBudget, weight: int, done: list[int]) -> threading.Thread:
+    def wait() -> None:
+        budget.reserve(weight)
+        done.append(weight)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    queued = len(budget._waiting) + 1
+    thread.start()
+    while len(budget._waiting) < queued:
+        assert thread.is_alive()
+    return thread
+
+
+def test_what_is_heavier_than_the_whole_budget_is_refused_at_once() -> None:
+    budget = MemoryBudget(10, never_over)
+    with pytest.raises(TooLarge) as refused:
+        budget.reserve(11)
+    assert isinstance(refused.value, Unavailable)
+    assert refused.value.heavy
+    budget.reserve(10)
+
+
+def test_a_light_one_does_not_overtake_a_heavy_one_that_waits() -> None:
+    budget, done = MemoryBudget(10, never_over), list[int]()
+    release = budget.reserve(6)
+    heavy = waiting(budget, 10, done)
+    light = waiting(budget, 1, done)
+    assert done == []
+    release()
+    heavy.join(10)
+    assert done == [10]
+    assert light.is_alive()
+
+
+def test_who_gives_up_waiting_leaves_the_way_free_for_the_others() -> None:
+    over = threading.Event()
+
+    def raise_if_over() -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise OutOfTime("over")
+
+    budget, done = MemoryBudget(10, raise_if_over), list[int]()
+    budget.reserve(6)
+    with pytest.raises(OutOfTime):
+        budget.reserve(10)
+    budget.reserve(4)
+    assert not over.is_set()
+    assert done == []
+
+
+def test_memory_given_back_twice_counts_once() -> None:
+    budget, done = MemoryBudget(10, never_over), list[int]()
+    release: Callable[[], None] = budget.reserve(6)
+    budget.reserve(4)
+    release()
+    release()
+    budget.reserve(6)
+    thread = waiting(budget, 1, done)
+    thread.join(0.3)
+    assert done == []
+
+
+def report(evidence: bytes) -> bytes:
+    return b'{"reports":[{"scope":"THREAT","id":"x","forensics":[%s{}]}]}' % evidence
+
+
+def test_a_report_of_25_mib_of_evidence_as_tap_writes_it_fits() -> None:
+    assert weigh_reports(report(EVIDENCE * (25 * 2**20 // len(EVIDENCE)))) < BUDGET_BYTES
+
+
+@pytest.mark.parametrize("size_bytes", [40_000, 400_000])
+def test_ordinary_reports_fit_for_eight_workers_and_as_many_outcomes_that_wait(size_bytes: int) -> None:
+    assert 17 * weigh_reports(report(EVIDENCE * (size_bytes // len(EVIDENCE)))) < BUDGET_BYTES
+
+
+@pytest.mark.parametrize(
+    "least",
+    [b"{},", b'{"a":0},', b'{"forensics":[]},', b"0,"],
+    ids=["empty", "a field", "evidence", "number"],
+)
+def test_millions_of_values_do_not(least: bytes) -> None:
+    assert weigh_reports(b'{"reports":[' + least * 3_900_000 + b"{}]}") > BUDGET_BYTES
