@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import datetime, timedelta
 
 import pytest
 
 from tap_forensics.errors import CredentialsRefused
-from tap_forensics.sandbox.exchange import Request
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import World
-from tests.faults.lab import SIEM, START, STATE, Lab, lab
+from tests.faults.lab import SIEM, START, Lab, lab
 
 ATTEMPTS = 3
-# Halves of an hour down to 56 s, and the last 56 s.
-DOWN_TO_THE_SMALLEST = 7
+# Halves of an hour, down to 56 s.
+DOWN_TO_THE_SMALLEST = 6
 
 
 def world_of_hours(hours: int, seed: int = 7) -> World:
@@ -73,49 +71,49 @@ def test_a_fault_that_passes_costs_nothing(fault: Fault) -> None:
         assert all_delivered_once(the)
 
 
-def test_three_hours_in_a_row_mean_that_the_api_is_down_and_the_cursor_stays() -> None:
+def test_three_hours_in_a_row_mean_that_the_api_is_down_and_the_windows_stay_open() -> None:
     with lab(world_of_hours(6), LOOKBACK_HOURS="6") as the:
         the.tap.faults.add(SIEM, Fault("status", times=None))
         ran = the.run()
-        assert "last_event_time" not in the.state()
-        assert "gaps" not in the.state()
+        assert ran.good.outcome == "incomplete"
         assert len(the.tap.calls_to(SIEM)) == 3 * ATTEMPTS + DOWN_TO_THE_SMALLEST
         assert ran.says("seems to be down", logging.WARNING)
+        tried = the.state()["gaps"]
+        assert [gap.get("attempts") for gap in tried[:3]] == [1, 1, 1]
+        # Nothing was asked of the rest, so nothing is counted.
+        assert "attempts" not in tried[-1]
         the.tap.faults.clear()
         the.time.advance(hours=1)
-        the.run(LOOKBACK_HOURS="7")
+        the.run()
         assert all_delivered_once(the)
 
 
-def test_three_hours_that_can_never_be_read_do_not_hold_back_the_later_ones_for_ever() -> None:
-    with lab(world_of_hours(8), LOOKBACK_HOURS="8") as the:
-        three = (START - timedelta(hours=8), START - timedelta(hours=5, minutes=30))
-        the.tap.faults.add(SIEM, Fault("status", times=None), overlapping=three)
+def test_an_api_that_was_down_before_is_asked_once_a_window_and_not_in_pieces() -> None:
+    with lab(world_of_hours(6), LOOKBACK_HOURS="6") as the:
+        the.tap.faults.add(SIEM, Fault("status", times=None))
+        the.run()
         for _ in range(4):
-            the.run(LOOKBACK_HOURS="8")
-        assert the.state()["last_event_time"] > (START - timedelta(hours=1)).isoformat()
-        assert the.state()["gaps"]
+            the.tap.forget_calls()
+            the.time.advance(hours=1)
+            the.run()
+            assert len(the.tap.calls_to(SIEM)) == 3
         the.tap.faults.clear()
         the.run_until_done()
         assert all_delivered_once(the)
 
 
-def test_a_gap_older_than_the_api_keeps_is_named_at_error() -> None:
-    with lab(world_of_hours(4), LOOKBACK_HOURS="4") as the:
-        broken = (START - timedelta(hours=3), START - timedelta(hours=3) + timedelta(seconds=1))
-        the.tap.faults.add(SIEM, Fault("status", times=None), overlapping=broken)
-        the.run()
-        gap = the.state()["gaps"][0]
-        for _ in range(7):
-            the.time.advance(hours=23)
+def test_three_hours_that_can_never_be_read_hold_back_the_later_ones_for_one_run_only() -> None:
+    with lab(world_of_hours(8), LOOKBACK_HOURS="8") as the:
+        three = (START - timedelta(hours=8), START - timedelta(hours=5, minutes=30))
+        the.tap.faults.add(SIEM, Fault("status", times=None), overlapping=three)
+        for _ in range(2):
             the.run()
-        the.time.advance(hours=7)
-        ran = the.run()
-        lost = [line for line in ran.said(logging.ERROR) if "Lost interval" in line]
-        assert len(lost) == 1
-        assert gap["start"] in lost[0]
-        assert "gaps" not in the.state()
-        assert the.state()["lost"][-1]["start"] == gap["start"]
+            the.time.advance(minutes=5)
+        assert all(gap["start"] < three[1].isoformat() for gap in the.state()["gaps"])
+        the.tap.faults.clear()
+        the.time.advance(hours=1)
+        the.run_until_done()
+        assert all_delivered_once(the)
 
 
 def test_a_429_is_waited_for_as_long_as_the_api_asks() -> None:
@@ -129,24 +127,22 @@ def test_a_429_is_waited_for_as_long_as_the_api_asks() -> None:
         assert ran.good.siem_429s == 1
 
 
-def test_a_lasting_429_leaves_the_cursor_and_the_next_run_goes_on() -> None:
+def test_a_lasting_429_leaves_the_windows_open_without_a_count_and_the_next_run_goes_on() -> None:
     with lab(world_of_hours(3), LOOKBACK_HOURS="3") as the:
-        the.tap.faults.add(SIEM, Fault("status", status=429, times=None), overlapping=(START, START))
         the.tap.faults.add(SIEM, Fault("status", status=429, times=ATTEMPTS))
+        assert the.run().good.outcome == "incomplete"
+        assert the.state()["gaps"]
+        assert not any("attempts" in gap for gap in the.state()["gaps"])
         the.run()
-        assert "last_event_time" not in the.state()
-        the.tap.faults.clear()
-        the.run(LOOKBACK_HOURS="4")
         assert all_delivered_once(the)
 
 
 @pytest.mark.parametrize(
     ("status", "words"), [(401, "TAP_PRINCIPAL or TAP_SECRET"), (403, "has no right to this API")]
 )
-def test_refused_credentials_fail_the_run_and_leave_the_cursor(status: int, words: str) -> None:
+def test_refused_credentials_fail_the_run_and_leave_its_windows_open(status: int, words: str) -> None:
     with lab(world_of_hours(3), LOOKBACK_HOURS="3") as the:
         the.run()
-        before = the.state()
         the.time.advance(hours=1)
         the.tap.faults.add(SIEM, Fault("status", status=status, times=None))
         ran = the.run()
@@ -154,103 +150,27 @@ def test_refused_credentials_fail_the_run_and_leave_the_cursor(status: int, word
         assert ran.says(words, logging.ERROR)
         after = the.state()
         assert ran.records[-1].__dict__["fields"]["run"]["cursor_lag_seconds"] > 3600
-        assert after["last_event_time"] == before["last_event_time"]
         assert "lease" not in after
-        assert "gaps" not in after
-
-
-def test_still_current_shortens_the_window_and_the_rest_is_read_later() -> None:
-    with lab(world_of_hours(2), LOOKBACK_HOURS="2") as the:
-        now = the.time.now
-        the.tap.clock = lambda: now() - timedelta(minutes=10)
-        ran = the.run()
-        assert ran.good.gaps == 0
-        cursor = datetime.fromisoformat(the.state()["last_event_time"])
-        assert START - timedelta(minutes=20) < cursor <= START - timedelta(minutes=10) + timedelta(seconds=5)
-        the.tap.clock = now
-        the.time.advance(hours=1)
+        assert after["gaps"][-1]["end"] == after["last_event_time"]
+        assert not any("attempts" in gap for gap in after["gaps"])
+        the.tap.faults.clear()
         the.run()
         assert all_delivered_once(the)
 
 
-def test_too_short_waits_for_the_next_run() -> None:
-    with lab(world_of_hours(1)) as the:
-        words = b"The requested interval is too short. Requests must be for at least 30.00s of data"
-        the.tap.faults.add(SIEM, Fault("status", status=400, body=words))
-        ran = the.run()
-        assert "last_event_time" not in the.state()
-        assert not ran.says("Lost")
-        the.run()
-        assert all_delivered_once(the)
-
-
-def test_too_far_into_the_past_is_clamped_and_what_is_lost_is_named() -> None:
-    with lab(world_of_hours(3), LOOKBACK_HOURS="168") as the:
-        now = the.time.now
-        the.tap.clock = lambda: now() + timedelta(minutes=12)
-        ran = the.run()
-        assert ran.says("Lost interval", logging.ERROR)
-        assert ran.good.gaps == 0
-        assert all_delivered_once(the)
-
-
-def test_any_other_400_is_a_lost_interval_without_a_word_of_its_body() -> None:
+def test_any_other_400_leaves_the_window_open_without_a_word_of_its_body() -> None:
     with lab(world_of_hours(4), LOOKBACK_HOURS="4") as the:
         broken = (START - timedelta(hours=3), START - timedelta(hours=3) + timedelta(seconds=1))
         the.tap.faults.add(SIEM, Fault("status", status=400, body=b"no such thing\n<b>"), overlapping=broken)
         ran = the.run()
-        lost = [line for line in ran.said(logging.ERROR) if line.startswith("Lost interval")]
-        assert len(lost) == 1
-        assert "TAP answered 400: text (under 1 KiB), not shown" in lost[0]
-        assert the.state()["lost"][0]["why"] == "TAP answered 400: text (under 1 KiB), not shown"
-        assert the.state()["last_event_time"] > (START - timedelta(hours=1)).isoformat()
-
-
-def test_the_api_is_never_asked_for_what_it_refuses() -> None:
-    with lab(world_of_hours(3), LOOKBACK_HOURS="168") as the:
-        for minutes in (0, 0.1, 1, 59, 61, 1440):
-            the.time.advance(minutes=minutes)
-            the.run()
-        assert {call.status for call in the.tap.calls_to(SIEM)} == {200}
-
-
-def test_the_first_seven_days_are_read_in_one_run_at_a_second_an_answer() -> None:
-    world = World(3, start=START - timedelta(days=7), end=START, messages_per_hour=1, clicks_per_hour=0)
-    with lab(world, LOOKBACK_HOURS="168", MAX_THREATS="1000") as the:
-
-        def slow(request: Request) -> bool:
-            if request.path == SIEM:
-                the.time.sleep(1)
-            return False
-
-        the.tap.faults.add(slow, Fault("status", times=None))
-        ran = the.run()
-        the.tap.faults.clear()
-        assert ran.good.windows == 168
-        assert ran.good.cursor_lag_seconds is not None
-        assert ran.good.cursor_lag_seconds < 600
-
-
-def test_a_cursor_beyond_seven_days_is_capped_and_names_what_is_lost_at_error() -> None:
-    with lab() as the:
-        the.bucket.put(STATE, json.dumps({"last_event_time": "2026-02-20T10:00:00Z"}))
-        ran = the.run()
-        assert ran.says("Warning: Lookback capped to 7 days (TAP API limit)", logging.ERROR)
-        assert ran.says("2026-02-20T10:00:00Z/2026-02-25T10:05:0", logging.ERROR)
-        assert the.state()["lost"][0]["start"] == "2026-02-20T10:00:00Z"
-
-
-def test_events_indexed_half_an_hour_late_are_found() -> None:
-    with lab() as the:
-        late = START - timedelta(minutes=2)
-        the.world.add_event(
-            "messagesDelivered", ["f" * 64], created=late, indexed=late + timedelta(minutes=30)
-        )
+        told = [line for line in ran.said(logging.WARNING) if "could not be read; will retry" in line]
+        assert len(told) == 1
+        assert told[0].endswith("TAP answered 400: text (under 1 KiB), not shown")
+        assert not ran.says("Lost")
+        (gap,) = the.state()["gaps"]
+        assert gap["attempts"] == 1
         the.run()
-        assert "f" * 64 not in the.delivered()
-        the.time.advance(hours=1)
-        the.run()
-        assert the.delivered()["f" * 64] == 1
+        assert all_delivered_once(the)
 
 
 def test_odd_entries_are_counted_and_cost_neither_the_event_nor_the_window() -> None:
