@@ -148,6 +148,7 @@ def _work(
     while not stop.is_set():
         try:
             with fan_out.lock:
+                # This may commit what is about to be asked for, and so fail.
                 threat_id = None if fan_out.ended_by else next(left, None)
             if threat_id is None:
                 return
