@@ -26,10 +26,10 @@ def seconds_since_the_last_commit(deployment: Deployment) -> float:
 def test_a_redelivery_after_a_kill_is_asked_to_come_again_until_the_lease_is_free(
     deployment: Deployment,
 ) -> None:
-    env = {"LEASE_SECONDS": str(LEASE_SECONDS)}
+    lease = str(LEASE_SECONDS)
     deployment.tap.faults.add(FORENSICS, Fault("hang", times=None))
-    with deployment.serving(**env) as second, ThreadPoolExecutor(1) as trigger:
-        with deployment.serving(**env) as first:
+    with deployment.serving(LEASE_SECONDS=lease) as second, ThreadPoolExecutor(1) as trigger:
+        with deployment.serving(LEASE_SECONDS=lease) as first:
             answer = trigger.submit(deployment.post, first)
             until = time.monotonic() + PATIENCE_SECONDS
             while not deployment.tap.calls_to(FORENSICS) and time.monotonic() < until:
