@@ -145,11 +145,12 @@ def _work(
     fan_out: FanOut, left: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
 ) -> None:
     while not stop.is_set():
-        with fan_out.lock:
-            threat_id = None if fan_out.ended_by else next(left, None)
-        if threat_id is None:
-            return
         try:
+            # The next threat may need a commit first, which can fail, too.
+            with fan_out.lock:
+                threat_id = None if fan_out.ended_by else next(left, None)
+            if threat_id is None:
+                return
             _hand_over(outcomes, _counted(fan_out, _outcome(fan_out, threat_id)), stop)
         except Exception as error:  # noqa: BLE001 - carried to the run's thread, which raises it
             with fan_out.lock:
