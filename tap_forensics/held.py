@@ -301,8 +301,9 @@ class HeldState:
         until = all_read_until(self._state)
         if self.place.handover is None or until is None:
             return False
-        self.renew_if_run_out()
         found = self._bucket.read(self.place.handover)
+        # After the read: whoever slept through the lease until now must not put an older time back.
+        self.renew_if_run_out()
         data = msgspec.json.encode(_Handover(until.isoformat(), _MARK))
         if found is None or found.data != data:
             with suppress(Conflict):  # another run was faster, and wrote its own

@@ -20,7 +20,7 @@ from tap_forensics import delivery
 from tap_forensics.bucket import open_client
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
-from tap_forensics.errors import RunFailed
+from tap_forensics.errors import LeaseHeld, RunFailed
 from tap_forensics.log import run_log
 from tap_forensics.settings import load_settings
 
@@ -98,6 +98,8 @@ def _run(env: dict[str, str], log_file: Path, batch_bytes: int, stalls_at: str) 
         log.addFilter(lambda record: stalls_at not in record.getMessage() or _stalled())
     try:
         figures = collect(load_settings(env), open_client, Clock(), log)
+    except LeaseHeld:
+        sys.exit(Ending.BUSY)
     except RunFailed:
         sys.exit(Ending.FAILED)
     sys.exit(Ending[figures.outcome.upper()])

@@ -1,11 +1,12 @@
 """Killed right before and right after every call to the bucket and to TAP, and run again until done.
 
-Where the time goes: commits to the state's one object name are at least a second apart, by design, and a
-dead run's lease is waited for. The stories are told side by side; almost all of each is waiting.
+Where the time goes: TAP takes its time here, and a dead run's lease is waited for. The stories are told side
+by side; almost all of each is waiting.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ WHAT_A_RUN_DOES = {
     "read handover",
     "write handover",
 }
+WHAT_A_TAKEOVER_DOES = {"read age", "read evidence", "list versions"}
 
 Before = Callable[[Scene], None]
 
@@ -115,7 +117,7 @@ def a_run_died(scene: Scene) -> None:
     ("before", "does"),
     [
         pytest.param(nothing, WHAT_A_RUN_DOES, id="a first run"),
-        pytest.param(a_run_died, WHAT_A_RUN_DOES | {"read evidence"}, id="a run that takes over"),
+        pytest.param(a_run_died, WHAT_A_RUN_DOES | WHAT_A_TAKEOVER_DOES, id="a run that takes over"),
     ],
 )
 @pytest.mark.parametrize("act", [Act.KILL_BEFORE, Act.KILL_AFTER], ids=["before", "after"])
@@ -137,7 +139,8 @@ def test_what_a_dead_run_wrote_is_found_in_either_shape_of_line(shape: str, new_
     assert len(scene.evidence()) == 2
     since = utc_now()
     scene.run_until_done()
-    assert "2 finished objects found" in scene.log
+    # The first one is committed already if the second took a while.
+    assert re.search("[12] finished objects found", scene.log)
     assert not scene.check(since)
 
 
