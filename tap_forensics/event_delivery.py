@@ -59,14 +59,19 @@ class EventDelivery:
         """
         minute = memory.last_minute(window)
         around = {kind: tails(kind, self.run.settings.events_shape) for kind in KINDS}
+        several = memory.side_by_side(event.known_by for event in reading.records)
         for event in reading.records:
-            self._take(event, around[event.kind], minute)
+            shown = several.get(event.known_by.key)
+            if shown:
+                news = memory.note_version(self.seen, shown, *event.known_by, minute)
+            else:
+                news = memory.note(self.seen, *event.known_by, minute)
+            self._take(event, news, around[event.kind])
         self._write()
         if len(self.seen.entries) > memory.MOST:
             self._forget()
 
-    def _take(self, event: Event, around: Tails, minute: int) -> None:
-        news = memory.note(self.seen, *event.known_by, minute)
+    def _take(self, event: Event, news: News | None, around: Tails) -> None:
         if news is None:
             self.run.figures.events_repeated += 1
             return
@@ -116,11 +121,11 @@ class EventDelivery:
 
     def _learn(self, data: bytes) -> set[Fingerprint]:
         """Remembers the events of an object that this run did not write; gives their fingerprints."""
-        found = set(_fingerprints(data))
+        found = list(_fingerprints(data))
         now = self.run.clock.now()
         for known_by in found:
             memory.note(self.seen, *known_by, memory.last_minute(Window(now, now)))
-        return found
+        return set(found)
 
     def recover(self) -> int:
         """Learns a dead run's objects that the memory does not know of; gives how many there were.
