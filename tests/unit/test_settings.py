@@ -380,3 +380,13 @@ def test_bytes_that_are_no_text_in_the_environment_are_a_fault_and_no_crash() ->
     wrong = {variable.name: odd for variable in DECLARED if variable.name != "NO_PROXY"}
     del wrong["TAP_PRINCIPAL_FILE"], wrong["TAP_SECRET_FILE"]
     assert len(faults_of(wrong)) == len(wrong)
+
+
+@pytest.mark.parametrize(("lag", "refused"), [("3570", False), ("3571", True), ("3600", True)])
+def test_a_lag_as_long_as_the_lookback_is_refused(lag: str, refused: bool) -> None:
+    environ = REQUIRED | {"LOOKBACK_HOURS": "1", "END_LAG_SECONDS": lag}
+    if not refused:
+        assert load_settings(environ).end_lag_seconds == int(lag)
+        return
+    with pytest.raises(SettingsFault, match=r"END_LAG_SECONDS=\d+ leaves nothing of LOOKBACK_HOURS=1"):
+        load_settings(environ)
