@@ -15,8 +15,6 @@ from typing import Any
 from tap_forensics import allowed
 from tap_forensics.errors import SettingsFault
 
-# TAP's shortest window.
-MIN_WINDOW_SECONDS = 30
 MISSING_WORDING = "Error: Missing required environment variables"
 
 
@@ -102,7 +100,8 @@ DECLARED = (
         "how far each run reads back over the last one: TAP indexes events up to about 30 minutes late",
         allowed.whole(0, 1440),
     ),
-    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.whole(0, 3600)),
+    # Of the shortest lookback, an hour, TAP's shortest window of 30 s is left.
+    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.whole(0, 3570)),
     Variable(
         "DEDUP_HOURS",
         "24",
@@ -207,7 +206,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     missing = [v.name for v in DECLARED if v.required and not {v.name, f"{v.name}_FILE"} & texts.keys()]
     if missing:
         faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
-    faults += [*_feed_faults(values), *_lag_faults(values), *_emulator_faults(environ)]
+    faults += [*_feed_faults(values), *_emulator_faults(environ)]
     if faults:
         raise SettingsFault(faults)
     return Settings(**{name.lower(): value for name, value in values.items() if name not in _NO_FIELDS})
@@ -224,16 +223,6 @@ def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"GCS_PREFIX={_shown(evidence)} and EVENTS_PREFIX={_shown(events)} contain one another: "
             "a feed reads one log type, so give two folders side by side, such as tap-forensics and tap-siem"
-        )
-
-
-def _lag_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """A first run whose lag is as long as its lookback would never read anything."""
-    lookback, lag = values["LOOKBACK_HOURS"], values["END_LAG_SECONDS"]
-    if lookback and lag is not None and lag > lookback * 3600 - MIN_WINDOW_SECONDS:
-        yield (
-            f"END_LAG_SECONDS={lag} leaves nothing of LOOKBACK_HOURS={lookback}: "
-            f"give at most {lookback * 3600 - MIN_WINDOW_SECONDS}"
         )
 
 
