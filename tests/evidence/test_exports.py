@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.cli.evidence.indicators import KINDS, indicators_in
-from tap_forensics.cli.page.exports import csv_text, list_indicators, stix_text
+from tap_forensics.cli.page.exports import csv_text, left_out, list_indicators, stix_text
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
 from tests.evidence import hostile
 from tests.evidence.made import findings, malicious, report
@@ -143,6 +143,69 @@ def test_no_cell_of_the_csv_is_a_formula() -> None:
     assert {row["indicator"].removeprefix("'") for row in rows} == set(hostile.FORMULAS)
     assert all(cell[:1] not in set("=+-@\t\r\uff1d") for row in rows for cell in row.values())
     assert all(row["report_ids"] == "'=1+1" for row in rows)
+
+
+FORMULA = set("=+-@\uff1d\uff0b\uff0d\uff20")
+NASTY = st.text(st.sampled_from("=+-@;|,\t \"'ax\uff1d\\"), max_size=9)
+
+
+@given(st.lists(NASTY, min_size=1, max_size=4), NASTY)
+def test_no_spreadsheet_sees_a_formula_whatever_its_list_separator(names: list[str], threat: str) -> None:
+    items = [malicious("process", path=name) for name in names]
+    rows, _ = exported(report(*items, malicious("mutex", name=names[0]), id=threat or "t"))
+    cells = [cell for row in csv.reader(io.StringIO(rows)) for cell in row]
+    for separator in ";|\t":
+        cells += [cell for row in csv.reader(io.StringIO(rows), delimiter=separator) for cell in row]
+        # However a reader understands the quotes.
+        cells += [cell for line in rows.splitlines() for cell in line.split(separator)]
+    assert not [cell for cell in cells if cell.lstrip(' \t"')[:1] in FORMULA and cell.strip(' \t"')]
+
+
+@pytest.mark.parametrize("cell", ["x;=cmd()", "x; =cmd()", 'x;"=cmd()', "x|@a", "x;-1"])
+def test_a_cell_that_a_semicolon_would_make_a_formula_of_is_text(cell: str) -> None:
+    rows, bundle = exported(report(malicious("process", path=cell)))
+    [row] = csv.DictReader(io.StringIO(rows))
+    at = min(cell.index(sign) for sign in "=@-" if sign in cell)
+    assert row["indicator"] == f"{cell[:at]}'{cell[at:]}"
+    # What is for machines has the true value.
+    assert cell in json.loads(bundle)["objects"][1]["pattern"]
+
+
+def test_common_signs_inside_a_value_are_left_as_they_are() -> None:
+    names = ["C:\\a - b.exe", "https://a.example.com/?x=1;y=2", "a,-1", "k;v"]
+    rows, _ = exported(report(*(malicious("process", path=name) for name in names)))
+    assert {row["indicator"] for row in csv.DictReader(io.StringIO(rows))} == set(names)
+
+
+def statuses(*told: str | None, withdrawn: bool = False) -> list[str]:
+    """Of one indicator that reports of these statuses hold."""
+    item = malicious("dns", host="a.example.com")
+    reports = [report(item, id=f"t{n}", threatStatus=status) for n, status in enumerate(told)]
+    return [one.status for one in list_indicators(findings(*reports).entries, withdrawn=withdrawn)]
+
+
+def test_what_tap_took_back_is_listed_only_if_asked_for_and_an_active_report_wins() -> None:
+    assert statuses("falsePositive") == statuses("cleared", "FalsePositive") == []
+    assert statuses("falsePositive", "active", "cleared") == ["active"]
+    assert statuses("cleared", None) == [""]
+    assert statuses("falsePositive", withdrawn=True) == ["falsePositive"]
+    assert statuses("falsePositive", "active", withdrawn=True) == ["active"]
+
+
+def test_a_listed_indicator_names_only_reports_that_stand() -> None:
+    item = malicious("dns", host="a.example.com")
+    entries = findings(report(item), report(item, id="t2", threatStatus="cleared")).entries
+    [one] = list_indicators(entries)
+    [row] = csv.DictReader(io.StringIO(csv_text([one], entries)))
+    assert (row["reports"], row["report_ids"], row["status"]) == ("1", "t1", "active")
+    assert left_out(entries, [one]) == {}
+    assert left_out(entries, []) == {"cleared": 1}
+
+
+def test_an_indicator_taken_back_is_no_malicious_activity_in_stix() -> None:
+    entries = findings(report(malicious("mutex", name="m"), threatStatus="falsePositive")).entries
+    bundle = json.loads(stix_text(list_indicators(entries, withdrawn=True), entries, START))
+    assert bundle["objects"][1]["indicator_types"] == ["benign"]
 
 
 def test_an_indicator_of_several_reports_is_listed_once_with_all_of_them() -> None:

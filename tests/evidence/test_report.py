@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from tap_forensics.cli.page.exports import list_indicators
 from tap_forensics.cli.page.findings import find
 from tap_forensics.cli.page.overview import charts
 from tap_forensics.cli.page.render import Exports, render_page
-from tap_forensics.cli.page.shown import defanged, shown_value, visible
+from tap_forensics.cli.page.shown import defanged, shown_indicator, shown_value, visible
 from tap_forensics.cli.source import Line
 from tests.deploy.tools import CHECKOUT
 from tests.evidence import hostile
@@ -42,6 +43,11 @@ from tests.faults.lab import START
         (r"C:\Users\demo\a.exe", r"C:\Users\demo\a.exe"),
         ("198.51.100.1:8080/a.b", "198[.]51[.]100[.]1:8080/a.b"),
         ("10.0", "10.0"),
+        ("invoice.html", "invoice.html"),
+        ("Invoice.2026.JS", "Invoice.2026.JS"),
+        ("a.pdf.exe: dropped", "a.pdf.exe: dropped"),
+        ("html.example.com", "html[.]example[.]com"),
+        ("invoice.html.example.com/a.js", "invoice[.]html[.]example[.]com/a.js"),
         ("plain words. And more", "plain words. And more"),
     ],
 )  # fmt: skip
@@ -53,6 +59,15 @@ def test_addresses_and_domains_are_defanged_by_the_field_they_stand_in() -> None
     assert shown_value("ips", ["198.51.100.1", "2001:db8::1"]) == "198[.]51[.]100[.]1, 2001[:]db8[:][:]1"
     assert shown_value("domain", "a.example.com") == "a[.]example[.]com"
     assert shown_value("url", "a.example.com/b.c") == "a[.]example[.]com/b.c"
+
+
+def test_names_of_files_and_keys_are_not_defanged_but_urls_in_them_are() -> None:
+    for name in ("setup.com", "invoice.zip", "run.sh", r"C:\Temp\a.js"):
+        assert shown_value("path", name) == shown_indicator("path", name) == name
+    assert shown_indicator("mutex", "m.example.com") == "m.example.com"
+    assert shown_value("path", "https://a.example.com/b.js") == "hxxps://a[.]example[.]com/b.js"
+    assert shown_value("path", "a.example.com/b.js") == "a[.]example[.]com/b.js"
+    assert shown_value("name", "a.example.com") == "a[.]example[.]com"
 
 
 def test_no_character_is_invisible_and_no_text_without_end() -> None:
@@ -165,6 +180,27 @@ def test_the_page_and_the_files_beside_it_hold_the_same_exports(folder: Path, tm
     assert data["csv"].encode() == rows.read_bytes()
     assert data["stix"] == bundle.read_text(encoding="utf-8")
     assert told["indicators"] == len(data["indicators"]) == len(stix2.parse(data["stix"]).objects) - 1 > 10
+
+
+def test_indicators_of_reports_taken_back_are_counted_and_not_listed(tmp_path: Path) -> None:
+    lines = [
+        report(malicious("dns", host="a.example.com"), id="t1"),
+        report(malicious("dns", host="b.example.com"), id="t2", threatStatus="falsePositive"),
+        report(malicious("dns", host="c.example.com"), id="t3", threatStatus="cleared"),
+    ]
+    stdin = b"\n".join(json.dumps(line).encode() for line in lines)
+    page, rows, bundle = (tmp_path / name for name in ("r.html", "r.csv", "r.json"))
+    words = ("report", "-", "-o", page, "--csv", rows, "--stix", bundle)
+    done = run(*words, stdin=stdin)
+    assert b"Left out as TAP took their reports back: 1 cleared, 1 falsePositive indicators" in done.stderr
+    text = page.read_text(encoding="utf-8")
+    assert "1 <bdi>cleared</bdi>, 1 <bdi>falsePositive</bdi>" in text
+    assert [one[1] for one in page_data(text)["indicators"]] == ["a.example.com"]
+    exported = rows.read_text(encoding="utf-8") + bundle.read_text(encoding="utf-8")
+    assert "a.example.com" in exported
+    assert not {"b.example.com", "c.example.com"} & set(re.findall(r"\w\.example\.com", exported))
+    told = json.loads(run(*words, "--withdrawn", "--json", stdin=stdin).stdout)
+    assert (told["indicators"], told["left_out"]) == (3, {})
 
 
 def test_every_threat_of_the_bucket_is_on_the_page(folder: Path, tmp_path: Path, collected: Any) -> None:

@@ -199,6 +199,31 @@ def test_the_command_writes_events_and_notes_apart(folder: Path, tmp_path: Path)
         ParseDict(event, SCHEMA())
 
 
+UNPRINTABLE = "\x1b]0;t\x07\x7f\x9b31m\u202e\u2066\u200b\u2028\ufeff\U000e0001"
+
+
+@pytest.mark.parametrize("words", [["udm"], ["udm", "--json"], ["report"], ["report", "--json"]])
+def test_nothing_in_the_evidence_can_act_on_a_terminal(words: list[str], tmp_path: Path) -> None:
+    what = {"url": f"https://ü.example.com/{UNPRINTABLE}", UNPRINTABLE: 1, "ip": "192.0.2.1"}
+    item = {"type": UNPRINTABLE, "what": what, UNPRINTABLE: UNPRINTABLE}
+    document = {"scope": "THREAT", "id": UNPRINTABLE, "name": UNPRINTABLE, "forensics": [item]}
+    source = tmp_path / f"a{UNPRINTABLE}.ndjson"
+    source.write_text(json.dumps(document) + "\nodd\n", encoding="utf-8")
+    page = ["-o", tmp_path / f"{UNPRINTABLE}.html"] if "report" in words else []
+    done = run(*words, source, *page)
+    assert done.returncode == 0
+    assert all(line.isprintable() for line in (done.stdout + done.stderr).decode().split("\n"))
+
+
+def test_what_is_escaped_for_the_terminal_reads_the_same(tmp_path: Path) -> None:
+    url = f"https://ü.example.com/{UNPRINTABLE}"
+    source = tmp_path / "a.ndjson"
+    source.write_text(json.dumps({"forensics": [{"type": "url", "what": {"url": url}}]}))
+    said = run("udm", source).stdout.decode()
+    assert json.loads(said)["principal"]["url"] == url
+    assert "ü" in said
+
+
 def test_the_notes_for_a_person_are_on_stderr(folder: Path) -> None:
     told = run("udm", folder).stderr.decode()
     for words in ("events from", "Not mapped", "dns: cnames", "Wrong in the published table", "Assumed"):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 
 import stix2
-from stix2.v21 import Identity, Indicator
+from stix2.v21 import Identity
+from stix2.v21 import Indicator as StixIndicator
 
-from tap_forensics.cli.evidence.indicators import KINDS
+from tap_forensics.cli.evidence.indicators import KINDS, Indicator
 from tap_forensics.cli.page.findings import Entry
 from tap_forensics.cli.page.shown import shown_indicator
 from tap_forensics.clock import iso
@@ -28,9 +31,15 @@ _COLUMNS = (
     "campaign_ids",
     "first_seen",
     "found_in",
+    "status",
 )
-# https://owasp.org/www-community/attacks/CSV_Injection. The last four are full-width: Excel in Japan.
-_BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# What TAP has taken back, in lower case.
+_WITHDRAWN = {"falsepositive": "benign", "cleared": "unknown"}
+# https://owasp.org/www-community/attacks/CSV_Injection. The last four are full-width: Excel in Japan. Where
+# the list separator is no comma, a spreadsheet splits a line at every such sign, quoted or not.
+_SIGN = "[=+@\uff1d\uff0b\uff0d\uff20-]"
+_BEGINS_FORMULA = re.compile(rf'(^(?=[\s"]*+{_SIGN})|[;|\t\r\n][\s"]*+(?={_SIGN}))')
+_BEGINS_ODD = ("\t", "\r", "\n")
 # So that the same indicator has the same id in each export.
 _NAMESPACE = uuid.UUID("2f0f4a2e-6a0c-5d6f-9d0b-3f8f6d3f8b11")
 _IDENTITY_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,39 +54,75 @@ _PATHS: dict[str, tuple[str, list[object]]] = {
 
 @dataclass
 class Listed:
-    """One malicious indicator: the numbers of the entries that hold it, and the fields it stood in."""
+    """One malicious indicator: the numbers of the entries that hold it, the fields it stood in, and the
+    statuses of the threats.
+    """
 
     kind: str
     parts: tuple[str, ...]
     entries: list[int] = field(default_factory=list)
     fields: dict[str, None] = field(default_factory=dict)
     first_seen: datetime | None = None
+    statuses: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """`active` where one of them is; empty where none is known, as of a campaign."""
+        active = next((status for status in self.statuses if status.lower() == "active"), None)
+        return active or " ".join(self.statuses)
 
     @property
     def value(self) -> str:
         return "\\".join(self.parts)
 
 
-def list_indicators(entries: Sequence[Entry]) -> list[Listed]:
-    """By kind as `KINDS` has them, then what most reports share."""
+def list_indicators(entries: Sequence[Entry], *, withdrawn: bool = False) -> list[Listed]:
+    """By kind as `KINDS` has them, then what most reports share.
+
+    What TAP has taken back since, as a false positive or cleared, only where `withdrawn` says so: people
+    block what is listed. One report that still stands is enough.
+    """
     listed: dict[tuple[str, tuple[str, ...]], Listed] = {}
     for number, entry in enumerate(entries):
-        for indicator in entry.indicators:
-            one = listed.setdefault(
-                (indicator.kind, indicator.parts), Listed(indicator.kind, indicator.parts)
-            )
-            one.fields[indicator.field] = None
-            if not one.entries or one.entries[-1] != number:
-                one.entries.append(number)
-            if entry.generated and (one.first_seen is None or entry.generated < one.first_seen):
-                one.first_seen = entry.generated
+        if withdrawn or not _is_withdrawn(entry):
+            for indicator in entry.indicators:
+                _add(listed, indicator, number, entry)
     return sorted(listed.values(), key=lambda one: (KINDS.index(one.kind), -len(one.entries), one.value))
+
+
+def _add(
+    listed: dict[tuple[str, tuple[str, ...]], Listed], indicator: Indicator, number: int, entry: Entry
+) -> None:
+    key = (indicator.kind, indicator.parts)
+    one = listed.setdefault(key, Listed(*key))
+    one.fields[indicator.field] = None
+    if entry.status:
+        one.statuses[entry.status] = None
+    if not one.entries or one.entries[-1] != number:
+        one.entries.append(number)
+    if entry.generated and (one.first_seen is None or entry.generated < one.first_seen):
+        one.first_seen = entry.generated
+
+
+def left_out(entries: Sequence[Entry], indicators: Sequence[Listed]) -> Counter[str]:
+    """How many indicators are not listed because TAP has taken their reports back, by its word for it."""
+    listed = {(one.kind, one.parts) for one in indicators}
+    others: dict[tuple[str, tuple[str, ...]], str] = {}
+    for entry in filter(_is_withdrawn, entries):
+        for indicator in entry.indicators:
+            if (key := (indicator.kind, indicator.parts)) not in listed:
+                others.setdefault(key, entry.status)
+    return Counter(others.values())
+
+
+def _is_withdrawn(entry: Entry) -> bool:
+    return entry.status.lower() in _WITHDRAWN
 
 
 def csv_text(indicators: Sequence[Listed], entries: Sequence[Entry]) -> str:
     """A row an indicator, with the true value and the defanged one.
 
-    A cell that a spreadsheet would take for a formula has a ' before it.
+    What a spreadsheet would take for a formula has a ' before it, be it a cell or what follows a `;` in one.
     """
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -99,11 +144,13 @@ def _cells(one: Listed, entries: Sequence[Entry]) -> list[str]:
         " ".join(campaigns),
         iso(one.first_seen) if one.first_seen else "",
         " ".join(one.fields),
+        one.status,
     ]
 
 
 def _no_formula(cell: str) -> str:
-    return f"'{cell}" if cell.lstrip(" ").startswith(_BEGINS_FORMULA) else cell
+    cell = _BEGINS_FORMULA.sub(r"\1'", cell)
+    return f"'{cell}" if cell.startswith(_BEGINS_ODD) else cell
 
 
 def stix_text(indicators: Sequence[Listed], entries: Sequence[Entry], made: datetime) -> str:
@@ -121,10 +168,10 @@ def stix_text(indicators: Sequence[Listed], entries: Sequence[Entry], made: date
     return f'{{"type":"bundle","id":"bundle--{uuid.uuid4()}","objects":[{objects}]}}'
 
 
-def _stix_indicator(one: Listed, entries: Sequence[Entry], producer_id: str, made: datetime) -> Indicator:
+def _stix_indicator(one: Listed, entries: Sequence[Entry], producer_id: str, made: datetime) -> StixIndicator:
     seen = one.first_seen or made
     held_by = [entries[number] for number in one.entries[:_MOST_REFERENCES]]
-    return Indicator(
+    return StixIndicator(
         id=f"indicator--{uuid.uuid5(_NAMESPACE, f'{one.kind} {one.value}')}",
         created_by_ref=producer_id,
         created=seen,
@@ -132,7 +179,7 @@ def _stix_indicator(one: Listed, entries: Sequence[Entry], producer_id: str, mad
         valid_from=seen,
         name=shown_indicator(one.kind, one.value),
         description=f"Malicious in {len(one.entries)} Proofpoint TAP report(s), as {', '.join(one.fields)}",
-        indicator_types=["malicious-activity"],
+        indicator_types=[_WITHDRAWN.get(one.status.lower(), "malicious-activity")],
         pattern=str(_pattern(one)),
         pattern_type="stix",
         pattern_version="2.1",

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from tap_forensics.cli.evidence.indicators import KINDS
 from tap_forensics.cli.evidence.records import Tally
-from tap_forensics.cli.page.exports import Listed
+from tap_forensics.cli.page.exports import Listed, left_out
 from tap_forensics.cli.page.findings import Entry, Findings, Row
 from tap_forensics.cli.page.overview import charts, key_figures
 from tap_forensics.cli.page.shown import shown_indicator, visible
@@ -64,6 +64,7 @@ def render_page(
         charts=charts(findings),
         findings=findings,
         indicators=indicators,
+        left_out=left_out(findings.entries, indicators),
         kinds=KINDS,
         tally=tally,
         not_listed=sum(entry.not_listed for entry in findings.entries),

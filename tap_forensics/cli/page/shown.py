@@ -17,6 +17,15 @@ _ACTIVE = re.compile(r"\b(javascript|vbscript|data|file|mailto):", re.IGNORECASE
 _LOOKS_LIKE_HOST = re.compile(
     r"(?:[^\s/@]+@)?(?:(?:[\w-]+\.)+[^\W\d_][\w-]*\.?|\d+\.\d+\.\d+\.\d+)(?=$|[/:?#])"
 )
+# Endings that are no top-level domain: what ends so is a file and no host.
+_FILE = re.compile(
+    r"\.(?:aspx?|bat|bin|bmp|cfg|chm|cmd|css|csv|dat|dll|doc[mx]?|dotm|eml|exe|gif|gz|hta|html?|ico|img|ini|"
+    r"iso|jar|jpe?g|jse?|json|jsp|lnk|log|lua|ms[gi]|msix|ocx|od[st]|pdf|php|png|ppam|ppt[mx]?|ps1|rar|reg|rtf|"
+    r"scr|svg|sys|tar|tmp|txt|url|vb[es]|vhdx?|wsf|xlam|xll|xls[bmx]?|xml|xsl)",
+    re.IGNORECASE,
+)
+# Fields and kinds of indicators that are names of things on a machine; a URL in them has its scheme.
+_LOCAL = {"path", "key", "registry", "mutex"}
 _URLS, _HOSTS = {"url"}, {"host", "domain", "domains", "cnames", "nameservers", "nameserversList"}
 _ADDRESSES = {"ip", "ips"}
 
@@ -27,11 +36,19 @@ def visible(text: str) -> str:
 
 
 def defanged(text: str) -> str:
-    """`hxxps://evil[.]example/a.b`: wherever a URL stands in a text, and a host name at its beginning."""
-    text = _URL.sub(lambda m: f"{_scheme(m[1]) if m[1] else ''}//{_dotless(m[2])}", text)
-    text = _ACTIVE.sub(r"\1[:]", text)
+    """`hxxps://evil[.]example/a.b`: wherever a URL stands in a text, and a host name at its beginning, which
+    the name of a file is not.
+    """
+    text = _links_defanged(text)
     host = _LOOKS_LIKE_HOST.match(text)
-    return _dotless(host[0]) + text[host.end() :] if host else text
+    if host is None or _FILE.fullmatch(host[0], host[0].rfind(".")):
+        return text
+    return _dotless(host[0]) + text[host.end() :]
+
+
+def _links_defanged(text: str) -> str:
+    text = _URL.sub(lambda m: f"{_scheme(m[1]) if m[1] else ''}//{_dotless(m[2])}", text)
+    return _ACTIVE.sub(r"\1[:]", text)
 
 
 def label(text: str) -> str:
@@ -60,6 +77,8 @@ def _shown(name: str, text: str, limit: int) -> str:
 
 
 def _defanged_as(name: str, text: str) -> str:
+    if name in _LOCAL and "/" not in text:
+        return _links_defanged(text)
     if "://" in text or _ACTIVE.search(text) or name not in _URLS | _HOSTS | _ADDRESSES:
         return defanged(text)
     host, slash, rest = text.partition("/") if name in _URLS else (text, "", "")
