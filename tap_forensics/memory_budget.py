@@ -32,10 +32,8 @@ _MIB = 1024 * 1024
 BUDGET_BYTES = 160 * _MIB
 # Eight workers hold so much without asking.
 SMALL_BYTES = _MIB
-# Counting would cost more than it tells.
-_NOT_COUNTED_BYTES = 64 * 1024
 _LOOKED_INTO_BYTES = 16 * _MIB
-_WORST_PER_BYTE = 40
+WORST_PER_BYTE = 40
 _POLL_SECONDS = 0.2
 
 
@@ -84,8 +82,9 @@ def reserve_events(budget: MemoryBudget, body: bytes) -> Release:
 
 def reserve_reports(budget: MemoryBudget, body: bytes) -> Release:
     """What a forensics answer needs; if its size may be all in its evidence, that is looked into."""
-    if len(body) <= _NOT_COUNTED_BYTES:
-        return budget.reserve(_WORST_PER_BYTE * len(body))
+    if len(body) <= SMALL_BYTES and (release := budget.reserve_if_free(WORST_PER_BYTE * len(body))):
+        # Counting would cost a tenth of what all else does; the worst is known without.
+        return release
     weight = _FIELDS.weigh(body)
     if weight > _LOOKED_INTO_BYTES:
         # To look takes memory, too. It is given back in between: who waits holds none.
@@ -104,7 +103,7 @@ def _looked_into(body: bytes, otherwise: int) -> int:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return otherwise
     beside = len(body) - sum(memoryview(report.forensics).nbytes for report in reports)
-    return REPORTS.weigh(body) + _WORST_PER_BYTE * beside
+    return REPORTS.weigh(body) + WORST_PER_BYTE * beside
 
 
 def is_heavy_event(event: bytes | msgspec.Raw) -> bool:
@@ -143,6 +142,14 @@ class MemoryBudget:
             finally:
                 self._waiting.remove(place)
                 self._changed.notify_all()
+        return self._giving_back(weight)
+
+    def reserve_if_free(self, weight: int) -> Release | None:
+        """At once, if half of the budget is enough for it and for all others; None if not."""
+        with self._changed:
+            if self._waiting or self.reserved + weight > self.limit // 2:
+                return None
+            self.reserved += weight
         return self._giving_back(weight)
 
     def _giving_back(self, weight: int) -> Release:

@@ -17,6 +17,7 @@ from tap_forensics.events import read_record
 from tap_forensics.forensics import _understood
 from tap_forensics.memory_budget import (
     EVENT,
+    WORST_PER_BYTE,
     MemoryBudget,
     is_heavy_event,
     reserve_events,
@@ -44,8 +45,10 @@ def compact(value: Any) -> bytes:
 
 def weight(reserve: Callable[[MemoryBudget, bytes], object], body: bytes) -> int:
     budget = MemoryBudget(10**12, lambda: None)
+    scarce = 10**12 // 2
+    budget.reserve(scarce)
     reserve(budget, body)
-    return budget.reserved
+    return budget.reserved - scarce
 
 
 def grown(decode: Callable[[], Any]) -> int:
@@ -68,7 +71,9 @@ def distinct(number: int) -> bytes:
 def test_a_forensics_answer_weighs_what_it_takes(reports: list[Any], times: int, keys: int) -> None:
     items = compact(reports)[1:-1]
     body = b'{"generated":"x","reports":[%s,%s]}' % (b",".join([items] * times), distinct(keys))
-    assert grown(lambda: _understood(repaired(body))) <= weight(reserve_reports, body) + OVERHEAD_BYTES
+    grew = grown(lambda: _understood(repaired(body)))
+    assert grew <= weight(reserve_reports, body) + OVERHEAD_BYTES
+    assert grew <= WORST_PER_BYTE * len(body) + OVERHEAD_BYTES
 
 
 @settings(max_examples=60, deadline=None)

@@ -66,6 +66,18 @@ def test_who_gives_up_waiting_leaves_the_way_free_for_the_others() -> None:
     assert done == []
 
 
+def test_what_is_not_counted_gets_no_memory_that_the_others_need() -> None:
+    budget, done = MemoryBudget(10, never_over), list[int]()
+    budget.reserve(2)
+    release = budget.reserve_if_free(3)
+    assert release
+    assert budget.reserve_if_free(1) is None
+    release()
+    waiting(budget, 9, done)
+    assert budget.reserve_if_free(1) is None
+    assert budget.reserved == 2
+
+
 def test_memory_given_back_twice_counts_once() -> None:
     budget, done = MemoryBudget(10, never_over), list[int]()
     release: Callable[[], None] = budget.reserve(6)
@@ -80,8 +92,10 @@ def test_memory_given_back_twice_counts_once() -> None:
 
 def weight(body: bytes) -> int:
     budget = MemoryBudget(10**12, never_over)
+    scarce = 10**12 // 2
+    budget.reserve(scarce)
     reserve_reports(budget, body)
-    return budget.reserved
+    return budget.reserved - scarce
 
 
 def report(evidence: bytes) -> bytes:
