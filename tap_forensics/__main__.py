@@ -28,8 +28,8 @@ def main() -> None:
     # `kill` ends a run in order, just as Ctrl-C does; a shell's background job ignores the latter.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    # `nohup` has it ignored, and that stays so.
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+    # `nohup` has it ignored, and that stays so; Windows has none.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _hang_up)
     tap_forensics(prog_name="tap-forensics")
 

@@ -21,8 +21,6 @@ from tap_forensics.throttle import Gate
 _PROGRESS_EVERY = 50
 # So many threats a worker are announced with one commit.
 _ANNOUNCED_PER_WORKER = 4
-# What failed before may use a tenth of the calls that are left, and one at least.
-_RETRY_SHARE = 10
 
 
 def drain(run: RunContext, tap: Tap, deadline: Deadline) -> TryLater | None:
@@ -50,12 +48,11 @@ def drain(run: RunContext, tap: Tap, deadline: Deadline) -> TryLater | None:
 def _select(run: RunContext, tap: Tap) -> dict[str, Threat]:
     """The threats of this run, in their order: suspects, then untried ones by priority, then failed ones."""
     now, most = run.clock.now(), run.settings.max_threats
-    left = tap.ledger.left(FORENSICS, now)
-    retries = most if left is None else max(1, left // _RETRY_SHARE)
     with run.held.changing() as state:
         due = [(name, threat) for name, threat in state.backlog.items() if threat.due(now)]
     due.sort(key=lambda item: item[1].sort_key())
     failed = [item for item in due if item[1].attempts]
+    retries = tap.ledger.take_retries(FORENSICS, len(failed), now)
     chosen = [item for item in due if not item[1].attempts] + failed[:retries]
     if len(chosen) > most:
         run.log.warning("Reached max threats limit (%d)", most)

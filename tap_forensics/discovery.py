@@ -16,8 +16,6 @@ from tap_forensics.windows import Window
 _ANNOUNCED = 8
 _ATTEMPTS = 3
 _DOWN_AFTER = 3
-# What failed before may use a tenth of the calls that are left, and one at least.
-_RETRY_SHARE = 10
 _MOST_BISECT_CALLS = 60
 
 
@@ -42,8 +40,7 @@ def _read_windows(discovery: Discovery) -> None:
     with run.held.changing() as state:
         due = due_windows(state, run.clock.now())
         failed_before = any(gap.attempts for gap in state.gaps)
-    retries = _retry_calls(discovery)
-    chosen = _within_share(due, retries)
+    chosen = _within_share(discovery, due)
     run.figures.windows_planned = len(chosen)
     failures, heavy = 0, []
     for window, gap in _announced(discovery, chosen):
@@ -55,22 +52,17 @@ def _read_windows(discovery: Discovery) -> None:
             heavy.append(window)
         if failures == _DOWN_AFTER:
             break
-    calls = min(_MOST_BISECT_CALLS, retries)
+    calls = _MOST_BISECT_CALLS
     for window in heavy if discovery.answered or not failed_before else []:
         calls = bisect(discovery, window, calls)
     if failures == _DOWN_AFTER:
         raise Unavailable(f"{failures} windows in a row could not be read: the SIEM API seems to be down")
 
 
-def _retry_calls(discovery: Discovery) -> int:
-    run = discovery.run
-    left = discovery.tap.ledger.left(SIEM, run.clock.now())
-    return max(1, (left or 0) // _RETRY_SHARE)
-
-
-def _within_share(due: list[tuple[Window, Gap]], retries: int) -> list[tuple[Window, Gap]]:
+def _within_share(discovery: Discovery, due: list[tuple[Window, Gap]]) -> list[tuple[Window, Gap]]:
     """All windows that did not fail yet, and of the others as many as may be asked again."""
     failed = [entry for entry in due if entry[1].attempts]
+    retries = discovery.tap.ledger.take_retries(SIEM, len(failed), discovery.run.clock.now())
     return [entry for entry in due if not entry[1].attempts] + failed[:retries]
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RateLimited, Refused, TooLarge, Unavailable
+from tap_forensics.ledger import FORENSICS
 from tap_forensics.ndjson import Fields, repaired
 from tap_forensics.patience import patiently
 from tap_forensics.tap import Answer, Tap
@@ -146,8 +147,8 @@ def _work(
 ) -> None:
     while not stop.is_set():
         try:
-            # The next threat may need a commit first, which can fail, too.
             with fan_out.lock:
+                # This may commit what is about to be asked for, and so fail.
                 threat_id = None if fan_out.ended_by else next(left, None)
             if threat_id is None:
                 return
@@ -178,6 +179,7 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
             deadline=fan_out.deadline,
             waits_for=(Unavailable,),
             waiting=fan_out.before_sleep,
+            may_retry=lambda: fan_out.tap.may_retry(FORENSICS),
         )
     except Unavailable as error:
         return Failed(threat_id, str(error))
@@ -189,14 +191,18 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
 
 def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     answer = _through_the_gate(fan_out, threat_id)
+    release = answer.release
     try:
         outcome = _read(answer, threat_id)
         fan_out.proven = True
-    except BaseException:
-        answer.release()
+    except Exception as error:
+        # What holds the body must be gone before another takes its memory.
+        del answer
+        error.__traceback__ = error.__context__ = None
+        release()
         raise
     if not isinstance(outcome, Fetched):
-        answer.release()
+        release()
     return outcome
 
 
@@ -211,8 +217,9 @@ def _read(answer: Answer, threat_id: str) -> Outcome:
         raise Unavailable("the response has no reports: it is not what TAP documents")
     if not body.reports:
         return Skipped(threat_id)
-    if len(body.reports) > _MOST_REPORTS:
-        raise TooLarge(f"an answer of {len(body.reports)} reports is none of TAP's")
+    number = len(body.reports)
+    if number > _MOST_REPORTS:
+        raise TooLarge(f"an answer of {number} reports is none of TAP's")
     return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
 
 

@@ -20,6 +20,8 @@ _BUCKET_SECONDS = 600
 _ROLLING_SECONDS = 24 * 3600
 # Counted from a run's start; the next run of an hourly schedule, a little early perhaps, is an hour later.
 _ASK_AGAIN = timedelta(minutes=55)
+# What failed before, in this run or an earlier one, may use a tenth of the calls that a run begins with.
+_RETRY_SHARE = 10
 
 
 class Pool(msgspec.Struct, omit_defaults=True):
@@ -46,6 +48,7 @@ class Ledger:
         self._lock = threading.Lock()
         self.made = dict.fromkeys(limits, 0)
         self.refused = dict.fromkeys(limits, 0)
+        self._retried = dict.fromkeys(limits, 0)
 
     def take(self, name: str, now: datetime) -> None:
         """Counts one call, before it is made. Raises `QuotaSpent` where the configured limit is reached."""
@@ -57,6 +60,15 @@ class Ledger:
                 raise QuotaSpent(f"all {limit} {name} calls of the last 24 hours are used")
             pool.buckets[bucket] = pool.buckets.get(bucket, 0) + 1
             self.made[name] += 1
+
+    def take_retries(self, name: str, wanted: int, now: datetime) -> int:
+        """How many calls may be made for what failed before, of so many wanted; at least one a run."""
+        left = self.left(name, now)
+        with self._lock:
+            most = wanted if left is None else max(1, (left + self.made[name]) // _RETRY_SHARE)
+            granted = max(0, min(wanted, most - (0 if left is None else self._retried[name])))
+            self._retried[name] += granted
+        return granted
 
     def left(self, name: str, now: datetime) -> int | None:
         """Calls that the configured limit leaves; None where none is configured."""

@@ -54,7 +54,7 @@ class Scale:
 
 
 EVENTS = Scale(per_byte=3, per_comma=72, per_brace=450)
-# To look where the evidence lies; what is beside it is weighed then.
+# The least is what it takes to look where the evidence lies; what is beside it is weighed then.
 REPORTS = Scale(per_byte=4, per_comma=0, per_brace=105)
 _FIELDS = Scale(per_byte=4, per_comma=250, per_brace=0)
 # One event, taken apart and made a fingerprint of.
@@ -74,27 +74,37 @@ class _Reports(msgspec.Struct):
 _reports = msgspec.json.Decoder(_Reports)
 
 
-def weigh_events(body: bytes) -> int:
+Release = Callable[[], None]
+
+
+def reserve_events(budget: MemoryBudget, body: bytes) -> Release:
     """What a SIEM answer needs."""
-    return EVENTS.weigh(body)
+    return budget.reserve(EVENTS.weigh(body))
 
 
-def weigh_reports(body: bytes) -> int:
+def reserve_reports(budget: MemoryBudget, body: bytes) -> Release:
     """What a forensics answer needs; if its size may be all in its evidence, that is looked into."""
     if len(body) <= _NOT_COUNTED_BYTES:
-        return _WORST_PER_BYTE * len(body)
+        return budget.reserve(_WORST_PER_BYTE * len(body))
     weight = _FIELDS.weigh(body)
-    if weight <= _LOOKED_INTO_BYTES:
-        return weight
-    to_look = REPORTS.weigh(body)
-    if to_look > BUDGET_BYTES:
-        return to_look
+    if weight > _LOOKED_INTO_BYTES:
+        # To look takes memory, too. It is given back in between: who waits holds none.
+        looked = budget.reserve(REPORTS.weigh(body))
+        try:
+            weight = min(weight, _looked_into(body, weight))
+        finally:
+            looked()
+    return budget.reserve(weight)
+
+
+def _looked_into(body: bytes, otherwise: int) -> int:
+    """What is beside the evidence may all be values. `otherwise`: of what is no list of reports."""
     try:
         reports = _reports.decode(body).reports or []
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return weight
+        return otherwise
     beside = len(body) - sum(memoryview(report.forensics).nbytes for report in reports)
-    return min(weight, to_look + _WORST_PER_BYTE * beside)
+    return REPORTS.weigh(body) + _WORST_PER_BYTE * beside
 
 
 def is_heavy_event(event: bytes | msgspec.Raw) -> bool:
@@ -111,11 +121,11 @@ class MemoryBudget:
     def __init__(self, limit: int, raise_if_over: Callable[[], None]) -> None:
         self.limit = limit
         self._raise_if_over = raise_if_over
-        self._reserved = 0
+        self.reserved = 0
         self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
-    def reserve(self, weight: int) -> Callable[[], None]:
+    def reserve(self, weight: int) -> Release:
         """Waits until there is room; gives what returns it, once however often it is called.
 
         Raises `TooLarge` where there never will be, and what `raise_if_over` raises while it waits.
@@ -126,21 +136,21 @@ class MemoryBudget:
         with self._changed:
             self._waiting.append(place)
             try:
-                while self._waiting[0] is not place or self._reserved + weight > self.limit:
+                while self._waiting[0] is not place or self.reserved + weight > self.limit:
                     self._raise_if_over()
                     self._changed.wait(_POLL_SECONDS)
-                self._reserved += weight
+                self.reserved += weight
             finally:
                 self._waiting.remove(place)
                 self._changed.notify_all()
         return self._giving_back(weight)
 
-    def _giving_back(self, weight: int) -> Callable[[], None]:
+    def _giving_back(self, weight: int) -> Release:
         held = [weight]
 
         def give_back() -> None:
             with self._changed:
-                self._reserved -= held.pop() if held else 0
+                self.reserved -= held.pop() if held else 0
                 self._changed.notify_all()
 
         return give_back

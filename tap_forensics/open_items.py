@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from tap_forensics.state import Gap, Lease, Lost, OpenItem, State, Threat
+from tap_forensics.state import Gap, Lease, Lost, State, Threat
 from tap_forensics.windows import KEPT, Span, Window, around, oldest_askable, plan_windows, widened
 
 # A state of so many threats is about 20 MB, which a small function can still hold twice.
@@ -120,27 +120,28 @@ def expire(state: State, now: datetime) -> Expired:
     return expired
 
 
-def drop_surplus(state: State) -> dict[str, Threat]:
-    """Takes the lowest priorities out of a backlog that is over `MOST_THREATS`, those seen first before."""
-    if len(state.backlog) <= MOST_THREATS:
+def drop_surplus(state: State, most: int = MOST_THREATS) -> dict[str, Threat]:
+    """Takes the lowest priorities out of a backlog that has more than `most`, those seen first before."""
+    if len(state.backlog) <= most:
         return {}
     by_worth = sorted(
         state.backlog.items(),
         key=lambda item: (-item[1].priority, item[1].last_seen or item[1].first_seen),
     )
-    surplus = dict(by_worth[: len(by_worth) - MOST_THREATS])
+    surplus = dict(by_worth[: len(by_worth) - most])
     state.backlog = {name: threat for name, threat in state.backlog.items() if name not in surplus}
     return surplus
 
 
 def count_kills(state: State, dead: Lease, now: datetime) -> list[str]:
     """What a dead run had in flight is suspect now. Returns the names of what is quarantined."""
-    items: list[tuple[str, OpenItem]] = [
-        (threat_id, state.backlog[threat_id]) for threat_id in dead.asking if threat_id in state.backlog
-    ]
+    asked = [(name, state.backlog[name]) for name in dead.asking if name in state.backlog]
+    quarantined = [name for name, threat in asked if threat.killed_a_run(now)]
     for start, end in dead.reading:
-        items += [(str(gap.window()), gap) for gap in _cut_out(state, Window(start, end))]
-    return [name for name, item in items if item.killed_a_run(now)]
+        # Counted before the next cut, which makes all gaps anew.
+        cut = _cut_out(state, Window(start, end))
+        quarantined += [str(gap.window()) for gap in cut if gap.killed_a_run(now)]
+    return quarantined
 
 
 def add_threat(state: State, threat_id: str, seen: Threat) -> bool:
@@ -163,12 +164,14 @@ def mark_collected(state: State, threat_id: str, now: datetime) -> None:
     state.collected[threat_id] = int(now.timestamp())
 
 
-def mark_campaigns(state: State, campaigns: Iterable[str], now: datetime) -> None:
+def mark_campaigns(
+    state: State, campaigns: Iterable[str], now: datetime, most: int = _MOST_CAMPAIGNS
+) -> None:
     """Remembers campaigns whose reports were delivered, the newest ones if there are very many."""
     for campaign in campaigns:
         state.campaigns.pop(campaign, None)
         state.campaigns[campaign] = int(now.timestamp())
-    surplus = len(state.campaigns) - _MOST_CAMPAIGNS
+    surplus = len(state.campaigns) - most
     for campaign in list(itertools.islice(state.campaigns, max(0, surplus))):
         del state.campaigns[campaign]
 

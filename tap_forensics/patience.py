@@ -43,8 +43,9 @@ def patiently(
     deadline: Deadline,
     waits_for: tuple[type[Unavailable] | type[RateLimited], ...],
     waiting: Callable[[Exception, float], None],
+    may_retry: Callable[[], bool] = lambda: True,
 ) -> T:
-    """Asks up to `attempts` times; raises the last error, also where waiting would end after the deadline.
+    """Asks up to `attempts` times; raises the last error, also if waiting would end after the deadline.
 
     Pauses are jittered and double from 1 s to 20 s; the API's own `Retry-After` up to 300 s comes first.
     """
@@ -57,6 +58,7 @@ def patiently(
                 attempt == attempts - 1
                 or pause >= deadline.remaining_seconds()
                 or isinstance(error, TooLarge)
+                or not may_retry()
             ):
                 raise
             # Its frames hold the body, which must not wait with us.

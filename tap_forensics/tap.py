@@ -32,8 +32,8 @@ from tap_forensics.memory_budget import (
     SMALL_BYTES,
     MemoryBudget,
     Scale,
-    weigh_events,
-    weigh_reports,
+    reserve_events,
+    reserve_reports,
 )
 from tap_forensics.patience import parse_retry_after
 from tap_forensics.redact import describe, describe_failure
@@ -98,23 +98,29 @@ class Tap:
             shut(sock)
         self._pool.close()
 
+    def may_retry(self, pool: str) -> bool:
+        """Whether one more call may be made for what failed before; counted as made."""
+        return self.ledger.take_retries(pool, 1, self._clock.now()) == 1
+
     def siem(self, window: Window) -> Answer:
         """Everything of one window. Raises as `_get`."""
         # Without format=json the API answers syslog.
         query = urlencode([("format", "json"), ("interval", str(window)), *self._selection])
-        return self._weighed(SIEM, f"/v2/siem/all?{query}", EVENTS, weigh_events)
+        return self._weighed(SIEM, f"/v2/siem/all?{query}", EVENTS, reserve_events)
 
     def forensics(self, threat_id: str) -> Answer:
         """The reports of one threat, its campaign's included. Raises as `_get`."""
         query = f"threatId={quote(threat_id, safe='')}&includeCampaignForensics=true"
-        return self._weighed(FORENSICS, f"/v2/forensics?{query}", REPORTS, weigh_reports)
+        return self._weighed(FORENSICS, f"/v2/forensics?{query}", REPORTS, reserve_reports)
 
-    def _weighed(self, pool: str, path: str, scale: Scale, weigh: Callable[[bytes], int]) -> Answer:
+    def _weighed(
+        self, pool: str, path: str, scale: Scale, reserve: Callable[[MemoryBudget, bytes], Callable[[], None]]
+    ) -> Answer:
         """One answer, with all the memory reserved that decoding it takes. Raises as `_get`."""
         place = _Place(self._one_large)
         try:
             status, body = self._get(pool, path, scale, place)
-            return Answer(status, body, self.budget.reserve(weigh(body)))
+            return Answer(status, body, reserve(self.budget, body))
         finally:
             place.leave()
 

@@ -9,6 +9,7 @@ from tap_forensics.clock import Deadline, iso, whole_second
 from tap_forensics.context import RunContext
 from tap_forensics.errors import OutOfTime, RateLimited, Refused, Unavailable
 from tap_forensics.event_delivery import EventDelivery
+from tap_forensics.ledger import SIEM
 from tap_forensics.log import harmless
 from tap_forensics.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail, unplan
 from tap_forensics.patience import patiently
@@ -74,6 +75,7 @@ def ask(discovery: Discovery, window: Window, attempts: int) -> Reading:
         deadline=discovery.deadline,
         waits_for=(Unavailable, RateLimited),
         waiting=run.before_sleep,
+        may_retry=lambda: discovery.tap.may_retry(SIEM),
     )
 
 
@@ -106,12 +108,12 @@ def keep(discovery: Discovery, window: Window, reading: Reading) -> None:
 
 
 def bisect(discovery: Discovery, window: Window, calls: int) -> int:
-    """A window that was too much for TAP, in halves, depth first, one call each. Returns the calls left.
+    """A window that was too much for TAP, in halves, depth first, a call each. Returns what `calls` are left.
 
     Raises `Unavailable` if not even the smallest piece got an answer, and nothing did before in this run.
     """
     pieces = halves(window)[::-1]
-    while pieces and calls:
+    while pieces and calls and discovery.tap.may_retry(SIEM):
         piece = pieces.pop()
         calls -= 1
         discovery.run.figures.extra_calls += 1

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import IO, Any
 
+import msgspec
 from rich import box
 from rich.console import Console, Group
 from rich.table import Table
@@ -60,6 +61,14 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
 def as_json(value: Any) -> str:
     """ASCII only, so that nothing in it can act on a terminal; moments in ISO 8601."""
     return json.dumps(value, indent=2, default=_plain)
+
+
+def json_line(value: Any) -> str:
+    """Compact JSON on one line, in which every character that does not print is written as \\uXXXX."""
+    text = msgspec.json.encode(value).decode()
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _plain(value: Any) -> Any:

@@ -7,11 +7,11 @@ import textwrap
 from typing import Any, TextIO
 
 import click
-import msgspec
 
 from tap_forensics.cli.evidence.records import Report, Tally, read_records
 from tap_forensics.cli.evidence.udm import ASSUMED, WRONG, Notes, udm_events
 from tap_forensics.cli.source import source_lines
+from tap_forensics.cli.terminal import json_line
 
 _EPILOG = """\b
 Examples:
@@ -50,10 +50,10 @@ def udm(source: str, notes_file: TextIO | None, as_json: bool) -> None:
     for record in read_records(source_lines(source, sys.stdin.buffer), tally):
         if isinstance(record, Report):
             for event in udm_events(record, notes):
-                out.write(msgspec.json.encode(event) + b"\n")
+                out.write(json_line(event).encode() + b"\n")
     out.flush()
     told = _document(tally, notes)
-    text = msgspec.json.encode(told).decode() if as_json else "\n".join(_sentences(told))
+    text = json_line(told) if as_json else "\n".join(_sentences(told))
     click.echo(text, file=notes_file, err=notes_file is None)
     if not notes.events:
         raise click.exceptions.Exit(1)

@@ -26,6 +26,7 @@ import msgspec
 
 from tap_forensics import seen as memory
 from tap_forensics.clock import Clock
+from tap_forensics.context import RunContext
 from tap_forensics.event_delivery import EventDelivery
 from tap_forensics.figures import Figures
 from tap_forensics.memory import keep_memory_small
@@ -108,8 +109,9 @@ class Held:
     """A lease that nobody disputes."""
 
     def __init__(self) -> None:
-        self.lease = Lease("20260304_100000", "bench", NOW, NOW)
+        self.lease = Lease("20260304_100000", "bench", NOW)
         self.in_doubt = False
+        self.clock = Clock()
 
     @contextmanager
     def changing(self) -> Any:
@@ -127,7 +129,8 @@ def ours(body: bytes, *, threats: bool = False) -> dict[str, Any]:
     figures = Figures()
     log = logging.Logger("bench")
     held, bucket = cast("Any", Held()), cast("Any", Void())
-    delivery = EventDelivery(held, bucket, settings, Clock(), log, figures, Seen(), 0)
+    run = RunContext(settings, log, figures, held, bucket, lambda *_: None)
+    delivery = EventDelivery(run, Seen(), 0)
     delivery.take(_reading(_lists_of(body), NOW, threats, events=True), WINDOW)
     return {"lines": figures.event_lines, "bytes": figures.event_bytes}
 

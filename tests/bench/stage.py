@@ -123,7 +123,7 @@ def _environment(workload: Workload, api: StandIn, bucket: FakeBucket) -> dict[s
         "TAP_API_BASE": api.url,
         "STORAGE_EMULATOR_HOST": bucket.url,
         "FETCH_CONCURRENCY": str(CONCURRENCY),
-        "MAX_THREATS": str(workload.threats * 2),
+        "MAX_THREATS": str(workload.threats * 2 or 1),
         # The world's events lie in the hour before it was made; later repetitions must still reach them.
         "LOOKBACK_HOURS": "2",
     }

@@ -43,8 +43,10 @@ CAMPAIGNS = Workload(
 )
 MANY = Workload("many", threats=2_000, report_bytes=40_000)
 SMALL = Workload("small", threats=20, report_bytes=4_000, latency_seconds=0.1)
+# An hour in which nothing happened: what remains is the state.
+IDLE = Workload("idle", threats=0, report_bytes=4_000, latency_seconds=0.1)
 # As MANY, with a quarter and twice of its threats.
 QUARTER = Workload("quarter", threats=500, report_bytes=40_000, ours_only=True)
 DOUBLE = Workload("double", threats=4_000, report_bytes=40_000, ours_only=True)
 
-WORKLOADS = (CAMPAIGNS, MANY, SMALL, QUARTER, DOUBLE)
+WORKLOADS = (CAMPAIGNS, MANY, SMALL, IDLE, QUARTER, DOUBLE)

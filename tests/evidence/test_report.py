@@ -102,6 +102,29 @@ def test_malicious_only_leaves_out_the_rest_and_still_counts_it() -> None:
     assert ([row.kind for row in entry.rows], entry.kinds.total()) == (["mutex"], 2)
 
 
+def test_a_split_report_is_one_entry_with_all_of_its_evidence() -> None:
+    other = {"type": "ids", "malicious": False, "what": {"name": "r"}}
+    parts = [[other] * 400, [malicious("mutex", name="m1")] * 90, [malicious("mutex", name="m2")] * 90]
+    lines = [report(*items, _part=number, _parts=3) for number, items in enumerate(parts, 1)]
+    made = findings(report(id="t0"), *lines, report(id="t2"))
+    assert len(made.entries) == 3
+    entry = next(entry for entry in made.entries if entry.report_id == "t1")
+    assert [row.kind for row in entry.rows] == ["mutex"] * 180 + ["ids"] * 320
+    assert entry.kinds == {("ids", False): 400, ("mutex", True): 180}
+    assert [one.value for one in entry.indicators] == ["m1"] * 90 + ["m2"] * 90
+    assert made.older == 0
+
+
+def test_a_part_of_an_older_report_is_not_added_to_the_newer_one() -> None:
+    other = {"type": "ids", "what": {"name": "r"}}
+    new = report(other, generated="2026-03-05T00:00:00Z")
+    made = findings(
+        new, report(other, _part=1, _parts=2), report(malicious("mutex", name="m"), _part=2, _parts=2)
+    )
+    [entry] = made.entries
+    assert (entry.malicious, made.older) == (0, 1)
+
+
 def test_events_tell_clicks_campaign_and_a_newer_status() -> None:
     threat = {"threatID": "t1", "campaignId": "c1", "classification": "phish", "threatStatus": "cleared"}
     mail = {"messageTime": "2026-03-04T09:00:00Z", "threatsInfoMap": [threat]}

@@ -121,13 +121,15 @@ def test_both_shapes_as_the_function_writes_them_say_the_same(shape: str) -> Non
 
 
 @pytest.mark.parametrize("shape", ["report", "response"])
-def test_a_split_report_is_whole_again(shape: str) -> None:
+def test_a_split_report_is_one_report_part_by_part(shape: str) -> None:
     def part(number: int, evidence: list[Any]) -> Any:
         own = REPORT | {"forensics": evidence}
         marks = {"_threatId": "a", "_part": number, "_parts": 3}
         return own | marks if shape == "report" else {"reports": [own], **marks}
 
-    assert only_report(part(1, [1, 2]), part(2, []), part(3, [3])).evidence == [1, 2, 3]
+    found, tally = records(part(1, [1, 2]), part(2, []), part(3, [3]), part(1, [4]) | {"_parts": 1})
+    assert (evidence_of(found), tally.odd_count, tally.reports) == ([[1, 2], [], [3], [4]], 0, 2)
+    assert [isinstance(one, Report) and one.continues for one in found] == [False, True, True, False]
 
 
 def test_a_missing_part_is_named_and_the_rest_is_used() -> None:

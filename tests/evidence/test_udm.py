@@ -45,7 +45,7 @@ def report(*items: Any, **fields: Any) -> Report:
 
 def mapped(*items: Any, **fields: Any) -> tuple[list[dict[str, Any]], Notes]:
     notes = Notes()
-    events = udm_events(report(*items, **fields), notes)
+    events = list(udm_events(report(*items, **fields), notes))
     for event in events:
         # Strict: an unknown field or a value of a wrong type raises.
         ParseDict(json.loads(json.dumps(event)), SCHEMA())

@@ -15,7 +15,7 @@ from typing import Any
 
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
-from tap_forensics.errors import RunFailed
+from tap_forensics.errors import LeaseHeld, RunFailed
 from tap_forensics.figures import Figures
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
@@ -118,9 +118,11 @@ class Lab:
         handler = Lines()
         log = logging.Logger("lab", logging.DEBUG)
         log.addHandler(handler)
-        settings = load_settings({**self.env, **env})
+        settings, figures = load_settings({**self.env, **env}), Figures()
         try:
-            figures = collect(settings, self.bucket.client, self.time.clock, log)
+            collect(settings, self.bucket.client, self.time.clock, log, figures)
+        except LeaseHeld:
+            pass  # busy, as the figures say
         except RunFailed as error:
             return Ran(None, error, handler.records)
         return Ran(figures, None, handler.records)

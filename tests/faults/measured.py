@@ -36,7 +36,7 @@ def run_measured(env: dict[str, str]) -> tuple[dict[str, Any], int]:
     return figures, growth
 
 
-def run_heard(env: dict[str, str]) -> tuple[dict[str, Any], int, list[dict[str, Any]]]:
+def run_heard(env: dict[str, str]) -> tuple[dict[str, Any], int, list[str]]:
     """As `run_measured`, and what it logged. A run that wants much more than a function has fails."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.measured"],
@@ -45,8 +45,9 @@ def run_heard(env: dict[str, str]) -> tuple[dict[str, Any], int, list[dict[str, 
         capture_output=True,
         text=True,
     )
-    *logged, last = map(json.loads, done.stdout.splitlines())
-    return last["figures"], last["growth_bytes"], logged
+    *logged, last = done.stdout.splitlines()
+    said = json.loads(last)
+    return said["figures"], said["growth_bytes"], logged
 
 
 if __name__ == "__main__":

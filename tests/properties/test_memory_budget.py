@@ -19,8 +19,8 @@ from tap_forensics.memory_budget import (
     EVENT,
     MemoryBudget,
     is_heavy_event,
-    weigh_events,
-    weigh_reports,
+    reserve_events,
+    reserve_reports,
 )
 from tap_forensics.ndjson import repaired
 from tap_forensics.siem import _lists_of, _reading
@@ -40,6 +40,12 @@ OBJECTS = st.dictionaries(KEYS, VALUES, max_size=4)
 
 def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def weight(reserve: Callable[[MemoryBudget, bytes], object], body: bytes) -> int:
+    budget = MemoryBudget(10**12, lambda: None)
+    reserve(budget, body)
+    return budget.reserved
 
 
 def grown(decode: Callable[[], Any]) -> int:
@@ -62,7 +68,7 @@ def distinct(number: int) -> bytes:
 def test_a_forensics_answer_weighs_what_it_takes(reports: list[Any], times: int, keys: int) -> None:
     items = compact(reports)[1:-1]
     body = b'{"generated":"x","reports":[%s,%s]}' % (b",".join([items] * times), distinct(keys))
-    assert grown(lambda: _understood(repaired(body))) <= weigh_reports(body) + OVERHEAD_BYTES
+    assert grown(lambda: _understood(repaired(body))) <= weight(reserve_reports, body) + OVERHEAD_BYTES
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,7 +77,7 @@ def test_a_siem_answer_weighs_what_it_takes(records: list[Any], times: int) -> N
     items = b",".join([compact(records)[1:-1]] * times)
     body = b'{"messagesBlocked":[%s],"clicksBlocked":[%s]}' % (items, items)
     grew = grown(lambda: _reading(_lists_of(body), NOW, threats=True, events=True))
-    assert grew <= weigh_events(body) + OVERHEAD_BYTES + EVENT.weigh(compact(records)) * 2
+    assert grew <= weight(reserve_events, body) + OVERHEAD_BYTES + EVENT.weigh(compact(records)) * 2
 
 
 @settings(max_examples=60, deadline=None)

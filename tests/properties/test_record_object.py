@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+import logging
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock
+from tap_forensics.context import RunContext
 from tap_forensics.delivery import record_object
+from tap_forensics.figures import Figures
 from tap_forensics.held import HeldState, Place
 from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.settings import load_settings
 from tap_forensics.state import decode, encode
 
-CLOCK = Clock(now=lambda: datetime(2026, 3, 4, 10, 0, tzinfo=UTC), sleep=lambda _: None)
+SETTINGS = load_settings({"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "p", "TAP_SECRET": "s"})
 
 scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("CAMPAIGN")
 reports = st.dictionaries(st.sampled_from(["scope", "id", "forensics"]), scalars, max_size=3)
@@ -32,18 +35,18 @@ pieces = st.one_of(lines, spoilt, st.binary(max_size=30), st.just(b"\n"), lines.
 
 def test_whatever_lies_under_our_name_is_survived_and_leaves_a_state_that_can_be_committed() -> None:
     with FakeBucket() as fake:
-        held = HeldState(
-            Bucket(fake.client(), fake.name, lambda: 30.0), Place("state.json", None), CLOCK, 180
-        )
-        assert held.acquire()
+        bucket = Bucket(fake.client(), fake.name, lambda: 30.0)
+        held = HeldState(bucket, Place("state.json", None), Clock(), 180)
+        held.acquire(lambda *_: None)
+        run = RunContext(SETTINGS, logging.getLogger("run"), Figures(), held, bucket, lambda *_: None)
 
         @settings(max_examples=400)
         @given(st.lists(pieces, max_size=6).map(b"\n".join))
         def survive(data: bytes) -> None:
             before = held.lease.batches
-            record_object(held, data, CLOCK)
+            record_object(run, data)
             assert held.lease.batches == before + 1
             with held.changing() as state:
-                assert decode(encode(state), "again", CLOCK.now()) == state
+                assert decode(encode(state), "again", run.clock.now()) == state
 
         survive()

@@ -12,6 +12,17 @@ from hypothesis import strategies as st
 
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger, Pool
+from tap_forensics.open_items import (
+    all_read_until,
+    count_kills,
+    drop_surplus,
+    due_windows,
+    expire,
+    mark_collected,
+    plan,
+    prune,
+    read_until,
+)
 from tap_forensics.state import (
     VERSION,
     Gap,
@@ -19,15 +30,11 @@ from tap_forensics.state import (
     Lost,
     State,
     Threat,
-    add_gap,
-    close_gap,
     decode,
     encode,
-    forget,
     new_lease,
-    settle,
 )
-from tap_forensics.windows import Window, oldest_askable, plan_span
+from tap_forensics.windows import plan_span
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -38,23 +45,43 @@ past = st.timedeltas(timedelta(0), timedelta(days=2000)).map(lambda ago: NOW - a
 counts = st.integers(0, 2**53)
 ids = st.text(max_size=20)
 run_ids = past.map(lambda moment: moment.strftime("%Y%m%d_%H%M%S"))
+item = {"attempts": counts, "last_attempt_at": st.none() | past, "kills": counts}
+leases = st.builds(
+    Lease,
+    run_id=run_ids,
+    owner=ids,
+    started=past,
+    seconds=counts,
+    asking=st.lists(ids, max_size=3),
+    reading=st.lists(st.tuples(past, past), max_size=3),
+    batches=counts,
+    campaigns=st.lists(ids, max_size=3),
+    event_batches=counts,
+)
+threats = st.builds(
+    Threat,
+    priority=st.integers(0, 9),
+    first_seen=past,
+    last_seen=past,
+    campaign=st.none() | ids,
+    **item,
+)
 states = st.builds(
     State,
     st.just(VERSION),
     last_event_time=st.none() | past,
     last_run_id=st.just("") | run_ids,
-    lease=st.none() | st.builds(Lease, run_ids, ids, past, past, counts, st.lists(ids, max_size=3)),
-    stalls=counts,
-    gaps=st.lists(st.builds(Gap, past, past, past, counts), max_size=3),
+    last_owner=ids,
+    lease=st.none() | leases,
+    gaps=st.lists(st.builds(Gap, start=past, end=past, planned_at=past, **item), max_size=3),
     lost=st.lists(st.builds(Lost, past, past, st.text()), max_size=3),
     calls=st.dictionaries(
         st.sampled_from([SIEM, FORENSICS]),
         st.builds(Pool, st.dictionaries(st.integers(0, 10**9), counts, max_size=3), st.none() | past),
     ),
-    backlog=st.dictionaries(
-        ids, st.builds(Threat, st.integers(0, 9), past, st.none() | ids, counts, st.none() | past), max_size=3
-    ),
+    backlog=st.dictionaries(ids, threats, max_size=3),
     collected=st.dictionaries(ids, counts, max_size=3),
+    campaigns=st.dictionaries(ids, counts, max_size=3),
 )
 
 odd_times = st.sampled_from(
@@ -85,17 +112,31 @@ junk = st.recursive(
 
 def sound(now: datetime = NOW) -> dict[str, Any]:
     """A document that holds every field."""
+    failed = {"attempts": 2, "last_attempt_at": now - HOUR, "kills": 1}
     state = State(
         VERSION,
         last_event_time=now - HOUR,
         last_run_id="20260304_080000",
-        lease=Lease("20260304_090000", "owner", now - HOUR, now - 2 * HOUR, 2, ["c1"]),
-        stalls=1,
-        gaps=[Gap(now - 9 * HOUR, now - 8 * HOUR, now - 7 * HOUR, 3)],
+        last_owner="former",
+        lease=Lease(
+            run_id="20260304_090000",
+            owner="owner",
+            started=now - 2 * HOUR,
+            seconds=180,
+            asking=["t1"],
+            reading=[(now - 9 * HOUR, now - 8 * HOUR)],
+            batches=2,
+            campaigns=["c1"],
+            event_batches=3,
+        ),
+        gaps=[Gap(start=now - 9 * HOUR, end=now - 8 * HOUR, planned_at=now - 7 * HOUR, **failed)],
         lost=[Lost(now - 10 * HOUR, now - 9 * HOUR, "why")],
         calls={SIEM: Pool({int(now.timestamp()) // 600: 5}, now - HOUR), FORENSICS: Pool({1: 1}, now - HOUR)},
-        backlog={"t1": Threat(1, now - HOUR, "c1", 2, now - HOUR)},
+        backlog={
+            "t1": Threat(priority=1, first_seen=now - HOUR, last_seen=now - HOUR, campaign="c1", **failed)
+        },
         collected={"t2": 1_772_618_400},
+        campaigns={"c2": 1_772_618_400},
     )
     document: dict[str, Any] = json.loads(encode(state))
     return document
@@ -123,11 +164,16 @@ def put_to_use(state: State) -> None:
     new_lease(msgspec.structs.replace(state, lease=None), NOW, 180)
     state.lease = new_lease(state, NOW, 180)
     new_lease(State(VERSION, last_run_id=state.lease.run_id), NOW, 180)
-    forget(state, NOW, 24)
-    plan_span(state.last_event_time, NOW, lookback=HOUR, overlap=HOUR, lag=SECOND)
-    assert all(gap.end - max(gap.start, oldest_askable(NOW)) < 8 * DAY for gap in state.gaps)
-    add_gap(state, Window(NOW - HOUR, NOW), NOW)
-    sorted(threat.turn() for threat in state.backlog.values())
+    expire(state, NOW)
+    plan(state, plan_span(state.last_event_time, NOW, lookback=HOUR, overlap=HOUR, lag=SECOND), NOW)
+    count_kills(state, state.lease, NOW)
+    prune(state, NOW, 24)
+    assert all(gap.end - gap.start < 8 * DAY for gap in state.gaps)
+    assert len(due_windows(state, NOW)) < 1000
+    read_until(state)
+    all_read_until(state)
+    sorted(threat.sort_key() for threat in state.backlog.values() if threat.due(NOW))
+    drop_surplus(state, 1)
     ledger = Ledger(state.calls, {SIEM: None, FORENSICS: None})
     ledger.take(SIEM, NOW)
     ledger.standing(SIEM, NOW)
@@ -188,47 +234,6 @@ def test_a_spoilt_document_is_usable_or_unreadable(place: int, spoilt: bytes) ->
         put_to_use(state)
 
 
-minutes = st.integers(0, 60)
-changes = st.lists(
-    st.tuples(st.booleans(), minutes, minutes).filter(lambda change: change[1] < change[2]), max_size=12
-)
-
-
-def at(minute: int) -> datetime:
-    return NOW + timedelta(minutes=minute)
-
-
-@given(changes)
-def test_gaps_are_the_set_of_minutes_that_were_added_and_not_closed(
-    changes: list[tuple[bool, int, int]],
-) -> None:
-    state, expected = State(VERSION), set[int]()
-    for adds, start, end in changes:
-        window = Window(at(start), at(end))
-        if adds:
-            add_gap(state, window, NOW)
-            expected |= set(range(start, end))
-        else:
-            close_gap(state, window)
-            expected -= set(range(start, end))
-    found = [minute for minute in range(61) for gap in state.gaps if gap.start <= at(minute) < gap.end]
-    assert found == sorted(expected)
-    assert all(gap.start < gap.end for gap in state.gaps)
-    assert state.gaps == sorted(state.gaps, key=lambda gap: gap.start)
-
-
-@given(
-    st.lists(st.tuples(minutes, minutes, minutes).filter(lambda gap: gap[0] < gap[1]), min_size=1, max_size=8)
-)
-def test_no_gap_forgets_since_when_it_is_open(gaps: list[tuple[int, int, int]]) -> None:
-    state = State(VERSION)
-    for start, end, since in gaps:
-        add_gap(state, Window(at(start), at(end)), at(since))
-    for start, end, since in gaps:
-        (holding,) = [gap for gap in state.gaps if gap.start <= at(start) and at(end) <= gap.end]
-        assert holding.since <= at(since)
-
-
 @given(
     st.dictionaries(ids, st.integers(-300_000, 0), max_size=10),
     st.integers(0, 168),
@@ -240,10 +245,10 @@ def test_what_was_collected_is_remembered_for_dedup_hours_and_through_its_own_ru
     state = State(VERSION)
     if run_age is not None:
         started = NOW - run_age * SECOND
-        state.lease = Lease("20260304_090000", "owner", NOW, started)
+        state.lease = Lease("20260304_090000", "owner", started)
     for threat, age in ages.items():
-        settle(state, threat, NOW + age * SECOND)
-    forget(state, NOW, dedup_hours)
+        mark_collected(state, threat, NOW + age * SECOND)
+    prune(state, NOW, dedup_hours)
     kept_for = max(dedup_hours * 3600, run_age or 0)
     assert set(state.collected) == {threat for threat, age in ages.items() if -age <= kept_for}
 

@@ -11,13 +11,16 @@ import pytest
 
 from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock, Deadline
+from tap_forensics.held import HeldState
 from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.tap import Tap
+from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, configured
+from .states import PLACE, Hold
 
 Client = Callable[..., AbstractContextManager[Tap]]
 
@@ -76,3 +79,19 @@ def fake() -> Iterator[FakeBucket]:
 @pytest.fixture
 def bucket(fake: FakeBucket) -> Bucket:
     return Bucket(fake.client(), fake.name, lambda: 30.0)
+
+
+@pytest.fixture
+def lab(time: FakeTime) -> Iterator[LabBucket]:
+    """An empty real bucket on the time of `time`."""
+    with LabBucket(time.now) as lab:
+        yield lab
+
+
+@pytest.fixture
+def hold(lab: LabBucket, time: FakeTime) -> Hold:
+    def hold(ahead: timedelta = timedelta()) -> HeldState:
+        clock = replace(time.clock, now=lambda: time.now() + ahead)
+        return HeldState(Bucket(lab.client(), lab.name, lambda: 30.0), PLACE, clock, 180)
+
+    return hold

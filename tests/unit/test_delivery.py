@@ -10,31 +10,38 @@ import msgspec
 import pytest
 
 from tap_forensics.bucket import Bucket
+from tap_forensics.context import RunContext
 from tap_forensics.delivery import Delivery, record_object, recover_batches
 from tap_forensics.figures import Figures
 from tap_forensics.forensics import Fetched
-from tap_forensics.held import HeldState, Place
+from tap_forensics.held import HeldState
 from tap_forensics.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.objects import object_name
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.state import VERSION, Lease, State, encode
+from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, KeptLog, configured
+from .states import STATE, Hold, acquired
 
 PREFIX, RUN = "tap-forensics", "20260304_090000"
-STATE = "state/tap-forensics/state.json"
 FIRST, SECOND, THIRD = (f"{PREFIX}/tap_forensics_{RUN}{number}.ndjson" for number in ("", "_0002", "_0003"))
 Make = Callable[..., Delivery]
+Run = Callable[..., RunContext]
 
 
 @pytest.fixture
-def held(fake: FakeBucket, bucket: Bucket, time: FakeTime) -> HeldState:
+def fake(lab: LabBucket) -> FakeBucket:
+    return lab
+
+
+@pytest.fixture
+def held(fake: FakeBucket, hold: Hold, time: FakeTime) -> HeldState:
     """A run that has taken over another, of which the state knows no batch."""
-    dead = Lease(RUN, "dead", NOW - timedelta(hours=1), NOW - timedelta(hours=2))
+    dead = Lease(RUN, "dead", NOW - timedelta(hours=2), seconds=60)
     fake.put(STATE, encode(State(VERSION, lease=dead)))
-    held = HeldState(bucket, Place(STATE, None), time.clock, 180)
-    assert held.acquire()
-    return held
+    time.advance(60)
+    return acquired(hold())
 
 
 @pytest.fixture
@@ -48,10 +55,16 @@ def log() -> KeptLog:
 
 
 @pytest.fixture
-def delivery(held: HeldState, bucket: Bucket, time: FakeTime, log: KeptLog, figures: Figures) -> Make:
-    return lambda **variables: Delivery(
-        held, bucket, configured(**variables), time.clock, log.logger, figures
-    )
+def run(held: HeldState, bucket: Bucket, log: KeptLog, figures: Figures) -> Run:
+    def run(**variables: str) -> RunContext:
+        return RunContext(configured(**variables), log.logger, figures, held, bucket, lambda *_: None)
+
+    return run
+
+
+@pytest.fixture
+def delivery(run: Run) -> Make:
+    return lambda **variables: Delivery(run(**variables))
 
 
 def fetched(threat_id: str, *reports: object) -> Fetched:
@@ -141,10 +154,10 @@ def test_a_campaigns_report_is_written_every_time_if_asked_for(fake: FakeBucket,
 
 
 def test_a_campaign_that_a_dead_run_had_written_is_not_written_again(
-    fake: FakeBucket, held: HeldState, bucket: Bucket, time: FakeTime, delivery: Make
+    fake: FakeBucket, run: Run, delivery: Make
 ) -> None:
     fake.put(FIRST, line("t0", scope="CAMPAIGN", id="c1"))
-    recover_batches(held, bucket, PREFIX, time.clock)
+    recover_batches(run())
     delivered(delivery(), fetched("t1", {"id": "r1"}, campaign("c1")))
     assert [document["id"] for document in documents(fake, SECOND)] == ["r1"]
 
@@ -231,20 +244,18 @@ def test_a_report_that_a_worker_could_just_read_is_written_or_named_in_an_error(
 
 
 def test_a_dead_runs_objects_are_found_until_one_is_missing(
-    fake: FakeBucket, held: HeldState, bucket: Bucket, time: FakeTime
+    fake: FakeBucket, held: HeldState, run: Run
 ) -> None:
     fake.put(FIRST, line("t1") + line("t1", _part=2) + line("t2", scope="CAMPAIGN", id="c1"))
     fake.put(SECOND, line("t3", reports=[campaign("c2"), {"scope": "THREAT", "id": "x"}]))
     fake.put(f"{PREFIX}/tap_forensics_{RUN}_0004.ndjson", line("not ours"))
-    assert recover_batches(held, bucket, PREFIX, time.clock) == 2
+    assert recover_batches(run()) == 2
     assert collected(held) == {"t1", "t2", "t3"}
     assert (held.lease.batches, held.lease.campaigns) == (2, ["c1", "c2"])
 
 
-def test_a_dead_run_without_objects_left_nothing_to_find(
-    held: HeldState, bucket: Bucket, time: FakeTime
-) -> None:
-    assert recover_batches(held, bucket, PREFIX, time.clock) == 0
+def test_a_dead_run_without_objects_left_nothing_to_find(held: HeldState, run: Run) -> None:
+    assert recover_batches(run()) == 0
     assert held.lease.batches == 0
 
 
@@ -270,16 +281,16 @@ HOSTILE = [
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
 def test_what_is_no_line_of_ours_under_our_name_is_passed_over(
-    fake: FakeBucket, held: HeldState, bucket: Bucket, time: FakeTime, hostile: bytes
+    fake: FakeBucket, held: HeldState, run: Run, hostile: bytes
 ) -> None:
     fake.put(FIRST, line("before") + hostile + b"\n" + line("after"))
     fake.put(SECOND, hostile)
     fake.put(THIRD, line("third"))
-    assert recover_batches(held, bucket, PREFIX, time.clock) == 3
+    assert recover_batches(run()) == 3
     assert {"before", "after", "third"} <= collected(held) <= {"before", "after", "third", "u"}
     held.commit()
 
 
-def test_a_lines_order_and_ends_do_not_matter(held: HeldState, time: FakeTime) -> None:
-    record_object(held, b'  {"x":1,"_threatId":"a"}\r\n{"_threatId":"b"}', time.clock)
+def test_a_lines_order_and_ends_do_not_matter(held: HeldState, run: Run) -> None:
+    record_object(run(), b'  {"x":1,"_threatId":"a"}\r\n{"_threatId":"b"}')
     assert collected(held) == {"a", "b"}

@@ -9,7 +9,7 @@ from tap_forensics.errors import OutOfTime, TooLarge, Unavailable
 from tap_forensics.memory_budget import (
     BUDGET_BYTES,
     MemoryBudget,
-    weigh_reports,
+    reserve_reports,
 )
 
 EVIDENCE = b'{"type":"url","display":"http://example.com/a","what":{"url":"http://example.com/a"},"time":0},'
@@ -54,8 +54,6 @@ def test_a_light_one_does_not_overtake_a_heavy_one_that_waits() -> None:
 
 
 def test_who_gives_up_waiting_leaves_the_way_free_for_the_others() -> None:
-    over = threading.Event()
-
     def raise_if_over() -> None:
         if threading.current_thread() is threading.main_thread():
             raise OutOfTime("over")
@@ -65,7 +63,6 @@ def test_who_gives_up_waiting_leaves_the_way_free_for_the_others() -> None:
     with pytest.raises(OutOfTime):
         budget.reserve(10)
     budget.reserve(4)
-    assert not over.is_set()
     assert done == []
 
 
@@ -81,17 +78,30 @@ def test_memory_given_back_twice_counts_once() -> None:
     assert done == []
 
 
+def weight(body: bytes) -> int:
+    budget = MemoryBudget(10**12, never_over)
+    reserve_reports(budget, body)
+    return budget.reserved
+
+
 def report(evidence: bytes) -> bytes:
     return b'{"reports":[{"scope":"THREAT","id":"x","forensics":[%s{}]}]}' % evidence
 
 
 def test_a_report_of_25_mib_of_evidence_as_tap_writes_it_fits() -> None:
-    assert weigh_reports(report(EVIDENCE * (25 * 2**20 // len(EVIDENCE)))) < BUDGET_BYTES
+    assert weight(report(EVIDENCE * (25 * 2**20 // len(EVIDENCE)))) < BUDGET_BYTES
+
+
+def test_looking_where_the_evidence_lies_waits_for_memory_too() -> None:
+    budget = MemoryBudget(BUDGET_BYTES, never_over)
+    with pytest.raises(TooLarge):
+        reserve_reports(budget, b'{"reports":[' + b"{}," * 1_600_000 + b"{}]}")
+    assert budget.reserved == 0
 
 
 @pytest.mark.parametrize("size_bytes", [40_000, 400_000])
 def test_ordinary_reports_fit_for_eight_workers_and_as_many_outcomes_that_wait(size_bytes: int) -> None:
-    assert 17 * weigh_reports(report(EVIDENCE * (size_bytes // len(EVIDENCE)))) < BUDGET_BYTES
+    assert 17 * weight(report(EVIDENCE * (size_bytes // len(EVIDENCE)))) < BUDGET_BYTES
 
 
 @pytest.mark.parametrize(
@@ -100,4 +110,4 @@ def test_ordinary_reports_fit_for_eight_workers_and_as_many_outcomes_that_wait(s
     ids=["empty", "a field", "evidence", "number"],
 )
 def test_millions_of_values_do_not(least: bytes) -> None:
-    assert weigh_reports(b'{"reports":[' + least * 3_900_000 + b"{}]}") > BUDGET_BYTES
+    assert weight(b'{"reports":[' + least * 3_900_000 + b"{}]}") > BUDGET_BYTES

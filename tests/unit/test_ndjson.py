@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,3 +222,27 @@ def test_a_flood_of_backslashes_is_repaired_in_a_moment() -> None:
     body = b'"' + b"\\\\" * (8 * MIB) + rb"\ud800" + b'"'
     same = repaired(body) == b'"' + b"\\\\" * (8 * MIB) + rb"\ufffd" + b'"'
     assert same
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(rb"\ud800" * 500_000, id="lone surrogates"),
+        pytest.param(rb"\\" * 1_500_000 + rb"\ud800", id="backslashes"),
+        pytest.param(b"\xff" * 1000 + b"x" * 3_000_000 + "😀".encode(), id="not all UTF-8"),
+    ],
+)
+def test_repairing_takes_little_more_than_the_body_and_its_copy(body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        changed = repaired(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert changed != body
+    assert peak < 2.5 * len(body)
+
+
+def test_bytes_that_are_no_text_are_refused_before_they_are_made_one_of_three_times_the_length() -> None:
+    with pytest.raises(UnicodeDecodeError, match="much of it is something else"):
+        repaired(b"\xff" * 3_000_000)

@@ -41,10 +41,27 @@ def test_a_cut_object_is_refused_by_name_with_the_remedy(cut: int) -> None:
         decode(encode(Seen("r", 1, {1: 2, 3: 4}))[:-cut], "gs://b/it")
 
 
-def test_an_event_is_new_once_and_each_other_version_an_update_once() -> None:
+def test_an_event_is_new_once_and_each_change_of_version_an_update_back_too() -> None:
     seen = Seen()
-    news = [note(seen, 5, version, minute(0)) for version in (1, 1, 2, 1, 2, 3, 3)]
-    assert news == [News.NEW, None, News.UPDATE, None, None, News.UPDATE, None]
+    news = [note(seen, 5, version, minute(0)) for version in (1, 1, 2, 2, 1, 1, 2)]
+    assert news == [News.NEW, None, News.UPDATE, None, News.UPDATE, None, News.UPDATE]
+    assert len(seen.entries) == 1
+
+
+def test_a_later_version_that_0_1_0_delivered_is_no_update() -> None:
+    first = minute(0)
+    # 0.1.0 kept an event's first version, and each later one under a key of its own.
+    seen = Seen(entries={5: 1 << 32 | first, 5 ^ (2 * 0x9E3779B97F4A7C15 % 2**64): 2 << 32 | first})
+    assert note(seen, 5, 2, first) is None
+    assert seen.entries == {5: 2 << 32 | first}
+    assert note(seen, 5, 1, first) is News.UPDATE
+
+
+def test_an_event_is_remembered_by_its_latest_window() -> None:
+    seen = Seen()
+    for hours in (5, 1, 3):
+        note(seen, 5, 1, minute(hours))
+    assert seen.entries == {5: 1 << 32 | minute(1)}
 
 
 def test_what_later_reads_may_show_again_is_kept_and_the_rest_while_there_is_room(

@@ -99,7 +99,7 @@ def test_where_one_spelling_is_of_no_use_the_other_is_taken(read: Any) -> None:
 )
 def test_a_threats_priority_is_that_of_its_list(read: Any, name: str, priority: int) -> None:
     record = message({"threatID": "t"}) if name.startswith("messages") else {"threatID": "t"}
-    assert read({name: [record]}).threats == {"t": Threat(priority, NOW)}
+    assert read({name: [record]}).threats == {"t": Threat(priority=priority, first_seen=NOW, last_seen=NOW)}
 
 
 def test_a_threat_met_twice_takes_the_better_priority_and_the_campaign(read: Any) -> None:
@@ -109,12 +109,18 @@ def test_a_threat_met_twice_takes_the_better_priority_and_the_campaign(read: Any
             "clicksPermitted": [{"threatID": "t"}],
         }
     )
-    assert reading.threats == {"t": Threat(0, NOW, "c1")}
+    assert reading.threats == {"t": Threat(priority=0, first_seen=NOW, last_seen=NOW, campaign="c1")}
     assert reading.events == 3
 
 
 @pytest.mark.parametrize(
-    "body", [{}, dict.fromkeys(LISTS), {name: [] for name in LISTS}, {"queryEndTime": "x", "new": 5}]
+    "body",
+    [
+        {"clicksBlocked": None},
+        dict.fromkeys(LISTS),
+        {name: [] for name in LISTS},
+        {"queryEndTime": "x", "new": 5},
+    ],
 )
 def test_empty_null_and_absent_lists_are_no_events(read: Any, body: dict[str, Any]) -> None:
     assert read(body) == Reading()
@@ -197,7 +203,8 @@ def test_a_stub_message_without_threats_is_not_odd(read: Any, stub: dict[str, An
 
 @pytest.mark.parametrize("campaign", [5, "", [], {}, "x" * 257, True])
 def test_a_campaign_of_a_wrong_type_does_not_cost_its_threat(read: Any, campaign: object) -> None:
-    assert read({"clicksBlocked": [CLICK | {"campaignId": campaign}]}).threats == {"click": Threat(2, NOW)}
+    threat = Threat(priority=2, first_seen=NOW, last_seen=NOW)
+    assert read({"clicksBlocked": [CLICK | {"campaignId": campaign}]}).threats == {"click": threat}
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"9" * 5000])
@@ -238,6 +245,9 @@ def test_a_list_of_a_wrong_type_makes_the_answer_unusable(read: Any, name: str, 
         b"",
         b"[]",
         b"null",
+        b"{}",
+        b'{"message":"HTTP 404 Not Found"}',
+        b'{"error":{"clicksBlocked":[]}}',
         b"<html>busy</html>",
         b'{"clicksBlocked":[',
         b'{"clicksBlocked":[]}{}',
@@ -246,7 +256,7 @@ def test_a_list_of_a_wrong_type_makes_the_answer_unusable(read: Any, name: str, 
         b'{"clicksBlocked":' + b"[" * 100_000,
         b'{"clicksBlocked":' + b"[" * 2_000_000 + b"]" * 2_000_000 + b"}",
     ],
-    ids=range(10),
+    ids=range(13),
 )
 def test_an_unreadable_answer_is_one_that_could_not_be_had(read: Any, body: bytes) -> None:
     with pytest.raises(Unavailable):

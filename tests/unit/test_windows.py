@@ -57,9 +57,8 @@ def test_an_overlap_that_reaches_over_the_edge_is_no_loss() -> None:
     assert span_from(cursor) == Span(Window(cursor, NOW - MINUTE), None)
 
 
-def test_a_cursor_in_the_future_asks_for_nothing() -> None:
-    span = span_from(NOW + 2 * HOUR)
-    assert (plan_windows(span.window), span.beyond) == ([], None)
+def test_a_cursor_in_the_future_counts_as_now() -> None:
+    assert span_from(NOW + 2 * HOUR) == Span(Window(NOW - MINUTE - HOUR, NOW - MINUTE), None)
 
 
 def test_the_oldest_second_is_rounded_into_what_may_be_asked() -> None:

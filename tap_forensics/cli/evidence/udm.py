@@ -8,7 +8,7 @@ flat object there. What the table leaves open is decided here as `ASSUMED` says.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,16 +65,14 @@ class Notes:
         self.not_mapped[harmless(name, 80) if known else "(further fields)"] += 1
 
 
-def udm_events(report: Report, notes: Notes) -> list[Udm]:
-    """One event for each item of a report's evidence that is an object; `notes` counts the rest."""
-    events = []
+def udm_events(report: Report, notes: Notes) -> Iterator[Udm]:
+    """One event for each item of a report's evidence that is an object; `notes` counts them and the rest."""
     for item in report.evidence:
         if isinstance(item, dict):
-            events.append(_event(report, item, notes))
+            notes.events += 1
+            yield _event(report, item, notes)
         else:
             notes.not_mappable += 1
-    notes.events += len(events)
-    return events
 
 
 def _event(report: Report, item: dict[str, Any], notes: Notes) -> Udm:

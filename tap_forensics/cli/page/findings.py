@@ -13,14 +13,24 @@ from tap_forensics.cli.evidence import fields
 from tap_forensics.cli.evidence.indicators import Indicator, indicators_in
 from tap_forensics.cli.evidence.records import Event, Report, text_or_none
 from tap_forensics.cli.page.shown import label, shown_value
+from tap_forensics.cli.source import SourceFault
 
 MOST_ROWS = 500
 MOST_FIELDS = 60
 MOST_INDICATORS = 2000
 MALICIOUS, OTHER, UNKNOWN = 1, 0, 2
+MOST_WEIGHT = 400_000_000
 _LONGEST_PLATFORMS = 160
+_MOST_KINDS = 200
+# Measured: what each takes until the page and its exports are written.
+_ENTRY_WEIGHT, _FIELD_WEIGHT, _INDICATOR_WEIGHT = 3000, 150, 2500
+_SIGHTING_WEIGHT, _MOMENT_WEIGHT = 600, 150
 _OWN_FIELDS = frozenset(("type", "malicious", "what", "engine", "platforms", "display"))
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class TooMuch(SourceFault):
+    """SOURCE has more than one page can hold."""
 
 
 class Row(NamedTuple):
@@ -72,32 +82,74 @@ class Sighting:
 
 @dataclass
 class Findings:
-    """`moments` are when events were, by kind. `older` counts reports that a newer one replaced."""
+    """`moments` are when events were, by kind. `older` counts reports that a newer one replaced. `weight` is
+    what the entries take in memory, their page and exports included: in bytes, and roughly.
+    """
 
     entries: list[Entry] = field(default_factory=list)
     campaigns: dict[str, str] = field(default_factory=dict)
     moments: list[tuple[datetime, str]] = field(default_factory=list)
     older: int = 0
     without_report: int = 0
+    weight: int = 0
 
 
 def find(records: Iterable[Report | Event], *, malicious_only: bool) -> Findings:
-    """Entries in an analyst's order: malicious evidence first, then clicks let through, then newest."""
+    """Entries in an analyst's order: malicious evidence first, then clicks let through, then newest.
+
+    Raises `TooMuch`.
+    """
     findings = Findings()
     newest: dict[tuple[bool, str], Entry] = {}
     sightings: dict[str, Sighting] = {}
+    last: Entry | None = None
     for record in records:
         if isinstance(record, Event):
             _take_event(record, findings, sightings)
-            continue
-        entry = _entry(record, malicious_only)
-        key = (entry.is_campaign, entry.report_id)
-        known = newest.get(key)
-        findings.older += known is not None
-        if known is None or (entry.generated or _LONG_AGO) >= (known.generated or _LONG_AGO):
-            newest[key] = entry
+        elif record.continues and last:
+            _extend(last, _entry(record, malicious_only), findings)
+        else:
+            last = _entry(record, malicious_only)
+            _keep_newer(last, newest, findings)
+        _refuse_too_much(findings, sightings)
     _join(findings, newest, sightings)
     return findings
+
+
+def _keep_newer(entry: Entry, newest: dict[tuple[bool, str], Entry], findings: Findings) -> None:
+    key = (entry.is_campaign, entry.report_id)
+    known = newest.get(key)
+    findings.older += known is not None
+    if known is None or (entry.generated or _LONG_AGO) >= (known.generated or _LONG_AGO):
+        findings.weight += _weight(entry) - (_weight(known) if known else 0)
+        newest[key] = entry
+
+
+def _extend(entry: Entry, more: Entry, findings: Findings) -> None:
+    """By a further part of the same report."""
+    before = _weight(entry)
+    malicious_first = sorted([*entry.rows, *more.rows], key=lambda row: row.verdict != MALICIOUS)
+    indicators = [*entry.indicators, *more.indicators]
+    entry.rows = malicious_first[:MOST_ROWS]
+    entry.kinds = _few(entry.kinds + more.kinds)
+    entry.indicators = indicators[:MOST_INDICATORS]
+    entry.not_listed += more.not_listed + max(0, len(indicators) - MOST_INDICATORS)
+    findings.weight += _weight(entry) - before
+
+
+def _weight(entry: Entry) -> int:
+    shown = sum(_FIELD_WEIGHT + 4 * len(text) for row in entry.rows for _, text in row.told)
+    listed = sum(_INDICATOR_WEIGHT + 6 * len(indicator.value) for indicator in entry.indicators)
+    return _ENTRY_WEIGHT + shown + listed
+
+
+def _refuse_too_much(findings: Findings, sightings: dict[str, Sighting]) -> None:
+    seen = _SIGHTING_WEIGHT * len(sightings) + _MOMENT_WEIGHT * len(findings.moments)
+    if findings.weight + seen > MOST_WEIGHT:
+        raise TooMuch(
+            "SOURCE has more than one page can hold: give a part of it (a prefix such as "
+            "gs://BUCKET/tap-forensics/tap_forensics_20260304), or --malicious-only"
+        )
 
 
 def _join(findings: Findings, newest: dict[tuple[bool, str], Entry], sightings: dict[str, Sighting]) -> None:
@@ -140,7 +192,7 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
         label(report.id if is_campaign and report.id else report.campaign_id or "") or None,
         fields.moment(report.generated),
         [_row(item) for item in (*malicious, *others)[:MOST_ROWS]],
-        Counter((_kind(item), item.get("malicious") is True) for item in items),
+        _few(Counter((_kind(item), item.get("malicious") is True) for item in items)),
         sound,
         len(found) - len(sound),
     )
@@ -162,6 +214,17 @@ def _row(item: dict[str, Any]) -> Row:
     malicious = item.get("malicious")
     verdict = MALICIOUS if malicious is True else OTHER if malicious is False else UNKNOWN
     return Row(_kind(item), verdict, _label(item.get("engine")), _platforms(item.get("platforms")), pairs)
+
+
+def _few(kinds: Counter[tuple[str, bool]]) -> Counter[tuple[str, bool]]:
+    """TAP has some fifteen types; the rarest of very many are counted together."""
+    if len(kinds) <= _MOST_KINDS:
+        return kinds
+    few = Counter(dict(kinds.most_common(_MOST_KINDS)))
+    for (kind, is_malicious), count in kinds.items():
+        if (kind, is_malicious) not in few:
+            few["(further types)", is_malicious] += count
+    return few
 
 
 def _kind(item: dict[str, Any]) -> str:

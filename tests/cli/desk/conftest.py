@@ -59,7 +59,7 @@ class Site:
         return state
 
     def put_state(self, **fields: Any) -> None:
-        self.bucket.put(STATE, json.dumps({"version": 1, **fields}, default=datetime.isoformat))
+        self.bucket.put(STATE, json.dumps({"version": 2, **fields}, default=datetime.isoformat))
 
     def delivered(self) -> Counter[str]:
         """How often the evidence of each threat lies in the bucket."""
@@ -78,15 +78,14 @@ def live_lease() -> dict[str, Any]:
     return {
         "run_id": now.strftime("%Y%m%d_%H%M%S"),
         "owner": "another",
-        "until": now + timedelta(minutes=3),
+        "seconds": 180,
         "started": now,
     }
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A day of events, a bucket with nothing in it, which takes more than one write a second to a name."""
-    monkeypatch.setattr("tap_forensics.held._BETWEEN_COMMITS_SECONDS", 0.05)
+def site() -> Iterator[Site]:
+    """A day of events, and a bucket with nothing in it."""
     now = utc_now()
     world = World(
         5,
