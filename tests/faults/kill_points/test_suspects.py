@@ -79,7 +79,9 @@ def test_a_threat_that_kills_two_runs_is_named_left_alone_for_a_day_and_costs_th
     assert not scene.check(since)
 
 
-def test_suspects_are_asked_for_one_at_a_time_and_each_is_written_before_the_next(new_scene: NewScene) -> None:
+def test_suspects_are_asked_for_one_at_a_time_and_each_is_written_before_the_next(
+    new_scene: NewScene,
+) -> None:
     scene = new_scene(FETCH_CONCURRENCY="4")
     names = sorted(expected(scene))
     killers = iter(names[:1])
