@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -59,14 +59,15 @@ class EventDelivery:
         """
         minute = memory.last_minute(window)
         around = {kind: tails(kind, self.run.settings.events_shape) for kind in KINDS}
+        several = _in_several_versions(reading.records)
         for event in reading.records:
-            self._take(event, around[event.kind], minute)
+            note = memory.note_beside if event.known_by.key in several else memory.note
+            self._take(event, around[event.kind], note(self.seen, *event.known_by, minute))
         self._write()
         if len(self.seen.entries) > memory.MOST:
             self._forget()
 
-    def _take(self, event: Event, around: Tails, minute: int) -> None:
-        news = memory.note(self.seen, *event.known_by, minute)
+    def _take(self, event: Event, around: Tails, news: News | None) -> None:
         if news is None:
             self.run.figures.events_repeated += 1
             return
@@ -116,11 +117,12 @@ class EventDelivery:
 
     def _learn(self, data: bytes) -> set[Fingerprint]:
         """Remembers the events of an object that this run did not write; gives their fingerprints."""
-        found = set(_fingerprints(data))
+        # In their order: the last version of an event counts.
+        found = list(_fingerprints(data))
         now = self.run.clock.now()
         for known_by in found:
             memory.note(self.seen, *known_by, memory.last_minute(Window(now, now)))
-        return found
+        return set(found)
 
     def recover(self) -> int:
         """Learns a dead run's objects that the memory does not know of; gives how many there were.
@@ -191,6 +193,16 @@ def memory_name(place: Place) -> str:
 
 def _name(settings: Settings, run_id: str, number: int) -> str:
     return object_name(settings.events_prefix or "", run_id, number, _STEM)
+
+
+def _in_several_versions(events: Iterable[Event]) -> set[int]:
+    """The keys of the events that one answer shows more than once, and not in the same version."""
+    first: dict[int, int] = {}
+    return {
+        event.known_by.key
+        for event in events
+        if first.setdefault(event.known_by.key, event.known_by.version) != event.known_by.version
+    }
 
 
 def _fingerprints(data: bytes) -> Iterator[Fingerprint]:

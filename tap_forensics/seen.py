@@ -68,9 +68,26 @@ def note(seen: Seen, key: int, version: int, minute: int) -> News | None:
     entries[key] = version << 32 | max(last & _MINUTE_BITS, minute)
     if last >> 32 == version:
         return None
-    # 0.1.0 kept the first version, and a later one under another key.
+    # 0.1.0 kept the first version, and a later one beside it; as `note_beside` does.
     known_later = entries.pop(key ^ (version * _SPREAD & _ALL_BITS), None) is not None
     return None if known_later else News.UPDATE
+
+
+def note_beside(seen: Seen, key: int, version: int, minute: int) -> News | None:
+    """As `note`, if one answer shows an event in several versions: none of them is the last.
+
+    Each has an entry then, as in 0.1.0; else they would take turns as the last one, at every read.
+    """
+    entries = seen.entries
+    if key not in entries:
+        return note(seen, key, version, minute)
+    beside = key ^ (version * _SPREAD & _ALL_BITS)
+    for name in (key, beside):
+        if name in entries and entries[name] >> 32 == version:
+            entries[name] = version << 32 | max(entries[name] & _MINUTE_BITS, minute)
+            return None
+    entries[beside] = version << 32 | minute
+    return News.UPDATE
 
 
 def last_minute(window: Window) -> int:
