@@ -68,7 +68,8 @@ def _within_share(discovery: Discovery, due: list[tuple[Window, Gap]]) -> list[t
 
 def first_group(state: State, now: datetime) -> list[Window]:
     """What a run asks for first; the plan's commit announces it."""
-    return [window for window, _ in next(_groups(due_windows(state, now)), [])]
+    certain = [entry for entry in due_windows(state, now) if not entry[1].attempts]
+    return [window for window, _ in next(_groups(certain), [])]
 
 
 def _announced(discovery: Discovery, chosen: list[tuple[Window, Gap]]) -> Iterator[tuple[Window, Gap]]:

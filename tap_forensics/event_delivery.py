@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -59,15 +59,19 @@ class EventDelivery:
         """
         minute = memory.last_minute(window)
         around = {kind: tails(kind, self.run.settings.events_shape) for kind in KINDS}
-        several = _in_several_versions(reading.records)
+        several = memory.side_by_side(event.known_by for event in reading.records)
         for event in reading.records:
-            note = memory.note_beside if event.known_by.key in several else memory.note
-            self._take(event, around[event.kind], note(self.seen, *event.known_by, minute))
+            shown = several.get(event.known_by.key)
+            if shown:
+                news = memory.note_version(self.seen, shown, *event.known_by, minute)
+            else:
+                news = memory.note(self.seen, *event.known_by, minute)
+            self._take(event, news, around[event.kind])
         self._write()
         if len(self.seen.entries) > memory.MOST:
             self._forget()
 
-    def _take(self, event: Event, around: Tails, news: News | None) -> None:
+    def _take(self, event: Event, news: News | None, around: Tails) -> None:
         if news is None:
             self.run.figures.events_repeated += 1
             return
@@ -117,7 +121,6 @@ class EventDelivery:
 
     def _learn(self, data: bytes) -> set[Fingerprint]:
         """Remembers the events of an object that this run did not write; gives their fingerprints."""
-        # In their order: the last version of an event counts.
         found = list(_fingerprints(data))
         now = self.run.clock.now()
         for known_by in found:
@@ -193,16 +196,6 @@ def memory_name(place: Place) -> str:
 
 def _name(settings: Settings, run_id: str, number: int) -> str:
     return object_name(settings.events_prefix or "", run_id, number, _STEM)
-
-
-def _in_several_versions(events: Iterable[Event]) -> set[int]:
-    """The keys of the events that one answer shows more than once, and not in the same version."""
-    first: dict[int, int] = {}
-    return {
-        event.known_by.key
-        for event in events
-        if first.setdefault(event.known_by.key, event.known_by.version) != event.known_by.version
-    }
 
 
 def _fingerprints(data: bytes) -> Iterator[Fingerprint]:

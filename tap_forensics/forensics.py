@@ -147,8 +147,8 @@ def _work(
 ) -> None:
     while not stop.is_set():
         try:
+            # The next threat may need a commit first, which can fail, too.
             with fan_out.lock:
-                # This may commit what is about to be asked for, and so fail.
                 threat_id = None if fan_out.ended_by else next(left, None)
             if threat_id is None:
                 return

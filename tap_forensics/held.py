@@ -157,7 +157,7 @@ class HeldState:
         self._commit_seconds = 0.0
         self._generation = 0
         self._state = State(VERSION)
-        self._owner = ""
+        self._owner = self._run_id = ""
         self._ledger: Ledger | None = None
         self._lost: LeaseLost | None = None
         self.in_doubt = False
@@ -179,7 +179,7 @@ class HeldState:
         # Version 1 did not mark its hand-over object.
         self.new_here = not found.generation or found.state.version != VERSION
         lease = new_lease(found.state, self.clock.now(), self._lease_seconds)
-        self._owner = lease.owner
+        self._owner, self._run_id = lease.owner, lease.run_id
         self._state = msgspec.structs.replace(found.state, version=VERSION, lease=lease)
         plan(self._state, self.died)
         try:
@@ -290,7 +290,11 @@ class HeldState:
         """Whether the commit landed whose response was lost; another run may hold the lease since."""
         stored = self._bucket.read(self.place.name)
         where = f"gs://{self._bucket.name}/{self.place.name}"
-        return stored is not None and decode(stored.data, where, self.clock.now()).last_owner == self._owner
+        if stored is None:
+            return False
+        state = decode(stored.data, where, self.clock.now())
+        # A run that takes over keeps the dead run's id; only after a release is there a later one.
+        return state.last_owner == self._owner or state.last_run_id > self._run_id
 
     def write_handover(self) -> bool:
         """The published function's own object, so that going back to it loses no window. Before `release`.

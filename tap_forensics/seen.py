@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from zlib import crc32
 
 import msgspec
 
@@ -68,26 +69,43 @@ def note(seen: Seen, key: int, version: int, minute: int) -> News | None:
     entries[key] = version << 32 | max(last & _MINUTE_BITS, minute)
     if last >> 32 == version:
         return None
-    # 0.1.0 kept the first version, and a later one beside it; as `note_beside` does.
+    # 0.1.0 kept the first version, and a later one under another key.
     known_later = entries.pop(key ^ (version * _SPREAD & _ALL_BITS), None) is not None
     return None if known_later else News.UPDATE
 
 
-def note_beside(seen: Seen, key: int, version: int, minute: int) -> News | None:
-    """As `note`, if one answer shows an event in several versions: none of them is the last.
+@dataclass
+class SideBySide:
+    """An event that one response shows in several versions; they are remembered as one, by their sum."""
 
-    Each has an entry then, as in 0.1.0; else they would take turns as the last one, at every read.
-    """
-    entries = seen.entries
-    if key not in entries:
-        return note(seen, key, version, minute)
-    beside = key ^ (version * _SPREAD & _ALL_BITS)
-    for name in (key, beside):
-        if name in entries and entries[name] >> 32 == version:
-            entries[name] = version << 32 | max(entries[name] & _MINUTE_BITS, minute)
-            return None
-    entries[beside] = version << 32 | minute
-    return News.UPDATE
+    versions: set[int]
+    before: int | None = None
+    news: News | None = None
+    noted: bool = False
+
+
+def side_by_side(fingerprints: Iterable[tuple[int, int]]) -> dict[int, SideBySide]:
+    """By key, the events that one response shows in more than one version."""
+    first: dict[int, int] = {}
+    several: dict[int, SideBySide] = {}
+    for key, version in fingerprints:
+        if first.setdefault(key, version) != version:
+            several.setdefault(key, SideBySide({first[key]})).versions.add(version)
+    return several
+
+
+def note_version(seen: Seen, shown: SideBySide, key: int, version: int, minute: int) -> News | None:
+    """As `note`, for one of several versions: all are news if they were not shown together before."""
+    if not shown.noted:
+        last = seen.entries.get(key)
+        shown.before = None if last is None else last >> 32
+        shown.news = note(seen, key, crc32(repr(sorted(shown.versions)).encode()), minute)
+        shown.noted = True
+    if shown.news is None or version == shown.before or version not in shown.versions:
+        return None
+    shown.versions.remove(version)
+    news, shown.news = shown.news, News.UPDATE
+    return news
 
 
 def last_minute(window: Window) -> int:

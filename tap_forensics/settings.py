@@ -100,7 +100,8 @@ DECLARED = (
         "how far each run reads back over the last one: TAP indexes events up to about 30 minutes late",
         allowed.whole(0, 1440),
     ),
-    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.whole(0, 3600)),
+    # Of the shortest lookback, an hour, TAP's shortest window of 30 s is left.
+    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.whole(0, 3570)),
     Variable(
         "DEDUP_HOURS",
         "24",

@@ -112,7 +112,7 @@ junk = st.recursive(
 
 def sound(now: datetime = NOW) -> dict[str, Any]:
     """A document that holds every field."""
-    failed = {"attempts": 2, "last_attempt_at": now - HOUR, "kills": 1}
+    failed: dict[str, Any] = {"attempts": 2, "last_attempt_at": now - HOUR, "kills": 1}
     state = State(
         VERSION,
         last_event_time=now - HOUR,

@@ -73,6 +73,12 @@ class Site:
         return {name: 1 for name in shown if self.tap.world.threats[name].answer == "report"}
 
 
+def lease_ran_out(site: Site) -> None:
+    """Waits for it. The bucket's clock tells, in whole seconds."""
+    while site.told("status")["lease"]["live"]:
+        pass
+
+
 def live_lease() -> dict[str, Any]:
     now = utc_now()
     return {

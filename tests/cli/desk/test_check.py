@@ -15,7 +15,7 @@ from tap_forensics.cli.probe_bucket import NEEDED, UNWANTED
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.processes import free_port
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.cli.desk.conftest import STATE, Site, gate_before, live_lease
+from tests.cli.desk.conftest import STATE, Site, gate_before, lease_ran_out, live_lease
 from tests.unit.loopback import Answering, answer, serving
 
 SIEM = "/v2/siem/all"
@@ -146,9 +146,10 @@ def test_a_state_that_cannot_be_read_leads_to_repair(site: Site) -> None:
 
 def test_a_cursor_that_lags_a_dead_run_and_a_gap_are_warned_of(site: Site) -> None:
     now = utc_now()
-    dead = live_lease() | {"until": now - timedelta(minutes=5)}
+    dead = live_lease() | {"seconds": 1}
     gap = {"start": now - timedelta(days=6), "end": now - timedelta(days=5), "since": now}
     site.put_state(last_event_time=now - timedelta(hours=3), lease=dead, gaps=[gap])
+    lease_ran_out(site)
     assert the_one(site, "state")[0] == "warning"
     assert "died" in the_one(site, "lease")[1]
     assert "1 interval could" in the_one(site, "gaps")[1]

@@ -9,7 +9,7 @@ import pytest
 import urllib3
 
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.cli.desk.conftest import STATE, Site, gate_before, live_lease
+from tests.cli.desk.conftest import STATE, Site, gate_before, lease_ran_out, live_lease
 
 LOOKBACK = {"LOOKBACK_HOURS": "6"}
 
@@ -133,11 +133,14 @@ def test_of_an_old_version_the_threats_that_came_since_are_not_fetched_again(ver
     assert dict(versioned.delivered()) == versioned.truth(begun - timedelta(hours=7), utc_now())
 
 
-def test_a_version_whose_run_is_at_work_still_is_left_alone(versioned: Site) -> None:
+def test_a_version_comes_back_with_its_lease_so_that_its_run_goes_on_or_is_taken_over(
+    versioned: Site,
+) -> None:
     versioned.put_state(lease=live_lease())
     versioned.bucket.put(STATE, "nonsense")
-    assert versioned.call("state", "repair", "--yes").exit_code == 4
-    assert versioned.bucket.get(STATE) == b"nonsense"
+    assert versioned.call("state", "repair", "--yes").exit_code == 0
+    assert versioned.state()["lease"]["owner"] == "another"
+    assert versioned.call("run").exit_code == 4
 
 
 def test_reset_asks_keeps_a_copy_outside_the_feeds_and_the_count_of_calls(site: Site) -> None:
@@ -165,11 +168,11 @@ def test_a_machine_is_not_asked(site: Site, command: str) -> None:
 
 
 def test_without_an_answer_nothing_is_changed(site: Site) -> None:
-    site.put_state(stalls=1)
+    site.put_state(last_owner="somebody")
     called = site.call("state", "reset", typed="")
     assert called.exit_code == 1
     assert "nothing was changed" in called.stderr
-    assert site.state()["stalls"] == 1
+    assert site.state()["last_owner"] == "somebody"
 
 
 def test_a_state_whose_lease_is_live_is_not_reset_and_one_that_ran_out_is(site: Site) -> None:
@@ -177,7 +180,8 @@ def test_a_state_whose_lease_is_live_is_not_reset_and_one_that_ran_out_is(site: 
     site.put_state(lease=lease)
     assert site.call("state", "reset", "--yes").exit_code == 4
     assert "lease" in site.state()
-    site.put_state(lease=lease | {"until": utc_now() - timedelta(seconds=1)})
+    site.put_state(lease=lease | {"seconds": 1})
+    lease_ran_out(site)
     assert site.call("state", "reset", "--yes").exit_code == 0
     assert site.state()["last_run_id"] == lease["run_id"]
 
@@ -186,14 +190,14 @@ def test_a_state_that_changed_meanwhile_is_not_written_over(site: Site, monkeypa
     site.put_state()
 
     def answer(*_: object, **__: object) -> bool:
-        site.put_state(stalls=1)
+        site.put_state(last_owner="somebody")
         return True
 
     monkeypatch.setattr("click.confirm", answer)
     called = site.call("state", "reset")
     assert called.exit_code == 1
     assert "was changed meanwhile" in called.stderr
-    assert site.state()["stalls"] == 1
+    assert site.state()["last_owner"] == "somebody"
 
 
 def test_only_what_repair_needs_is_read(site: Site) -> None:

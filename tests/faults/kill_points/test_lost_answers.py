@@ -73,7 +73,7 @@ def test_a_write_that_is_never_answered_ends_well_or_fails_the_run_and_nothing_c
 
 
 def ended_without_a_word(story: Story) -> bool:
-    """Only the published function's object may stay behind in a run that ends well; it lost time."""
+    """Only the published function's object may stay behind in a run that ends well; waiting costs time."""
     if story.ending is Ending.FAILED:
         return "ERROR   could not write gs://" not in story.log_of_the_run
     ended_well = story.ending in (Ending.COMPLETE, Ending.INCOMPLETE)
