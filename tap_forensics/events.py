@@ -166,12 +166,12 @@ def cut_to(event: bytes, longest: int, known_by: Fingerprint) -> bytes:
     if is_heavy_event(event):
         return msgspec.json.encode({"_bytes": len(event), "_key": key})
     fields: dict[str, Any] = dict(_object.decode(event))
-    sizes = sorted(((len(bytes(value)), key) for key, value in fields.items()), reverse=True)
+    sizes = sorted(((len(bytes(value)), name) for name, value in fields.items()), reverse=True)
     left = len(event)
-    for size, key in sizes:
+    for size, name in sizes:
         if left <= longest or size <= _LARGEST_KEPT_BYTES:
             break
-        fields[key] = {"_bytes": size}
+        fields[name] = {"_bytes": size}
         left -= size - 32
     fields["_key"] = key
     cut = msgspec.json.encode(fields)

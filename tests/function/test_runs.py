@@ -37,24 +37,28 @@ def test_the_next_event_brings_nothing_twice(deployment: Deployment) -> None:
     assert deployment.delivered() == deployment.expected()
 
 
-def test_refused_credentials_fail_the_event_and_leave_the_state_where_it_was(deployment: Deployment) -> None:
+def test_refused_credentials_fail_the_event_and_leave_its_windows_open(deployment: Deployment) -> None:
     with deployment.serving() as function:
         assert deployment.post(function)[0] == 200
-        state, objects = stands(deployment.state()), deployment.bucket.objects(PREFIX)
+        state, evidence = deployment.state(), deployment.bucket.objects(PREFIX)
         deployment.tap.secret = "renewed elsewhere"  # noqa: S105 (of the stand-in)
         status, body = deployment.post(function)
     assert status == 500
     assert "TAP_SECRET" in body
-    assert stands(deployment.state()) == state
-    assert deployment.bucket.objects(PREFIX) == objects
+    assert stands(deployment.state()) == stands(state)
+    (window,) = deployment.state()["gaps"]
+    assert window["start"] < state["last_event_time"] <= window["end"]
+    assert "attempts" not in window
+    assert deployment.bucket.objects(PREFIX) == evidence
     refusal, end = said(function, "ERROR")
     assert refusal.startswith("TAP answered 401: TAP_PRINCIPAL or TAP_SECRET is wrong")
     assert end == "Run failed"
 
 
 def stands(state: dict[str, Any]) -> dict[str, Any]:
-    """What a failed run must not touch: all but its own name, and the calls that it made."""
-    return {key: value for key, value in state.items() if key not in ("last_run_id", "calls")}
+    """What a failed run must not touch: all but its own name, its plan, and the calls that it made."""
+    its_own = ("last_run_id", "last_owner", "last_event_time", "gaps", "calls")
+    return {key: value for key, value in state.items() if key not in its_own}
 
 
 def test_a_server_serves_on_after_a_failed_run(deployment: Deployment) -> None:
@@ -67,7 +71,7 @@ def test_a_server_serves_on_after_a_failed_run(deployment: Deployment) -> None:
 
 def test_a_state_that_cannot_be_read_fails_the_event_and_stays_byte_for_byte(deployment: Deployment) -> None:
     with deployment.serving() as function:
-        for garbage in (b"", b"{", b'{"version":2}', b'{"last_event_time":7}', b"\xff\xfe"):
+        for garbage in (b"", b"{", b'{"version":3}', b'{"last_event_time":7}', b"\xff\xfe"):
             deployment.bucket.put(STATE, garbage)
             status, body = deployment.post(function)
             assert status == 500

@@ -58,6 +58,7 @@ def test_a_run_costs_what_the_readme_reckons_with(variables: dict[str, str], bri
             "TAP_SECRET": tap.secret,
             # As much as a run of an hourly schedule reads with its overlap.
             "LOOKBACK_HOURS": "2",
+            "OVERLAP_MINUTES": "119",
         }
         with FunctionServer(env | variables, MAIN) as server:
             for row in (brings, idle):

@@ -190,7 +190,8 @@ class Scene:
         blob = self._bucket.get_blob(STATE)
         assert blob is not None
         assert blob.updated
-        return blob.updated
+        written: datetime = blob.updated
+        return written
 
     def state(self) -> dict[str, Any]:
         """The working state, empty where none was written yet."""
