@@ -71,10 +71,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Failed:
-    """No usable answer for this threat, this time."""
+    """No usable answer for this threat, this time. `too_large`: there was one, so the API is not down."""
 
     threat_id: str
     why: str
+    too_large: bool = False
 
 
 class _Done:
@@ -182,7 +183,7 @@ def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
             may_retry=lambda: fan_out.tap.may_retry(FORENSICS),
         )
     except Unavailable as error:
-        return Failed(threat_id, str(error))
+        return Failed(threat_id, str(error), isinstance(error, TooLarge))
     except Refused as error:
         if error.status in (400, 404) and not error.html:
             return Rejected(threat_id, error.status, str(error))
@@ -247,7 +248,8 @@ def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
 
 def _counted(fan_out: FanOut, outcome: Outcome) -> Outcome:
     with fan_out.lock:
-        failed = isinstance(outcome, Failed) or (isinstance(outcome, Rejected) and not fan_out.proven)
+        unproven = isinstance(outcome, Rejected) and not fan_out.proven
+        failed = unproven or (isinstance(outcome, Failed) and not outcome.too_large)
         fan_out.failures_in_a_row = fan_out.failures_in_a_row + 1 if failed else 0
         if fan_out.failures_in_a_row >= _FAILURES_IN_A_ROW:
             fan_out.ended_by = fan_out.ended_by or Unavailable(

@@ -147,3 +147,15 @@ def test_with_a_limit_failed_threats_use_at_most_a_tenth_of_the_calls_that_are_l
             the.time.advance(hours=1)
         late = len(the.truth() - bad - set(the.delivered()))
         assert late <= 3
+
+
+def test_twenty_answers_too_large_in_a_row_do_not_mean_that_the_api_is_down() -> None:
+    world = threats_at(START - HOUR / 2, BAD, kind="clicksPermitted")
+    bad = set(world.threats)
+    world.add_event("messagesBlocked", [world.add_threat().id], created=START - HOUR / 3)
+    heavy = b'{"generated":"","reports":[' + b",".join([b"{}"] * 2_500) + b"]}"
+    with lab(world, FETCH_CONCURRENCY="1") as the:
+        for name in bad:
+            the.tap.faults.add(FORENSICS, lasting("body", body=heavy), threat_id=name)
+        the.run()
+        assert set(the.delivered()) == the.truth() - bad
