@@ -10,13 +10,13 @@ from flask import has_request_context, request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
-from tap_forensics.bucket import open_client
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
+from tap_forensics.config.tenants import load_tenant, requested_tenant
 from tap_forensics.errors import LeaseHeld, RunFailed, SettingsFault
 from tap_forensics.log import run_log
-from tap_forensics.memory import keep_memory_small
-from tap_forensics.tenants import load_tenant, requested_tenant
+from tap_forensics.process import keep_memory_small
+from tap_forensics.storage.bucket import open_client
 
 # Once, at import: what is frozen later might be garbage, and would never be collected.
 keep_memory_small()

@@ -8,7 +8,12 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # What only a developer and an operator run.
-_AT_HOME = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py")
+_AT_HOME = (
+    "tap_forensics/sandbox/",
+    "tap_forensics/cli/",
+    "tap_forensics/report/",
+    "tap_forensics/__main__.py",
+)
 # The earliest time a ZIP can hold: the same files give the same bytes, whenever they were checked out.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -9,23 +9,23 @@ from datetime import timedelta
 
 from google.cloud.storage import Client
 
-from tap_forensics.backlog import drain
-from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock, Deadline, every, iso
+from tap_forensics.config.settings import Settings
 from tap_forensics.context import RunContext
-from tap_forensics.delivery import recover_batches
-from tap_forensics.discovery import discover
+from tap_forensics.discovery.discover import discover
+from tap_forensics.discovery.event_writer import EventDelivery, open_events
+from tap_forensics.discovery.window_reader import Discovery
 from tap_forensics.errors import CollectorError, LeaseHeld, LeaseLost, RateLimited, TryLater
-from tap_forensics.event_delivery import EventDelivery, open_events
-from tap_forensics.figures import Figures
-from tap_forensics.held import HeldState, state_place
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
-from tap_forensics.open_items import read_until
+from tap_forensics.forensics.backlog import drain
+from tap_forensics.forensics.evidence_writer import recover_batches
 from tap_forensics.planning import count_suspects, plan_run
-from tap_forensics.settings import Settings
-from tap_forensics.tap import Tap
-from tap_forensics.window_reader import Discovery
-from tap_forensics.windows import Window
+from tap_forensics.stats import Figures
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.open_items import read_until
+from tap_forensics.storage.state_store import HeldState, state_place
+from tap_forensics.tap.client import Tap
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.windows import Window
 
 # Of the run's budget: kept for the last batch and the last commit; and the most that reading windows may use.
 _RESERVE_SECONDS = 30

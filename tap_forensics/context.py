@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock
-from tap_forensics.figures import Figures
-from tap_forensics.held import HeldState
-from tap_forensics.settings import Settings
+from tap_forensics.config.settings import Settings
+from tap_forensics.stats import Figures
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.state_store import HeldState
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 from tap_forensics.clock import iso
 from tap_forensics.context import RunContext
-from tap_forensics.discovery import first_group
+from tap_forensics.discovery.discover import first_group
 from tap_forensics.log import harmless
-from tap_forensics.open_items import Expired, count_kills, expire, plan, prune, reopen
-from tap_forensics.state import Lease, State
-from tap_forensics.windows import Span, Window, plan_span
+from tap_forensics.storage.open_items import Expired, count_kills, expire, plan, prune, reopen
+from tap_forensics.storage.state import Lease, State
+from tap_forensics.tap.windows import Span, Window, plan_span
 
 
 def plan_run(run: RunContext, state: State, died: Lease | None, again: Window | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tap_forensics.settings import DECLARED, Variable
+from tap_forensics.config.settings import DECLARED, Variable
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- settings: made by `make readme` -->\n", "<!-- end of settings -->\n"

@@ -11,21 +11,21 @@ from typing import Any
 import click
 from google.cloud.storage import Client
 
-from tap_forensics import allowed
-from tap_forensics.bucket import Bucket
-from tap_forensics.cli.desk import Desk, Exit, at_a_desk
+from tap_forensics.cli.context import Desk, Exit, at_a_desk
+from tap_forensics.cli.progress import watched_run
 from tap_forensics.cli.run import summary
 from tap_forensics.cli.terminal import facts, lasting, shown
-from tap_forensics.cli.watch import watched_run
 from tap_forensics.clock import Deadline, iso, whole_second
+from tap_forensics.config import validators as allowed
+from tap_forensics.config.settings import Settings
 from tap_forensics.errors import LeaseHeld
-from tap_forensics.figures import Figures
-from tap_forensics.held import FoundState, find_state, state_place
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
-from tap_forensics.open_items import reopen
-from tap_forensics.settings import Settings
-from tap_forensics.state import State
-from tap_forensics.windows import Window, oldest_askable, plan_windows, widened
+from tap_forensics.stats import Figures
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.open_items import reopen
+from tap_forensics.storage.state import State
+from tap_forensics.storage.state_store import FoundState, find_state, state_place
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.windows import Window, oldest_askable, plan_windows, widened
 
 _BUCKET_SECONDS = 30
 # What begins at the very edge would fall out of the 7 days before it is asked for.

@@ -7,14 +7,14 @@ from dataclasses import asdict
 
 import click
 
-from tap_forensics.bucket import Bucket
-from tap_forensics.cli.desk import Desk, Exit, at_a_desk
-from tap_forensics.cli.findings import SIGNS, STYLES, Finding, ok, wrong
-from tap_forensics.cli.probe_bucket import probe_objects, probe_rights, probe_state
-from tap_forensics.cli.probe_tap import probe_tap
+from tap_forensics.cli.check_bucket import probe_objects, probe_rights, probe_state
+from tap_forensics.cli.check_tap import probe_tap
+from tap_forensics.cli.context import Desk, Exit, at_a_desk
+from tap_forensics.cli.diagnosis import SIGNS, STYLES, Finding, ok, wrong
 from tap_forensics.cli.terminal import shown
+from tap_forensics.config.settings import Settings
 from tap_forensics.errors import SettingsFault, StorageFailed
-from tap_forensics.settings import Settings
+from tap_forensics.storage.bucket import Bucket
 
 _BUCKET_SECONDS = 30
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from tap_forensics.cli.evidence.records import Tally, read_records
-from tap_forensics.cli.source import source_lines
 from tap_forensics.cli.terminal import json_line
 from tap_forensics.log import harmless
+from tap_forensics.report.records import Tally, read_records
+from tap_forensics.report.source import source_lines
 
 _EPILOG = """\b
 Examples:
@@ -61,9 +61,9 @@ def report(
     """
     _refuse_same(output, csv_file, stix_file)
     try:
-        from tap_forensics.cli.page.exports import csv_text, left_out, list_indicators, stix_text  # noqa: PLC0415
-        from tap_forensics.cli.page.findings import find  # noqa: PLC0415
-        from tap_forensics.cli.page.render import Exports, render_page  # noqa: PLC0415
+        from tap_forensics.report.page.exports import csv_text, left_out, list_indicators, stix_text  # noqa: PLC0415
+        from tap_forensics.report.page.findings import find  # noqa: PLC0415
+        from tap_forensics.report.page.render import Exports, render_page  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(_NO_EXTRA.format(name=error.name)) from None
     tally = Tally()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from tap_forensics.cli.desk import Desk, Exit, at_a_desk
+from tap_forensics.cli.context import Desk, Exit, at_a_desk
+from tap_forensics.cli.progress import watched_run
 from tap_forensics.cli.terminal import facts, many
-from tap_forensics.cli.watch import watched_run
 from tap_forensics.errors import LeaseHeld, RunFailed
-from tap_forensics.figures import Figures
+from tap_forensics.stats import Figures
 
 _ENDS = {"complete": Exit.GOOD, "incomplete": Exit.WAITS, "busy": Exit.BUSY, "failed": Exit.WRONG}
 

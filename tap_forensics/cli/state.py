@@ -8,14 +8,14 @@ from datetime import datetime
 import click
 import msgspec
 
-from tap_forensics.bucket import Stored
-from tap_forensics.cli.desk import Desk, Exit, at_a_desk
-from tap_forensics.cli.state_changes import decoded, open_bucket, repair, reset
+from tap_forensics.cli.context import Desk, Exit, at_a_desk
+from tap_forensics.cli.state_commands import decoded, open_bucket, repair, reset
 from tap_forensics.cli.terminal import ago, facts, many, shown
 from tap_forensics.clock import iso
-from tap_forensics.held import state_place
-from tap_forensics.settings import Settings
-from tap_forensics.state import State
+from tap_forensics.config.settings import Settings
+from tap_forensics.storage.bucket import Stored
+from tap_forensics.storage.state import State
+from tap_forensics.storage.state_store import state_place
 
 _SHOWN = 10
 

@@ -9,17 +9,17 @@ from typing import Any
 import click
 from google.cloud.storage import Client
 
-from tap_forensics.bucket import Bucket
-from tap_forensics.cli.desk import Desk, Exit, at_a_desk
-from tap_forensics.cli.listing import EVENTS_STEM, EVIDENCE_STEM, Listed, list_own
+from tap_forensics.cli.context import Desk, Exit, at_a_desk
+from tap_forensics.cli.objects import EVENTS_STEM, EVIDENCE_STEM, Listed, list_own
 from tap_forensics.cli.terminal import ago, facts, grid, lasting, many
 from tap_forensics.clock import iso
-from tap_forensics.held import FoundState, find_state, state_place
-from tap_forensics.ledger import FORENSICS, SIEM, Pool, counting, counts_until
-from tap_forensics.open_items import read_until
-from tap_forensics.settings import Settings
-from tap_forensics.state import State
-from tap_forensics.windows import EDGE_MARGIN, KEPT
+from tap_forensics.config.settings import Settings
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.open_items import read_until
+from tap_forensics.storage.state import State
+from tap_forensics.storage.state_store import FoundState, find_state, state_place
+from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, counting, counts_until
+from tap_forensics.tap.windows import EDGE_MARGIN, KEPT
 
 _BUCKET_SECONDS = 30
 _NEWEST = 5

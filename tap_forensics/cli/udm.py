@@ -8,10 +8,10 @@ from typing import Any, TextIO
 
 import click
 
-from tap_forensics.cli.evidence.records import Report, Tally, read_records
-from tap_forensics.cli.evidence.udm import ASSUMED, WRONG, Notes, udm_events
-from tap_forensics.cli.source import source_lines
 from tap_forensics.cli.terminal import json_line
+from tap_forensics.report.records import Report, Tally, read_records
+from tap_forensics.report.source import source_lines
+from tap_forensics.report.udm import ASSUMED, WRONG, Notes, udm_events
 
 _EPILOG = """\b
 Examples:

@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tap_forensics.sandbox import display
-from tap_forensics.sandbox.events import FunctionServer, curl_line, post_event
+from tap_forensics.sandbox import console as display
+from tap_forensics.sandbox.cloudevents import FunctionServer, curl_line, post_event
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.processes import is_free
 from tap_forensics.sandbox.tap_api import TapServer, utc_now

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from tap_forensics.sandbox.exchange import Request
+from tap_forensics.sandbox.http_messages import Request
 
 Kind = Literal["status", "reset", "cut", "drip", "drip_headers", "hang", "body", "delay"]
 Predicate = Callable[[Request], bool]

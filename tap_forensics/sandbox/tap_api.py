@@ -16,11 +16,11 @@ from email.utils import format_datetime
 from types import TracebackType
 from typing import Any
 
-from tap_forensics.sandbox.answers import TapApi
-from tap_forensics.sandbox.exchange import Call, Request, Response
+from tap_forensics.sandbox.api import TapApi
 from tap_forensics.sandbox.faults import FaultPlan, add_from_json
+from tap_forensics.sandbox.http_messages import Call, Request, Response
+from tap_forensics.sandbox.http_server import WireServer
 from tap_forensics.sandbox.quota import RollingQuota
-from tap_forensics.sandbox.wire import WireServer
 from tap_forensics.sandbox.world import World
 
 

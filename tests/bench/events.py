@@ -24,19 +24,19 @@ from typing import Any, cast
 
 import msgspec
 
-from tap_forensics import seen as memory
 from tap_forensics.clock import Clock
+from tap_forensics.config.settings import load_settings
 from tap_forensics.context import RunContext
-from tap_forensics.event_delivery import EventDelivery
-from tap_forensics.figures import Figures
-from tap_forensics.memory import keep_memory_small
+from tap_forensics.discovery.event_writer import EventDelivery
+from tap_forensics.discovery.siem import _lists_of, _reading
+from tap_forensics.process import keep_memory_small
 from tap_forensics.sandbox import messages
 from tap_forensics.sandbox.world import World
-from tap_forensics.seen import Seen
-from tap_forensics.settings import load_settings
-from tap_forensics.siem import _lists_of, _reading
-from tap_forensics.state import VERSION, Lease, State
-from tap_forensics.windows import Window
+from tap_forensics.stats import Figures
+from tap_forensics.storage import event_dedup as memory
+from tap_forensics.storage.event_dedup import Seen
+from tap_forensics.storage.state import VERSION, Lease, State
+from tap_forensics.tap.windows import Window
 
 EVENTS = 50_000
 REPEAT = 3

@@ -6,12 +6,12 @@ import os
 
 from werkzeug.datastructures import Headers
 
-from tap_forensics.bucket import open_client
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
+from tap_forensics.config.settings import load_settings
 from tap_forensics.log import run_log
-from tap_forensics.memory import keep_memory_small
-from tap_forensics.settings import load_settings
+from tap_forensics.process import keep_memory_small
+from tap_forensics.storage.bucket import open_client
 
 from .cost import tell_cost
 

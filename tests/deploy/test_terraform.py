@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from tap_forensics.figures import Figures
-from tap_forensics.settings import DECLARED
+from tap_forensics.config.settings import DECLARED
+from tap_forensics.stats import Figures
 from tests.deploy.tools import CHECKOUT, beside_the_checkout, command
 
 MODULE = CHECKOUT / "deploy" / "terraform"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tap_forensics.cli.evidence.records import Tally, read_records
-from tap_forensics.cli.page.findings import Findings, find
-from tap_forensics.cli.source import Line
+from tap_forensics.report.page.findings import Findings, find
+from tap_forensics.report.records import Tally, read_records
+from tap_forensics.report.source import Line
 
 
 def findings(*documents: dict[str, Any], malicious_only: bool = False) -> Findings:

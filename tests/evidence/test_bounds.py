@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tap_forensics.cli.source import LONGEST_LINE_BYTES
+from tap_forensics.report.source import LONGEST_LINE_BYTES
 from tests.deploy.tools import CHECKOUT
 from tests.evidence.commands import command
 

@@ -13,8 +13,8 @@ import stix2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.cli.evidence.indicators import KINDS, indicators_in
-from tap_forensics.cli.page.exports import csv_text, left_out, list_indicators, stix_text
+from tap_forensics.report.indicators import KINDS, indicators_in
+from tap_forensics.report.page.exports import csv_text, left_out, list_indicators, stix_text
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
 from tests.evidence import hostile
 from tests.evidence.made import findings, malicious, report

@@ -14,13 +14,13 @@ import stix2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tap_forensics.cli.evidence.records import Tally, read_records
-from tap_forensics.cli.page.exports import list_indicators
-from tap_forensics.cli.page.findings import find
-from tap_forensics.cli.page.overview import charts
-from tap_forensics.cli.page.render import Exports, render_page
-from tap_forensics.cli.page.shown import defanged, shown_indicator, shown_value, visible
-from tap_forensics.cli.source import Line
+from tap_forensics.report.page.exports import list_indicators
+from tap_forensics.report.page.findings import find
+from tap_forensics.report.page.overview import charts
+from tap_forensics.report.page.render import Exports, render_page
+from tap_forensics.report.page.shown import defanged, shown_indicator, shown_value, visible
+from tap_forensics.report.records import Tally, read_records
+from tap_forensics.report.source import Line
 from tests.deploy.tools import CHECKOUT
 from tests.evidence import hostile
 from tests.evidence.commands import run

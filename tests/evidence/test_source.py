@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.cli.evidence.records import Event, Report, Tally, read_records
-from tap_forensics.cli.source import LONGEST_LINE_BYTES, Line, NoSource, SourceFault, source_lines
+from tap_forensics.report.records import Event, Report, Tally, read_records
+from tap_forensics.report.source import LONGEST_LINE_BYTES, Line, NoSource, SourceFault, source_lines
 from tests.evidence.commands import run
 from tests.faults.lab import Lab, lab
 

@@ -14,8 +14,8 @@ from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.cli.evidence.records import Report
-from tap_forensics.cli.evidence.udm import ASSUMED, WRONG, Notes, udm_events
+from tap_forensics.report.records import Report
+from tap_forensics.report.udm import ASSUMED, WRONG, Notes, udm_events
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
 from tests.evidence.commands import run, started
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
+from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import LeaseHeld, RunFailed
-from tap_forensics.figures import Figures
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.settings import load_settings
+from tap_forensics.stats import Figures
 from tests.faults.lab_bucket import LabBucket, Through
 
 STATE = "state/tap-forensics/state.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import tap_forensics.event_delivery
+import tap_forensics.discovery.event_writer
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Event, Odds, Verdict, World
 from tests.faults.events_lab import EVENTS, event_lines
@@ -28,7 +28,7 @@ CALLS_A_DAY = 1800
 def small_batches() -> Iterator[None]:
     """A few events fill an object, so that kills find runs of several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tap_forensics.event_delivery, "_BATCH_BYTES", 6_000)
+        patch.setattr(tap_forensics.discovery.event_writer, "_BATCH_BYTES", 6_000)
         yield
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-import tap_forensics.event_delivery
+import tap_forensics.discovery.event_writer
 from tap_forensics.errors import StateUnreadable, StorageFailed
-from tap_forensics.ndjson import LONGEST_LINE_BYTES
+from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Odds, Verdict, World
 from tests.faults.events_lab import EVENTS, SEEN, event_lines, event_objects
@@ -41,7 +41,7 @@ def ids(the: Lab) -> Counter[str]:
 @pytest.fixture
 def small_batches() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tap_forensics.event_delivery, "_BATCH_BYTES", 12_000)
+        patch.setattr(tap_forensics.discovery.event_writer, "_BATCH_BYTES", 12_000)
         yield
 
 
@@ -237,7 +237,7 @@ def test_a_memory_that_cannot_be_kept_leaves_the_lease_to_whoever_makes_it_anew(
             def broken(*_: Any) -> None:
                 raise StorageFailed("no")
 
-            patch.setattr(tap_forensics.event_delivery.EventDelivery, "_save", broken)
+            patch.setattr(tap_forensics.discovery.event_writer.EventDelivery, "_save", broken)
             assert isinstance(the.run().failure, StorageFailed)
         assert "lease" in the.state()
         the.time.advance(minutes=5)

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from tap_forensics.errors import CredentialsRefused
-from tap_forensics.sandbox.exchange import Request
 from tap_forensics.sandbox.faults import Fault, overlaps
+from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.world import World
 from tests.faults.events_lab import EVENTS, event_lines
 from tests.faults.lab import SIEM, START, Lab, lab

@@ -6,8 +6,8 @@ import json
 import logging
 from datetime import datetime, timedelta
 
-from tap_forensics.sandbox.exchange import Request
 from tap_forensics.sandbox.faults import Fault
+from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.world import World
 from tests.faults.lab import SIEM, START, STATE, lab
 from tests.faults.test_siem_faults import all_delivered_once, world_of_hours

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 import urllib3
 
-from tap_forensics.sandbox.events import FunctionServer, event_body, event_headers
+from tap_forensics.sandbox.cloudevents import FunctionServer, event_body, event_headers
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.sandbox.events import FunctionServer
+from tap_forensics.sandbox.cloudevents import FunctionServer
 from tap_forensics.sandbox.faults import Fault
 from tests.function.conftest import STATE, Deployment, entries, said
 

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tap_forensics.events import (
+from tap_forensics.records.event_lines import (
     Event,
     Fingerprint,
     fingerprint,

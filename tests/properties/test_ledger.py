@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.errors import QuotaSpent
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
-from tap_forensics.state import VERSION, State, decode, encode
+from tap_forensics.storage.state import VERSION, State, decode, encode
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tap_forensics.events import read_record
-from tap_forensics.forensics import _understood
+from tap_forensics.discovery.siem import _lists_of, _reading
+from tap_forensics.forensics.workers import _understood
 from tap_forensics.memory_budget import (
     EVENT,
     WORST_PER_BYTE,
@@ -23,8 +23,8 @@ from tap_forensics.memory_budget import (
     reserve_events,
     reserve_reports,
 )
-from tap_forensics.ndjson import repaired
-from tap_forensics.siem import _lists_of, _reading
+from tap_forensics.records.event_lines import read_record
+from tap_forensics.records.ndjson import repaired
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 # What decoders keep for themselves, whatever they read.

@@ -8,7 +8,14 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tap_forensics.ndjson import LONGEST_LINE_BYTES, Fields, Provenance, fields_of, repaired, report_lines
+from tap_forensics.records.ndjson import (
+    LONGEST_LINE_BYTES,
+    Fields,
+    Provenance,
+    fields_of,
+    repaired,
+    report_lines,
+)
 
 
 def known(report: bytes) -> Fields:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tap_forensics.open_items import (
+from tap_forensics.storage.open_items import (
     all_read_until,
     close,
     count_kills,
@@ -22,8 +22,8 @@ from tap_forensics.open_items import (
     read_until,
     reopen,
 )
-from tap_forensics.state import VERSION, Gap, Lease, State, Threat
-from tap_forensics.windows import KEPT, LONGEST, SHORTEST, Window, oldest_askable, plan_span
+from tap_forensics.storage.state import VERSION, Gap, Lease, State, Threat
+from tap_forensics.tap.windows import KEPT, LONGEST, SHORTEST, Window, oldest_askable, plan_span
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 # Shorter than the shortest window.

@@ -6,15 +6,15 @@ import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock
+from tap_forensics.config.settings import load_settings
 from tap_forensics.context import RunContext
-from tap_forensics.delivery import record_object
-from tap_forensics.figures import Figures
-from tap_forensics.held import HeldState, Place
+from tap_forensics.forensics.evidence_writer import record_object
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.settings import load_settings
-from tap_forensics.state import decode, encode
+from tap_forensics.stats import Figures
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.state import decode, encode
+from tap_forensics.storage.state_store import HeldState, Place
 
 SETTINGS = load_settings({"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "p", "TAP_SECRET": "s"})
 

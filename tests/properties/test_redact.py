@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tap_forensics import redact
 from tap_forensics.clock import Clock, Deadline
+from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import CollectorError
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
-from tap_forensics.redact import describe
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.settings import load_settings
-from tap_forensics.tap import Tap
+from tap_forensics.tap import redact
+from tap_forensics.tap.client import Tap
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.redact import describe
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 REPORTS = "/v2/forensics"

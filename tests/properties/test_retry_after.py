@@ -6,7 +6,7 @@ from email.utils import format_datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.patience import parse_retry_after
+from tap_forensics.tap.retry import parse_retry_after
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 almost_dates = st.from_regex(

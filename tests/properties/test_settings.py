@@ -6,10 +6,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock, Deadline
+from tap_forensics.config.settings import DECLARED, load_settings
 from tap_forensics.errors import SettingsFault
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
-from tap_forensics.settings import DECLARED, load_settings
-from tap_forensics.tap import Tap
+from tap_forensics.tap.client import Tap
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
 
 SOUND = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
 NAMES = [variable.name for variable in DECLARED if not variable.name.endswith("_FILE")]

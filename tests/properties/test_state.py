@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.errors import StateUnreadable
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger, Pool
-from tap_forensics.open_items import (
+from tap_forensics.storage.open_items import (
     all_read_until,
     count_kills,
     drop_surplus,
@@ -23,7 +22,7 @@ from tap_forensics.open_items import (
     prune,
     read_until,
 )
-from tap_forensics.state import (
+from tap_forensics.storage.state import (
     VERSION,
     Gap,
     Lease,
@@ -34,7 +33,8 @@ from tap_forensics.state import (
     encode,
     new_lease,
 )
-from tap_forensics.windows import plan_span
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger, Pool
+from tap_forensics.tap.windows import plan_span
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock, Deadline
+from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import CollectorError, Unavailable
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.settings import load_settings
-from tap_forensics.tap import Tap, _unpacked
+from tap_forensics.tap.client import Tap, _unpacked
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 REPORTS = "/v2/forensics"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tap_forensics.config.settings import Settings
+from tap_forensics.config.tenants import load_tenant
 from tap_forensics.errors import SettingsFault
-from tap_forensics.held import state_place
-from tap_forensics.settings import Settings
-from tap_forensics.tenants import load_tenant
+from tap_forensics.storage.state_store import state_place
 
 folders = st.lists(st.sampled_from(["state", "tap", "siem", "acme", "working-state"]), min_size=1, max_size=3)
 paths = folders.map("/".join)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.windows import (
+from tap_forensics.tap.windows import (
     EDGE_MARGIN,
     KEPT,
     LONGEST,

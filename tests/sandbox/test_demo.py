@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tap_forensics.sandbox import demo, display
+from tap_forensics.sandbox import console as display
+from tap_forensics.sandbox import demo
 from tap_forensics.sandbox.__main__ import main
 from tap_forensics.sandbox.processes import free_port, is_free
 from tests.sandbox.terminals import children, is_gone, terminal

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from tap_forensics.sandbox.events import FunctionServer, curl_line, event_headers, post_event
+from tap_forensics.sandbox.cloudevents import FunctionServer, curl_line, event_headers, post_event
 from tap_forensics.sandbox.processes import is_free
 
 Write = Callable[[str], Path]

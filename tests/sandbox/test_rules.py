@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tap_forensics.sandbox import rules
+from tap_forensics.sandbox import validation as rules
 
 from .conftest import NOW, iso
 

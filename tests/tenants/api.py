@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 
-from tap_forensics.sandbox.answers import TapApi
-from tap_forensics.sandbox.exchange import Call, Request, Response
+from tap_forensics.sandbox.api import TapApi
 from tap_forensics.sandbox.faults import FaultPlan
+from tap_forensics.sandbox.http_messages import Call, Request, Response
+from tap_forensics.sandbox.http_server import WireServer
 from tap_forensics.sandbox.quota import RollingQuota
 from tap_forensics.sandbox.tap_api import utc_now
-from tap_forensics.sandbox.wire import WireServer
 from tap_forensics.sandbox.world import World
 
 _POOLS = ("siem", "clicks_permitted", "forensics_threat", "forensics_campaign")

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from tap_forensics.sandbox.events import FunctionServer, post_event
+from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tests.tenants.api import Tenant
 
 MAIN = Path(__file__).resolve().parents[2] / "main.py"

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tap_forensics.sandbox.events import FunctionServer, post_event
+from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.sandbox.events import FunctionServer, post_event
+from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.tenants.api import TenantsApi, make_tenants

@@ -9,14 +9,14 @@ from datetime import timedelta
 
 import pytest
 
-from tap_forensics.bucket import Bucket
 from tap_forensics.clock import Clock, Deadline
-from tap_forensics.held import HeldState
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.tap import Tap
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.state_store import HeldState
+from tap_forensics.tap.client import Tap
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, configured

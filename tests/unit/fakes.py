@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tap_forensics.clock import Clock
-from tap_forensics.settings import Settings, load_settings
+from tap_forensics.config.settings import Settings, load_settings
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 PRINCIPAL, SECRET = "demo-principal", "demo-secret"

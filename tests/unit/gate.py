@@ -13,8 +13,8 @@ from requests import ConnectionError, PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
-from tap_forensics.bucket import Bucket
 from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.storage.bucket import Bucket
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from tap_forensics.held import HeldState, Place
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.state import Lease, State, decode, encode
+from tap_forensics.storage.state import Lease, State, decode, encode
+from tap_forensics.storage.state_store import HeldState, Place
 
 from .fakes import NOW
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tap_forensics import bucket as bucket_module
-from tap_forensics.bucket import Bucket, Conflict, Stored, open_client
 from tap_forensics.errors import StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.processes import free_port
-from tap_forensics.storage_errors import REMEDIES
+from tap_forensics.storage import bucket as bucket_module
+from tap_forensics.storage.bucket import Bucket, Conflict, Stored, open_client
+from tap_forensics.storage.remedies import REMEDIES
 
 # The library drops the connection of a failed download without closing it.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")

@@ -7,10 +7,10 @@ import time
 import pytest
 from requests import Response
 
-from tap_forensics import bucket as bucket_module
-from tap_forensics.bucket import Bucket, Conflict, Stored
 from tap_forensics.errors import StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.storage import bucket as bucket_module
+from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 
 from .gate import Arrived, Gate, Rule, answered, behind, lost, once_a_second, passed, precondition
 

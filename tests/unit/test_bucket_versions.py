@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.bucket import Bucket, Stored
 from tap_forensics.errors import StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.storage.bucket import Bucket, Stored
 
 from .gate import Gate, Rule, answered, behind
 

@@ -9,16 +9,16 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from tap_forensics.bucket import Bucket
 from tap_forensics.context import RunContext
-from tap_forensics.delivery import Delivery, record_object, recover_batches
-from tap_forensics.figures import Figures
-from tap_forensics.forensics import Fetched
-from tap_forensics.held import HeldState
-from tap_forensics.ndjson import LONGEST_LINE_BYTES
-from tap_forensics.objects import object_name
+from tap_forensics.forensics.evidence_writer import Delivery, record_object, recover_batches
+from tap_forensics.forensics.workers import Fetched
+from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.state import VERSION, Lease, State, encode
+from tap_forensics.stats import Figures
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.numbered_objects import object_name
+from tap_forensics.storage.state import VERSION, Lease, State, encode
+from tap_forensics.storage.state_store import HeldState
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, KeptLog, configured

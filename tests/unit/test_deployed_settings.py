@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tap_forensics.config.settings import load_settings
+from tap_forensics.config.tenants import load_places, load_tenant
 from tap_forensics.errors import SettingsFault
-from tap_forensics.settings import load_settings
-from tap_forensics.tenants import load_places, load_tenant
 
 from .fakes import REQUIRED, configured
 

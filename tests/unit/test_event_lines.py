@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from tap_forensics.events import cut_to, line_of, read_line, read_record, tails, take_event
+from tap_forensics.records.event_lines import cut_to, line_of, read_line, read_record, tails, take_event
 
 MIB = 1024 * 1024
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tap_forensics.config.settings import Settings, load_settings
 from tap_forensics.errors import SettingsFault
-from tap_forensics.held import Place, state_place
-from tap_forensics.settings import Settings, load_settings
+from tap_forensics.storage.state_store import Place, state_place
 
 REQUIRED = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
 

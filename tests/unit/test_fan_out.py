@@ -10,11 +10,11 @@ import pytest
 
 from tap_forensics.clock import Clock, Deadline
 from tap_forensics.errors import StorageFailed
-from tap_forensics.forensics import FanOut, Fetched, fetch_forensics
+from tap_forensics.forensics.workers import FanOut, Fetched, fetch_forensics
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
-from tap_forensics.tap import Tap
-from tap_forensics.throttle import Gate
+from tap_forensics.tap.client import Tap
+from tap_forensics.tap.rate_limit import Gate
 
 from .conftest import Client
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tap_forensics.bucket import Bucket
-from tap_forensics.held import HeldState, Place, is_ours
-from tap_forensics.state import VERSION, Gap, State, encode
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.state import VERSION, Gap, State, encode
+from tap_forensics.storage.state_store import HeldState, Place, is_ours
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from tap_forensics.discovery.siem import read_window
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
-from tap_forensics.siem import read_window
-from tap_forensics.windows import Window
+from tap_forensics.tap.windows import Window
 
 from .conftest import Client
 from .fakes import NOW

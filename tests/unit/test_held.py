@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from tap_forensics.bucket import Bucket
 from tap_forensics.errors import LeaseHeld, StateUnreadable, StorageFailed
-from tap_forensics.held import HeldState, Place, state_place
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.state import VERSION, Lease, State
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.state import VERSION, Lease, State
+from tap_forensics.storage.state_store import HeldState, Place, state_place
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, configured

@@ -9,12 +9,12 @@ import pytest
 from requests import PreparedRequest, Response
 from requests.exceptions import ConnectionError as NoConnection
 
-from tap_forensics.bucket import Bucket
 from tap_forensics.errors import LeaseHeld, LeaseLost, QuotaSpent, RunFailed, StateUnreadable, StorageFailed
-from tap_forensics.held import HeldState
-from tap_forensics.ledger import FORENSICS, SIEM
-from tap_forensics.state import Threat
-from tap_forensics.windows import Window
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.state import Threat
+from tap_forensics.storage.state_store import HeldState
+from tap_forensics.tap.quota import FORENSICS, SIEM
+from tap_forensics.tap.windows import Window
 from tests.faults.lab_bucket import LabBucket, Through
 
 from .fakes import NOW, FakeTime

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tap_forensics.errors import QuotaSpent
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger, Pool, Standing, counting, counts_until
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger, Pool, Standing, counting, counts_until
 
 from .fakes import NOW
 

@@ -8,7 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from tap_forensics.ndjson import LONGEST_LINE_BYTES, Fields, Provenance, fields_of, repaired, report_lines
+from tap_forensics.records.ndjson import (
+    LONGEST_LINE_BYTES,
+    Fields,
+    Provenance,
+    fields_of,
+    repaired,
+    report_lines,
+)
 
 
 def known(report: bytes) -> Fields:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.state import Gap, Threat
+from tap_forensics.storage.state import Gap, Threat
 
 from .fakes import NOW
 

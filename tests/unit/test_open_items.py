@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.open_items import (
+from tap_forensics.storage.open_items import (
     add_threat,
     close,
     count_kills,
@@ -22,8 +22,8 @@ from tap_forensics.open_items import (
     prune,
     reopen,
 )
-from tap_forensics.state import VERSION, Gap, Lease, Lost, State, Threat
-from tap_forensics.windows import EDGE_MARGIN, KEPT, Span, Window
+from tap_forensics.storage.state import VERSION, Gap, Lease, Lost, State, Threat
+from tap_forensics.tap.windows import EDGE_MARGIN, KEPT, Span, Window
 
 from .fakes import NOW
 

@@ -7,7 +7,7 @@ import pytest
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RateLimited, Refused, Unavailable
-from tap_forensics.patience import patiently
+from tap_forensics.tap.retry import patiently
 
 from .fakes import FakeTime
 

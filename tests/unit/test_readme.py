@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from tap_forensics.cli.main import COMMANDS
-from tap_forensics.settings import DECLARED
+from tap_forensics.config.settings import DECLARED
 from tests.readme import README, with_table
 
 TEXT = README.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from tap_forensics.redact import describe, describe_failure
+from tap_forensics.tap.redact import describe, describe_failure
 
 CREDENTIALS = ("demo-principal", "demo-secret")
 SHORT = "The requested interval is too short. Requests must be for at least 30.00s of data"

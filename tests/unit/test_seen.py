@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tap_forensics import seen as memory
 from tap_forensics.errors import StateUnreadable
-from tap_forensics.seen import News, Seen, decode, encode, forget, last_minute, note
-from tap_forensics.windows import Window
+from tap_forensics.storage import event_dedup as memory
+from tap_forensics.storage.event_dedup import News, Seen, decode, encode, forget, last_minute, note
+from tap_forensics.tap.windows import Window
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

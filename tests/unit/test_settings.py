@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tap_forensics.config.settings import DECLARED, load_settings
 from tap_forensics.errors import SettingsFault
-from tap_forensics.settings import DECLARED, load_settings
 
 from .fakes import PRINCIPAL, REQUIRED, SECRET, configured
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from tap_forensics.discovery.siem import Reading, read_window
 from tap_forensics.errors import Unavailable
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.siem import Reading, read_window
-from tap_forensics.state import Threat
-from tap_forensics.windows import Window
+from tap_forensics.storage.state import Threat
+from tap_forensics.tap.windows import Window
 
 from .conftest import Client
 from .fakes import NOW

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tap_forensics.errors import StateUnreadable
-from tap_forensics.state import VERSION, Lease, State, decode, encode, new_lease
+from tap_forensics.storage.state import VERSION, Lease, State, decode, encode, new_lease
 
 from .fakes import NOW
 

@@ -17,8 +17,8 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tap_forensics.bucket import Bucket, open_client
 from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.storage.bucket import Bucket, open_client
 
 from .loopback import Answering, answer, read_head, serving
 
@@ -27,7 +27,7 @@ PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"
 # A process of its own: google-auth reads where the metadata server is when it is imported.
 ASK = """
 import sys
-from tap_forensics.bucket import open_client
+from tap_forensics.storage.bucket import open_client
 with open_client() as client:
     print(client._http.get(sys.argv[1], timeout=10).text)
 """

@@ -10,12 +10,12 @@ import pytest
 from google.api_core.exceptions import Forbidden, NotFound, Unauthorized
 
 import tap_forensics
-from tap_forensics.bucket import Bucket
-from tap_forensics.cli.listing import list_objects
-from tap_forensics.cli.source import SourceFault, _listed
+from tap_forensics.cli.objects import list_objects
 from tap_forensics.errors import StorageFailed
+from tap_forensics.report.source import SourceFault, _listed
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.storage_errors import COLLECTOR_ROLE, REMEDIES, storage_fault
+from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.remedies import COLLECTOR_ROLE, REMEDIES, storage_fault
 
 from .test_bucket import BUCKET, StubServer, stub
 

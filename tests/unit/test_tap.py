@@ -15,7 +15,6 @@ from email.utils import format_datetime
 import pytest
 
 from tap_forensics import __version__
-from tap_forensics import tap as tap_module
 from tap_forensics.errors import (
     CollectorError,
     CredentialsRefused,
@@ -27,12 +26,13 @@ from tap_forensics.errors import (
     TryLater,
     Unavailable,
 )
-from tap_forensics.ledger import FORENSICS, SIEM, Ledger
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.tap import Answer, Tap
-from tap_forensics.windows import Window
+from tap_forensics.tap import client as tap_module
+from tap_forensics.tap.client import Answer, Tap
+from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.windows import Window
 
 from .conftest import Client, connected
 from .fakes import NOW, PRINCIPAL, SECRET

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tap_forensics.config.settings import Settings, load_settings
+from tap_forensics.config.tenants import checked_name, load_tenant, requested_tenant
 from tap_forensics.errors import SettingsFault
-from tap_forensics.held import Place, state_place
-from tap_forensics.settings import Settings, load_settings
-from tap_forensics.tenants import checked_name, load_tenant, requested_tenant
+from tap_forensics.storage.state_store import Place, state_place
 
 from .conftest import connected
 from .fakes import REQUIRED

@@ -6,7 +6,7 @@ import pytest
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import OutOfTime, RateLimited
-from tap_forensics.throttle import Gate
+from tap_forensics.tap.rate_limit import Gate
 
 from .fakes import FakeTime
 

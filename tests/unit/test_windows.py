@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tap_forensics.windows import (
+from tap_forensics.tap.windows import (
     EDGE_MARGIN,
     KEPT,
     Span,

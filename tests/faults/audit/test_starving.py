@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tap_forensics.sandbox.exchange import Request
+from tap_forensics.sandbox.http_messages import Request
 from tests.faults.audit.scenes import GONE, JSON, lasting, once_each, threats_at, threats_every
 from tests.faults.lab import FORENSICS, SIEM, START, Lab, lab
 

@@ -16,13 +16,13 @@ from enum import IntEnum
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from tap_forensics import delivery
-from tap_forensics.bucket import open_client
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
+from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import LeaseHeld, RunFailed
+from tap_forensics.forensics import evidence_writer as delivery
 from tap_forensics.log import run_log
-from tap_forensics.settings import load_settings
+from tap_forensics.storage.bucket import open_client
 
 PATIENCE_SECONDS = 60
 

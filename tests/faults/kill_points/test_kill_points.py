@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from tap_forensics.sandbox.events import FunctionServer, post_event
+from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.sandbox.events import FunctionServer, post_event
+from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.faults.kill_points.conftest import NewScene
 from tests.faults.kill_points.gatekeeper import Act, Gatekeeper

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from tap_forensics.sandbox.exchange import Request
 from tap_forensics.sandbox.faults import Fault
+from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.faults.kill_points.conftest import NewScene
 from tests.faults.kill_points.runner import Ending

@@ -1,0 +1,1 @@
+"""Environment → settings, and what is one tenant's own."""

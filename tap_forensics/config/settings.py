@@ -1,0 +1,300 @@
+"""Environment variables → one frozen `Settings`; every fault is found before anything is called.
+
+`DECLARED` is the one list of them: `load_settings` reads by it, and the table in README is made from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tap_forensics.config import validators as allowed
+from tap_forensics.errors import SettingsFault
+
+MISSING_WORDING = "Error: Missing required environment variables"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run needs to know; units are in the names. Credentials stay out of `repr`.
+
+    `tenant` is None for the single one, whose prefixes and state are the variables' own.
+    """
+
+    gcs_bucket: str
+    gcs_prefix: str
+    state_key: str
+    tap_principal: str = field(repr=False)
+    tap_secret: str = field(repr=False)
+    tap_api_base: str
+    lookback_hours: int
+    max_threats: int
+    overlap_minutes: int
+    end_lag_seconds: int
+    dedup_hours: int
+    campaign_reports: str
+    record_shape: str
+    fetch_concurrency: int
+    run_budget_seconds: int
+    lease_seconds: int
+    tap_siem_daily_limit: int
+    tap_forensics_daily_limit: int | None
+    https_proxy: str | None = field(repr=False)
+    no_proxy: str
+    events_prefix: str | None
+    events_shape: str
+    forensics: bool
+    since_time: datetime | None
+    threat_status: tuple[str, ...]
+    threat_type: tuple[str, ...]
+    tenant: str | None = None
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One declared variable: `parse` gets the text and raises ValueError saying what is allowed."""
+
+    name: str
+    default: str | None
+    meaning: str
+    parse: Callable[[str], Any] = str
+    required: bool = False
+    secret: bool = False
+
+
+# Settings is built from these by name, so a name here is a field there, in lower case.
+DECLARED = (
+    Variable("GCS_BUCKET", None, "the bucket that SecOps reads", allowed.bucket, required=True),
+    Variable("GCS_PREFIX", "tap-forensics", "folder of the evidence objects; may be empty", allowed.prefix),
+    Variable("STATE_KEY", "{GCS_PREFIX}/state.json", "name of the state object", allowed.object_name),
+    Variable("TAP_PRINCIPAL", None, "TAP service principal", allowed.principal, required=True, secret=True),
+    Variable("TAP_SECRET", None, "its secret", allowed.secret, required=True, secret=True),
+    Variable("TAP_PRINCIPAL_FILE", None, "path of a mounted secret, instead; read anew each run"),
+    Variable("TAP_SECRET_FILE", None, "path of a mounted secret, instead; read anew each run"),
+    Variable(
+        "TENANTS_DIR",
+        None,
+        "folder with a `NAME/credentials.json` for each tenant that a message may name; read anew each run",
+        allowed.folder,
+    ),
+    Variable(
+        "LOOKBACK_HOURS",
+        "1",
+        "how far the first run reads back; more than the API's 7 days is capped",
+        allowed.whole(1, 87_600),
+    ),
+    Variable("MAX_THREATS", "500", "threats whose forensics one run asks for", allowed.whole(1, 1_000_000)),
+    Variable(
+        "TAP_API_BASE",
+        "https://tap-api-v2.proofpoint.com",
+        "where TAP answers; https, or http on a loopback host",
+        allowed.api_base,
+    ),
+    Variable(
+        "OVERLAP_MINUTES",
+        "60",
+        "how far each run reads back over the last one: TAP indexes events up to about 30 minutes late",
+        allowed.whole(0, 1440),
+    ),
+    # Of the shortest lookback, an hour, TAP's shortest window of 30 s is left.
+    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.whole(0, 3570)),
+    Variable(
+        "DEDUP_HOURS",
+        "24",
+        "a threat is not fetched again within; `0` as the published function "
+        "(then set `OVERLAP_MINUTES=2` too, or each hour repeats the last); within one run it counts always",
+        allowed.whole(0, 168),
+    ),
+    Variable(
+        "CAMPAIGN_REPORTS",
+        "once",
+        "a campaign's report `once` a run, or `every` time it is answered",
+        allowed.one_of("once", "every"),
+    ),
+    Variable(
+        "RECORD_SHAPE",
+        "report",
+        '`report`: the report with `_threatId` and `generated`; `response`: `{"generated":…,"reports":[…]}`',
+        allowed.one_of("report", "response"),
+    ),
+    Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", allowed.whole(1, 64)),
+    Variable(
+        "RUN_BUDGET_SECONDS",
+        "480",
+        "the run ends itself before this; keep it a minute under the function's timeout",
+        allowed.whole(5, 3540),
+    ),
+    Variable(
+        "LEASE_SECONDS",
+        "180",
+        "how long a run's lease holds after its last commit (each commit renews it)",
+        allowed.whole(1, 3600),
+    ),
+    Variable("TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", allowed.whole(1, 1_000_000)),
+    Variable(
+        "TAP_FORENSICS_DAILY_LIMIT",
+        None,
+        "forensics calls in any 24 hours; unset: only what 429 teaches",
+        allowed.whole(1, 1_000_000),
+    ),
+    Variable("HTTPS_PROXY", None, "HTTP proxy for TAP, and for nothing else", allowed.proxy, secret=True),
+    Variable("HTTPS_PROXY_FILE", None, "path of a mounted secret, instead; read anew each run"),
+    Variable("NO_PROXY", "", "hosts reached without it, separated by commas"),
+    Variable(
+        "EVENTS_PREFIX",
+        None,
+        "folder of the SIEM event lines, apart from `GCS_PREFIX`; unset: no event line is written",
+        allowed.prefix,
+    ),
+    Variable(
+        "EVENTS_SHAPE",
+        "api",
+        '`api`: `{"messagesDelivered":[{…event…}]}`, as SecOps reads it; `flat`: the event itself',
+        allowed.one_of("api", "flat"),
+    ),
+    Variable(
+        "FORENSICS",
+        "on",
+        "`off`: only event lines; no forensics are asked for and no threat is remembered",
+        allowed.switch,
+    ),
+    Variable(
+        "SINCE_TIME",
+        None,
+        "where the first run begins (ISO 8601), instead of `LOOKBACK_HOURS`; a state wins over it",
+        allowed.moment,
+    ),
+    Variable(
+        "THREAT_STATUS",
+        "",
+        "which threats' events: `active`, `cleared`, `falsePositive`, by commas; unset: TAP's default",
+        allowed.words_of("active", "cleared", "falsePositive"),
+    ),
+    Variable(
+        "THREAT_TYPE",
+        "",
+        "which threats' events: `url`, `attachment`, `messageText`, separated by commas; unset: all",
+        allowed.words_of("url", "attachment", "messageText"),
+    ),
+)
+
+_MAY_BE_EMPTY = ("GCS_PREFIX",)
+# Each may be given by NAME_FILE instead: the path of a mounted secret.
+_MOUNTED = ("TAP_PRINCIPAL", "TAP_SECRET", "HTTPS_PROXY")
+# Read only to be looked up, or by others: no field of Settings.
+_NO_FIELDS = {*(f"{name}_FILE" for name in _MOUNTED), "TENANTS_DIR"}
+# The storage client sends evidence and state, without any credentials, wherever it points to.
+_EMULATOR = "STORAGE_EMULATOR_HOST"
+_LOOPBACK = re.compile(
+    r"(?:https?://)?(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?/?", re.ASCII | re.I
+)
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Reads and checks every declared variable, and the mounted secrets they name.
+
+    Raises `SettingsFault` naming each fault: the variable, what was given (never a credential), what is
+    allowed.
+    """
+    faults: list[str] = []
+    texts = _texts(environ, faults)
+    values = {variable.name: _value(variable, texts, faults) for variable in DECLARED}
+    missing = [v.name for v in DECLARED if v.required and not {v.name, f"{v.name}_FILE"} & texts.keys()]
+    if missing:
+        faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
+    faults += [*_feed_faults(values), *_emulator_faults(environ)]
+    if faults:
+        raise SettingsFault(faults)
+    return Settings(**{name.lower(): value for name, value in values.items() if name not in _NO_FIELDS})
+
+
+def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """What two feeds cannot share: one feed reads one log type, and everything below its prefix."""
+    evidence, events = values["GCS_PREFIX"], values["EVENTS_PREFIX"]
+    if events is None:
+        if values["FORENSICS"] is False:
+            yield "FORENSICS=off without EVENTS_PREFIX leaves nothing to collect: set EVENTS_PREFIX"
+        return
+    if evidence is not None and (_contains(evidence, events) or _contains(events, evidence)):
+        yield (
+            f"GCS_PREFIX={_shown(evidence)} and EVENTS_PREFIX={_shown(events)} contain one another: "
+            "a feed reads one log type, so give two folders side by side, such as tap-forensics and tap-siem"
+        )
+
+
+def _emulator_faults(environ: Mapping[str, str]) -> Iterator[str]:
+    """On Cloud Run evidence would leave for whatever host the variable names."""
+    address = environ.get(_EMULATOR, "")
+    if "K_SERVICE" in environ and address and not _LOOPBACK.fullmatch(address):
+        yield (
+            f"{_EMULATOR}={_shown(address)} is not allowed on Cloud Run: remove it "
+            "(only a loopback address is allowed there, such as http://127.0.0.1:9023)"
+        )
+
+
+def _contains(folder: str, other: str) -> bool:
+    return not folder or f"{other}/".startswith(f"{folder}/")
+
+
+def _texts(environ: Mapping[str, str], faults: list[str]) -> dict[str, str]:
+    """What was given: blanks count as unset, files are read, the proxies' lower-case names are known."""
+    given = {
+        v.name: environ[v.name].strip()
+        for v in DECLARED
+        if environ.get(v.name, "").strip() or (v.name in _MAY_BE_EMPTY and v.name in environ)
+    }
+    for name in ("HTTPS_PROXY", "NO_PROXY"):
+        if name not in given and environ.get(name.lower(), "").strip():
+            given[name] = environ[name.lower()].strip()
+    for name in _MOUNTED:
+        if f"{name}_FILE" in given:
+            _take_file(name, given, faults)
+    return given
+
+
+def _take_file(name: str, given: dict[str, str], faults: list[str]) -> None:
+    path = given[f"{name}_FILE"]
+    if name in given:
+        faults.append(f"{name} and {name}_FILE are both set: remove one")
+        return
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        # The path itself is not shown: some paste the secret in its place.
+        faults.append(f"{name}_FILE=(not shown) cannot be read ({reason}): check the mounted secret")
+        return
+    if text:
+        given[name] = text
+    else:
+        faults.append(f"{name}_FILE=(not shown) is empty: add a version to the mounted secret")
+
+
+def _value(variable: Variable, texts: dict[str, str], faults: list[str]) -> Any:
+    text = texts.get(variable.name, variable.default)
+    if variable.name == "STATE_KEY" and text == variable.default:
+        prefix = texts.get("GCS_PREFIX", "tap-forensics").strip("/")
+        return f"{prefix}/state.json".lstrip("/")
+    if text is None:
+        return None
+    try:
+        return variable.parse(text)
+    except ValueError as allowed:
+        given = "(not shown)" if variable.secret else _shown(text)
+        faults.append(f"{variable.name}={given} is not allowed: give {allowed}")
+        return None
+
+
+def _remedy(missing: list[str]) -> str:
+    mounted = [f"{name}_FILE" for name in missing if name.startswith("TAP_")]
+    return f" (or {', '.join(mounted)} with the path of a mounted secret)" if mounted else ""
+
+
+def _shown(text: str) -> str:
+    """What was given, cut and escaped; what may be the user part of an address is taken out."""
+    _, at, rest = text.rpartition("@")
+    return ascii(f"(not shown)@{rest}"[:100] if at else text[:100])

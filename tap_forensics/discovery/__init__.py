@@ -1,0 +1,1 @@
+"""The SIEM half of a run: windows → backlog and event lines."""

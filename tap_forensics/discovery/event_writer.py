@@ -1,0 +1,211 @@
+"""Events of one window after the other → lines → objects; what came before is told by the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from tap_forensics.config.settings import Settings
+from tap_forensics.context import RunContext
+from tap_forensics.discovery.siem import Reading
+from tap_forensics.records.event_lines import (
+    KINDS,
+    UNREADABLE,
+    Event,
+    Fingerprint,
+    Tails,
+    cut_to,
+    kept_fingerprint,
+    line_of,
+    read_line,
+    read_record,
+    tails,
+    take_event,
+)
+from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
+from tap_forensics.storage import event_dedup as memory
+from tap_forensics.storage.bucket import Conflict
+from tap_forensics.storage.event_dedup import News, Seen
+from tap_forensics.storage.numbered_objects import BATCH_BYTES, object_name, write_object
+from tap_forensics.storage.state_store import Place
+from tap_forensics.tap.windows import Window
+
+_STEM = "tap_siem_events"
+_MEMORY_TYPE = "application/octet-stream"
+_BATCH_BYTES = BATCH_BYTES
+# Our own fields and the list around an event need less than this.
+_LONGEST_EVENT_BYTES = LONGEST_LINE_BYTES - 200
+
+
+@dataclass
+class EventDelivery:
+    """One run's event lines. `pending` are lines not durable yet, with what the memory says of each.
+
+    What the memory says of pending lines is not true yet: it is kept only once there are none.
+    """
+
+    run: RunContext
+    seen: Seen
+    generation: int
+    changed: bool = False
+    pending: list[tuple[bytes, Fingerprint]] = field(default_factory=list)
+    pending_bytes: int = 0
+
+    def take(self, reading: Reading, window: Window) -> None:
+        """Writes each event of a window that was not delivered in this version; all are durable then.
+
+        Raises as the bucket does; the run must not go on then.
+        """
+        minute = memory.last_minute(window)
+        around = {kind: tails(kind, self.run.settings.events_shape) for kind in KINDS}
+        several = memory.side_by_side(event.known_by for event in reading.records)
+        for event in reading.records:
+            shown = several.get(event.known_by.key)
+            if shown:
+                news = memory.note_version(self.seen, shown, *event.known_by, minute)
+            else:
+                news = memory.note(self.seen, *event.known_by, minute)
+            self._take(event, news, around[event.kind])
+        self._write()
+        if len(self.seen.entries) > memory.MOST:
+            self._forget()
+
+    def _take(self, event: Event, news: News | None, around: Tails) -> None:
+        if news is None:
+            self.run.figures.events_repeated += 1
+            return
+        record = bytes(event.record)
+        if len(record) > _LONGEST_EVENT_BYTES:
+            self.run.log.warning(
+                "An event of %d bytes was too large: its largest fields were cut", len(record)
+            )
+            record = cut_to(record, _LONGEST_EVENT_BYTES, event.known_by)
+        self.run.figures.events_updated += news is News.UPDATE
+        line = line_of(record, around, update=news is News.UPDATE)
+        self.pending.append((line, event.known_by))
+        self.pending_bytes += len(line) + 1
+        if self.pending_bytes >= _BATCH_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        """Makes the pending lines durable, less those that a sleeper wrote under the name."""
+        if not self.pending:
+            return
+        self.run.held.renew_if_run_out()
+        while self.pending:
+            name = _name(self.run.settings, self.run.held.lease.run_id, self.run.held.lease.event_batches + 1)
+            data = b"\n".join([*(line for line, _ in self.pending), b""])
+            stored = write_object(self.run.held, self.run.bucket, name, data)
+            self._count_object()
+            if stored is None:
+                self._written(name, len(data))
+                break
+            theirs = self._learn(stored)
+            self.pending = [entry for entry in self.pending if entry[1] not in theirs]
+            self.run.log.warning("Another run had written this batch's object; going on with the next name")
+        self.pending_bytes = 0
+        self.run.held.commit_if_due()
+
+    def _count_object(self) -> None:
+        with self.run.held.changing():
+            self.run.held.lease.event_batches += 1
+        self.changed = True
+
+    def _written(self, name: str, size: int) -> None:
+        self.run.figures.event_objects += 1
+        self.run.figures.event_lines += len(self.pending)
+        self.run.figures.event_bytes += size
+        self.run.log.info("Wrote %d events to gs://%s/%s", len(self.pending), self.run.bucket.name, name)
+        self.pending = []
+
+    def _learn(self, data: bytes) -> set[Fingerprint]:
+        """Remembers the events of an object that this run did not write; gives their fingerprints."""
+        found = list(_fingerprints(data))
+        now = self.run.clock.now()
+        for known_by in found:
+            memory.note(self.seen, *known_by, memory.last_minute(Window(now, now)))
+        return set(found)
+
+    def recover(self) -> int:
+        """Learns a dead run's objects that the memory does not know of; gives how many there were.
+
+        They were written one after the other, so the first missing name ends the search.
+        """
+        lease, number = self.run.held.lease, 0
+        known = self.seen.batches if self.seen.run_id == lease.run_id else 0
+        while stored := self.run.bucket.read_ever(_name(self.run.settings, lease.run_id, known + number + 1)):
+            self._learn(stored.data)
+            number += 1
+        with self.run.held.changing():
+            lease.event_batches = known + number
+        self.changed = self.changed or number > 0
+        return number
+
+    def keep_memory(self) -> None:
+        """Before the lease is given back. Where it cannot be, the lease stays: who takes over learns it anew.
+
+        Raises `LeaseLost` or `StorageFailed`.
+        """
+        if self.pending or self.run.held.in_doubt:
+            self.run.held.in_doubt = True
+        elif self.changed:
+            self._forget()
+            self.seen.run_id, self.seen.batches = (
+                self.run.held.lease.run_id,
+                self.run.held.lease.event_batches,
+            )
+            self.run.held.in_doubt = True
+            self.run.held.renew_if_run_out()
+            self._save()
+            self.run.held.in_doubt = False
+
+    def _save(self) -> None:
+        name = memory_name(self.run.held.place)
+        try:
+            self.run.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, self.generation)
+        except Conflict as conflict:
+            # A run that slept through its lease came between; what it knows is true. Is the lease ours?
+            self.run.held.commit()
+            if conflict.stored:
+                theirs = memory.decode(conflict.stored.data, f"gs://{self.run.bucket.name}/{name}")
+                self.seen.entries = theirs.entries | self.seen.entries
+            generation = conflict.stored.generation if conflict.stored else 0
+            self.run.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, generation)
+
+    def _forget(self) -> None:
+        with self.run.held.changing() as state:
+            cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
+        overlap = timedelta(minutes=self.run.settings.overlap_minutes)
+        if over := memory.forget(self.seen, cursor, overlap, gaps):
+            self.run.log.warning("%d delivered events had to be forgotten early: they may come again", over)
+
+
+def open_events(run: RunContext) -> EventDelivery:
+    """With the memory as it is in the bucket. Raises `StateUnreadable` or `StorageFailed`."""
+    name = memory_name(run.held.place)
+    stored = run.bucket.read(name)
+    seen = memory.decode(stored.data, f"gs://{run.bucket.name}/{name}") if stored else Seen()
+    return EventDelivery(run, seen, stored.generation if stored else 0)
+
+
+def memory_name(place: Place) -> str:
+    """Beside the working state."""
+    return f"{place.name}.seen"
+
+
+def _name(settings: Settings, run_id: str, number: int) -> str:
+    return object_name(settings.events_prefix or "", run_id, number, _STEM)
+
+
+def _fingerprints(data: bytes) -> Iterator[Fingerprint]:
+    """Of each line of an object of ours; other lines are passed over."""
+    for line in data.split(b"\n"):
+        found = read_line(line)
+        if found is None:
+            continue
+        kind, event = found
+        try:
+            yield kept_fingerprint(event) or take_event(kind, event, read_record(event)).known_by
+        except UNREADABLE:
+            continue

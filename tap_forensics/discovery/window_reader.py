@@ -1,0 +1,150 @@
+"""One window, or what of it TAP gives now, onto the backlog and into the events' objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from tap_forensics.clock import Deadline, iso, whole_second
+from tap_forensics.context import RunContext
+from tap_forensics.discovery.event_writer import EventDelivery
+from tap_forensics.discovery.siem import Reading, read_window
+from tap_forensics.errors import OutOfTime, RateLimited, Refused, Unavailable
+from tap_forensics.log import harmless
+from tap_forensics.storage.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail, unplan
+from tap_forensics.tap.client import Tap
+from tap_forensics.tap.quota import SIEM
+from tap_forensics.tap.retry import patiently
+from tap_forensics.tap.windows import EDGE_MARGIN, Window, halves
+
+_STEP_BACK = timedelta(seconds=60)
+
+
+@dataclass
+class Discovery:
+    """What the steps of discovery share. `events` is None if no event lines are wanted.
+
+    `answered`: TAP itself answered a window in this run. `seen` are the threat ids of this run.
+    """
+
+    run: RunContext
+    tap: Tap
+    deadline: Deadline
+    events: EventDelivery | None
+    answered: bool = False
+    seen: set[str] = field(default_factory=set)
+
+
+def read(discovery: Discovery, window: Window, attempts: int) -> Unavailable | Refused | None:
+    """Asks for a window. What TAP answered is kept and closed; the rest stays open.
+
+    Returns the error if there was no answer, which counts as a failed attempt. Raises `OutOfTime`,
+    `RateLimited`, `QuotaSpent` and `CredentialsRefused`: nothing is counted then.
+    """
+    asked, step = window, _STEP_BACK
+    while asked.long_enough():
+        try:
+            keep(discovery, asked, ask(discovery, asked, attempts))
+        except Refused as refusal:
+            shorter = _shortened(asked, refusal, step)
+            if shorter is None:
+                return _failed(discovery, asked, refusal)
+            asked, step = shorter, step * 2
+            continue
+        except Unavailable as error:
+            return _failed(discovery, asked, error)
+        break
+    # What is too young is planned anew; what is too old stays open until it expires.
+    with discovery.run.held.changing() as state:
+        unplan(state, Window(asked.end, window.end))
+    return None
+
+
+def ask(discovery: Discovery, window: Window, attempts: int) -> Reading:
+    """One window, as it is. Raises as `read_window`."""
+    run = discovery.run
+    if discovery.deadline.passed():
+        raise OutOfTime("the time for reading windows is used up")
+    run.figures.windows += 1
+    now = whole_second(run.clock.now())
+    return patiently(
+        lambda: read_window(
+            discovery.tap, window, now, threats=run.settings.forensics, events=discovery.events is not None
+        ),
+        attempts=attempts,
+        deadline=discovery.deadline,
+        waits_for=(Unavailable, RateLimited),
+        waiting=run.before_sleep,
+        may_retry=lambda: discovery.tap.may_retry(SIEM),
+    )
+
+
+def keep(discovery: Discovery, window: Window, reading: Reading) -> None:
+    """What TAP answered for a window. Its events are durable before the state knows of anything."""
+    run = discovery.run
+    discovery.answered = True
+    if discovery.events:
+        discovery.events.take(reading, window)
+    discovery.seen.update(reading.threats)
+    run.figures.events += reading.events
+    run.figures.odd_entries += reading.odd
+    with run.held.changing() as state:
+        for threat_id, threat in reading.threats.items():
+            run.figures.threats_new += add_threat(state, threat_id, threat)
+        surplus = drop_surplus(state)
+        close(state, window)
+    run.log.info(
+        "Interval %s/%s: %d events, %d unique threats so far",
+        iso(window.start),
+        iso(window.end),
+        reading.events,
+        len(discovery.seen),
+    )
+    if reading.odd:
+        run.log.info("Skipped %d entries without a valid threat ID in %s", reading.odd, window)
+    for threat_id in surplus:
+        run.log.error("Gave up threat %s: over %d threats wait", harmless(threat_id), MOST_THREATS)
+    run.figures.threats_given_up += len(surplus)
+
+
+def bisect(discovery: Discovery, window: Window, calls: int) -> int:
+    """A window that was too much for TAP, in halves, depth first, a call each. Returns what `calls` are left.
+
+    Raises `Unavailable` if not even the smallest piece got an answer, and nothing did before in this run.
+    """
+    pieces = halves(window)[::-1]
+    while pieces and calls and discovery.tap.may_retry(SIEM):
+        piece = pieces.pop()
+        calls -= 1
+        discovery.run.figures.extra_calls += 1
+        try:
+            keep(discovery, piece, ask(discovery, piece, attempts=1))
+        except Refused:
+            continue
+        except Unavailable as error:
+            smaller = halves(piece)[::-1] if error.heavy else []
+            if not smaller and not discovery.answered:
+                raise Unavailable(f"not even {piece} could be read: the SIEM API seems to be down") from None
+            pieces += smaller
+    return calls
+
+
+def _shortened(window: Window, refusal: Refused, step: timedelta) -> Window | None:
+    """A shorter window after one of TAP's 400 sentences; None for any other refusal."""
+    words = refusal.words.lower() if refusal.status == 400 else ""
+    if "still current" in words:
+        return Window(window.start, max(window.start, window.end - step))
+    if "too far into the past" in words:
+        return Window(min(window.end, window.start + EDGE_MARGIN * (step / _STEP_BACK)), window.end)
+    if "too short" in words:
+        return Window(window.start, window.start)
+    return None
+
+
+def _failed(discovery: Discovery, window: Window, error: Unavailable | Refused) -> Unavailable | Refused:
+    run = discovery.run
+    run.figures.windows_failed += 1
+    with run.held.changing() as state:
+        fail(state, window, run.clock.now())
+    run.log.warning("Interval %s could not be read; will retry: %s", window, error)
+    return error

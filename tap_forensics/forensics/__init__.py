@@ -1,0 +1,1 @@
+"""The forensics half of a run: backlog → evidence lines."""

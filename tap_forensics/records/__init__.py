@@ -1,0 +1,1 @@
+"""Report and event bytes → lines. Pure functions."""

@@ -1,0 +1,1 @@
+"""What was written, read back: UDM preview, report page, exports. Not deployed."""

@@ -1,0 +1,270 @@
+"""Records → what the page shows: reports, their evidence ready for the eye, and its indicators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+from tap_forensics.report import fields
+from tap_forensics.report.indicators import Indicator, indicators_in
+from tap_forensics.report.page.shown import label, shown_value
+from tap_forensics.report.records import Event, Report, text_or_none
+from tap_forensics.report.source import SourceFault
+
+MOST_ROWS = 500
+MOST_FIELDS = 60
+MOST_INDICATORS = 2000
+MALICIOUS, OTHER, UNKNOWN = 1, 0, 2
+MOST_WEIGHT = 400_000_000
+_LONGEST_PLATFORMS = 160
+_MOST_KINDS = 200
+# Measured: what each takes until the page and its exports are written.
+_ENTRY_WEIGHT, _FIELD_WEIGHT, _INDICATOR_WEIGHT = 3000, 150, 2500
+_SIGHTING_WEIGHT, _MOMENT_WEIGHT = 600, 150
+_OWN_FIELDS = frozenset(("type", "malicious", "what", "engine", "platforms", "display"))
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class TooMuch(SourceFault):
+    """SOURCE has more than one page can hold."""
+
+
+class Row(NamedTuple):
+    """One item of evidence, for the eye; `told` are (field, text)."""
+
+    kind: str
+    verdict: int
+    engine: str
+    platform: str
+    told: list[tuple[str, str]]
+
+
+@dataclass
+class Entry:
+    """The newest report of one threat or campaign.
+
+    `rows` has the malicious items first, at most `MOST_ROWS`. `not_listed` counts the values of malicious
+    items that are no sound indicators, and those beyond `MOST_INDICATORS`.
+    """
+
+    report_id: str
+    is_campaign: bool
+    name: str
+    status: str
+    campaign_id: str | None
+    generated: datetime | None
+    rows: list[Row]
+    kinds: Counter[tuple[str, bool]]
+    indicators: list[Indicator]
+    not_listed: int
+    classification: str = ""
+    seen: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def malicious(self) -> int:
+        return sum(count for (_, is_malicious), count in self.kinds.items() if is_malicious)
+
+
+@dataclass
+class Sighting:
+    """What the events say of one threat."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    campaign_id: str | None = None
+    classification: str = ""
+    status: str = ""
+    is_update: bool = False
+
+
+@dataclass
+class Findings:
+    """`moments` are when events were, by kind. `older` counts reports that a newer one replaced. `weight` is
+    what the entries take in memory, their page and exports included: in bytes, and roughly.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    campaigns: dict[str, str] = field(default_factory=dict)
+    moments: list[tuple[datetime, str]] = field(default_factory=list)
+    older: int = 0
+    without_report: int = 0
+    weight: int = 0
+
+
+def find(records: Iterable[Report | Event], *, malicious_only: bool) -> Findings:
+    """Entries in an analyst's order: malicious evidence first, then clicks let through, then newest.
+
+    Raises `TooMuch`.
+    """
+    findings = Findings()
+    newest: dict[tuple[bool, str], Entry] = {}
+    sightings: dict[str, Sighting] = {}
+    last: Entry | None = None
+    for record in records:
+        if isinstance(record, Event):
+            _take_event(record, findings, sightings)
+        elif record.continues and last:
+            _extend(last, _entry(record, malicious_only), findings)
+        else:
+            last = _entry(record, malicious_only)
+            _keep_newer(last, newest, findings)
+        _refuse_too_much(findings, sightings)
+    _join(findings, newest, sightings)
+    return findings
+
+
+def _keep_newer(entry: Entry, newest: dict[tuple[bool, str], Entry], findings: Findings) -> None:
+    key = (entry.is_campaign, entry.report_id)
+    known = newest.get(key)
+    findings.older += known is not None
+    if known is None or (entry.generated or _LONG_AGO) >= (known.generated or _LONG_AGO):
+        findings.weight += _weight(entry) - (_weight(known) if known else 0)
+        newest[key] = entry
+
+
+def _extend(entry: Entry, more: Entry, findings: Findings) -> None:
+    """By a further part of the same report."""
+    before = _weight(entry)
+    malicious_first = sorted([*entry.rows, *more.rows], key=lambda row: row.verdict != MALICIOUS)
+    indicators = [*entry.indicators, *more.indicators]
+    entry.rows = malicious_first[:MOST_ROWS]
+    entry.kinds = _few(entry.kinds + more.kinds)
+    entry.indicators = indicators[:MOST_INDICATORS]
+    entry.not_listed += more.not_listed + max(0, len(indicators) - MOST_INDICATORS)
+    findings.weight += _weight(entry) - before
+
+
+def _weight(entry: Entry) -> int:
+    shown = sum(_FIELD_WEIGHT + 4 * len(text) for row in entry.rows for _, text in row.told)
+    listed = sum(_INDICATOR_WEIGHT + 6 * len(indicator.value) for indicator in entry.indicators)
+    return _ENTRY_WEIGHT + shown + listed
+
+
+def _refuse_too_much(findings: Findings, sightings: dict[str, Sighting]) -> None:
+    seen = _SIGHTING_WEIGHT * len(sightings) + _MOMENT_WEIGHT * len(findings.moments)
+    if findings.weight + seen > MOST_WEIGHT:
+        raise TooMuch(
+            "SOURCE has more than one page can hold: give a part of it (a prefix such as "
+            "gs://BUCKET/tap-forensics/tap_forensics_20260304), or --malicious-only"
+        )
+
+
+def _join(findings: Findings, newest: dict[tuple[bool, str], Entry], sightings: dict[str, Sighting]) -> None:
+    for (is_campaign, name), entry in newest.items():
+        if is_campaign:
+            findings.campaigns[name] = entry.name
+        elif sighting := sightings.get(name):
+            entry.seen, entry.classification = sighting.seen, sighting.classification
+            entry.campaign_id = entry.campaign_id or sighting.campaign_id
+            if sighting.is_update or not entry.status:
+                entry.status = sighting.status
+    findings.entries = sorted(newest.values(), key=_urgency, reverse=True)
+    findings.without_report = len(
+        sightings.keys() - {name for is_campaign, name in newest if not is_campaign}
+    )
+
+
+def _urgency(entry: Entry) -> tuple[bool, bool, datetime, str]:
+    return (
+        entry.malicious > 0,
+        entry.seen["clicksPermitted"] > 0,
+        entry.generated or _LONG_AGO,
+        entry.report_id,
+    )
+
+
+def _entry(report: Report, malicious_only: bool) -> Entry:
+    items = [item if isinstance(item, dict) else {"note": item} for item in report.evidence]
+    malicious = [item for item in items if item.get("malicious") is True]
+    others = [] if malicious_only else [item for item in items if item.get("malicious") is not True]
+    found = [indicator for item in malicious for indicator in indicators_in(item)]
+    sound = [indicator for indicator in found if indicator is not None][:MOST_INDICATORS]
+    is_campaign = report.scope == "CAMPAIGN"
+    report_id = report.id or report.threat_id or report.place
+    return Entry(
+        label(report_id),
+        is_campaign,
+        shown_value("name", report.name or "(no name)"),
+        label(report.status or ""),
+        label(report.id if is_campaign and report.id else report.campaign_id or "") or None,
+        fields.moment(report.generated),
+        [_row(item) for item in (*malicious, *others)[:MOST_ROWS]],
+        _few(Counter((_kind(item), item.get("malicious") is True) for item in items)),
+        sound,
+        len(found) - len(sound),
+    )
+
+
+def _row(item: dict[str, Any]) -> Row:
+    what = item.get("what")
+    told = {**what} if isinstance(what, dict) else {"what": what}
+    told |= {
+        key: value for key, value in item.items() if key not in _OWN_FIELDS and (key, value) != ("time", 0)
+    }
+    said = {key: value for key, value in told.items() if value not in (None, "", [])}
+    pairs = [(label(key), shown_value(key, value)) for key, value in islice(said.items(), MOST_FIELDS)]
+    if len(said) > MOST_FIELDS:
+        pairs.append(("further fields", f"{len(said) - MOST_FIELDS:,}"))
+    display = text_or_none(item.get("display"))
+    if not pairs and display:
+        pairs = [("display", shown_value("display", display))]
+    malicious = item.get("malicious")
+    verdict = MALICIOUS if malicious is True else OTHER if malicious is False else UNKNOWN
+    return Row(_kind(item), verdict, _label(item.get("engine")), _platforms(item.get("platforms")), pairs)
+
+
+def _few(kinds: Counter[tuple[str, bool]]) -> Counter[tuple[str, bool]]:
+    """TAP has some fifteen types; the rarest of very many are counted together."""
+    if len(kinds) <= _MOST_KINDS:
+        return kinds
+    few = Counter(dict(kinds.most_common(_MOST_KINDS)))
+    for (kind, is_malicious), count in kinds.items():
+        if (kind, is_malicious) not in few:
+            few["(further types)", is_malicious] += count
+    return few
+
+
+def _kind(item: dict[str, Any]) -> str:
+    return _label(item.get("type")) or "(no type)"
+
+
+def _label(value: Any) -> str:
+    return label(value) if isinstance(value, str) else ""
+
+
+def _platforms(value: Any) -> str:
+    named = []
+    for platform in fields.texts(value):
+        if isinstance(platform, dict):
+            parts = [_label(platform.get(key)) for key in ("name", "version")]
+            named.append(" ".join(part for part in parts if part) or _label(platform.get("os")))
+    return ", ".join(dict.fromkeys(name for name in named if name))[:_LONGEST_PLATFORMS]
+
+
+def _take_event(event: Event, findings: Findings, sightings: dict[str, Sighting]) -> None:
+    is_click = event.kind.startswith("clicks")
+    is_update = event.fields.get("_update") is True
+    moment = fields.moment(event.fields.get("clickTime" if is_click else "messageTime"))
+    if moment and not is_update:
+        findings.moments.append((moment, event.kind))
+    threats = [event.fields] if is_click else fields.texts(event.fields.get("threatsInfoMap"))
+    for threat in threats:
+        if isinstance(threat, dict):
+            _take_threat(threat, event.kind, is_update, sightings)
+
+
+def _take_threat(threat: dict[str, Any], kind: str, is_update: bool, sightings: dict[str, Sighting]) -> None:
+    """Both spellings of a field, the live one first. An update tells news, and is no further event."""
+    threat_id = text_or_none(threat.get("threatID")) or text_or_none(threat.get("threatId"))
+    if threat_id is None:
+        return
+    sighting = sightings.setdefault(label(threat_id), Sighting())
+    sighting.seen[kind] += not is_update
+    sighting.is_update = sighting.is_update or is_update
+    campaign = _label(threat.get("campaignID")) or _label(threat.get("campaignId"))
+    sighting.campaign_id = campaign or sighting.campaign_id
+    sighting.classification = _label(threat.get("classification")) or sighting.classification
+    sighting.status = _label(threat.get("threatStatus")) or sighting.status

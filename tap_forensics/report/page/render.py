@@ -1,0 +1,141 @@
+"""Findings → one HTML file with everything in it.
+
+Nothing in the evidence can run, load or break out: its texts are escaped by the template or stand in a JSON
+block without a `<`, the script puts them on the page as text only, and the page's own policy lets nothing run
+but the one script and style sheet whose hashes it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+from typing import Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+from tap_forensics.clock import iso
+from tap_forensics.report.indicators import KINDS
+from tap_forensics.report.page.exports import Listed, left_out
+from tap_forensics.report.page.findings import Entry, Findings, Row
+from tap_forensics.report.page.overview import charts, key_figures
+from tap_forensics.report.page.shown import shown_indicator, visible
+from tap_forensics.report.records import Tally
+
+_MOST_WITHOUT_SCRIPT = 200
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What the page's buttons save: the very text of the files beside it."""
+
+    csv: str
+    stix: str
+
+
+def render_page(
+    source: str,
+    made: datetime,
+    findings: Findings,
+    indicators: Sequence[Listed],
+    exports: Exports,
+    tally: Tally,
+) -> str:
+    script, style = _own_text("page.js"), _own_text("page.css")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["iso"] = iso
+    environment.filters["shown"] = lambda one: shown_indicator(one.kind, one.value)
+    return environment.from_string(_own_text("page.html")).render(
+        source=visible(source),
+        made=iso(made.replace(microsecond=0)),
+        policy=_policy(script, style),
+        # Ours, and named by its hash in the policy.
+        script=Markup(script),  # noqa: S704 - as said above
+        style=Markup(style),  # noqa: S704 - as said above
+        data=_json_block(_data(findings, indicators, exports)),
+        figures=key_figures(findings, indicators),
+        charts=charts(findings),
+        findings=findings,
+        indicators=indicators,
+        left_out=left_out(findings.entries, indicators),
+        kinds=KINDS,
+        tally=tally,
+        not_listed=sum(entry.not_listed for entry in findings.entries),
+        most=_MOST_WITHOUT_SCRIPT,
+    )
+
+
+def _own_text(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(script: str, style: str) -> str:
+    """https://www.w3.org/TR/CSP3/; Trusted Types keep the script from making markup of a text."""
+    return (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json_block(document: Any) -> Markup:
+    """JSON that can stand in a script element: there is `<` in texts only, and there it can be escaped."""
+    text = msgspec.json.encode(document).decode()
+    for sign in ("<", ">", "&", "\u2028", "\u2029"):
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)  # noqa: S704 - what could end the element is escaped above
+
+
+def _data(findings: Findings, indicators: Sequence[Listed], exports: Exports) -> dict[str, Any]:
+    """What `page.js` reads. Texts that come often are numbers into `words`."""
+    words: dict[str, int] = {}
+
+    def number(word: str) -> int:
+        return words.setdefault(word, len(words))
+
+    return {
+        "reports": [_entry(entry, number) for entry in findings.entries],
+        "campaigns": findings.campaigns,
+        "indicators": [_indicator(one) for one in indicators],
+        "csv": exports.csv,
+        "stix": exports.stix,
+        "words": list(words),
+    }
+
+
+def _entry(entry: Entry, number: Callable[[str], int]) -> dict[str, Any]:
+    return {
+        "id": entry.report_id,
+        "name": entry.name,
+        "is_campaign": entry.is_campaign,
+        "status": entry.status,
+        "classification": entry.classification,
+        "campaign": entry.campaign_id or "",
+        "generated": iso(entry.generated.replace(microsecond=0)) if entry.generated else "",
+        "seen": dict(entry.seen),
+        "malicious": entry.malicious,
+        "total": entry.kinds.total(),
+        "rows": [_row(row, number) for row in entry.rows],
+    }
+
+
+def _row(row: Row, number: Callable[[str], int]) -> list[Any]:
+    """[type, verdict, engine, platform, field, text, field, text …]"""
+    told = [part for label, text in row.told for part in (number(label), text)]
+    return [number(row.kind), row.verdict, number(row.engine), number(row.platform), *told]
+
+
+def _indicator(one: Listed) -> list[Any]:
+    """[kind, true value, shown value or 0 where it is the same, numbers of the reports, found in]"""
+    shown = shown_indicator(one.kind, one.value)
+    return [one.kind, one.value, 0 if shown == one.value else shown, one.entries, ", ".join(one.fields)]

@@ -1,0 +1,186 @@
+"""Lines → records: reports of either shape, their parts joined again, and SIEM events of either shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from tap_forensics.records.event_lines import KINDS, UNREADABLE
+from tap_forensics.records.ndjson import repaired
+from tap_forensics.report.source import Line
+
+_MOST_NAMED = 20
+# Of a line. The function's longest, 3.5 MB, have about 120,000 where they are of TAP's own evidence.
+_MOST_VALUES = 500_000
+
+
+@dataclass
+class Tally:
+    """What was read and what was passed over; `odd` names the first `(place, why)` of `odd_count`."""
+
+    lines: int = 0
+    reports: int = 0
+    events: int = 0
+    odd_count: int = 0
+    odd: list[tuple[str, str]] = field(default_factory=list)
+
+    def pass_over(self, place: str, why: str) -> None:
+        self.odd_count += 1
+        if len(self.odd) < _MOST_NAMED:
+            self.odd.append((place, why))
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report, or a further part of the one before. Texts are as they came, None where absent or no text;
+    so are the items of `evidence`.
+
+    `part` is `(number, of how many)` on the line of a split report. A part that `continues` has only more
+    evidence for the record before it: a report of any size is never in memory as a whole.
+    """
+
+    place: str
+    scope: str | None
+    id: str | None
+    name: str | None
+    status: str | None
+    threat_id: str | None
+    campaign_id: str | None
+    generated: str | None
+    evidence: list[Any]
+    part: tuple[int, int] | None = None
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """One SIEM event of a `kind` of `tap_forensics.records.event_lines.KINDS`."""
+
+    kind: str
+    fields: dict[str, Any]
+
+
+def read_records(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
+    """Every record, counted in `tally`; whatever is odd is counted there too, and never raises."""
+    for record in _linked(_parsed(lines, tally), tally):
+        if isinstance(record, Report):
+            tally.reports += not record.continues
+        else:
+            tally.events += 1
+        yield record
+
+
+def text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
+    for line in lines:
+        tally.lines += 1
+        if line.data is None:
+            tally.pass_over(line.place, line.why)
+            continue
+        if _values(line.data) > _MOST_VALUES:
+            tally.pass_over(line.place, f"more than {_MOST_VALUES:,} values")
+            continue
+        try:
+            document = msgspec.json.decode(repaired(line.data))
+        except (*UNREADABLE, ValueError):
+            tally.pass_over(line.place, "not readable as JSON")
+            continue
+        before, found = tally.odd_count, False
+        for record in _records(document, line.place, tally):
+            found = True
+            yield record
+        if not found and tally.odd_count == before and not _is_empty_answer(document):
+            tally.pass_over(line.place, "neither a report nor an event")
+
+
+def _values(line: bytes) -> int:
+    """As many as it can have, or a few more: what is nothing but values takes 30 times its size in memory."""
+    return line.count(b",") + line.count(b"{") + line.count(b"[")
+
+
+def _records(document: Any, place: str, tally: Tally) -> Iterator[Report | Event]:
+    if not isinstance(document, dict):
+        return
+    if document.get("_eventType") in KINDS:
+        yield Event(document["_eventType"], document)
+    elif isinstance(document.get("reports"), list):
+        for number, report in enumerate(document["reports"]):
+            if isinstance(report, dict):
+                yield _report(report, document, place, tally)
+            else:
+                tally.pass_over(place, f"report {number} is no object")
+    elif "forensics" in document or "scope" in document:
+        yield _report(document, document, place, tally)
+    else:
+        yield from _events(document, place, tally)
+
+
+def _events(document: dict[str, Any], place: str, tally: Tally) -> Iterator[Event]:
+    for kind in KINDS:
+        listed = document.get(kind)
+        for number, event in enumerate(listed if isinstance(listed, list) else ()):
+            if isinstance(event, dict):
+                yield Event(kind, event)
+            else:
+                tally.pass_over(place, f"{kind} {number} is no object")
+
+
+def _is_empty_answer(document: Any) -> bool:
+    """TAP's own way to say that there is nothing: lists without items."""
+    return isinstance(document, dict) and any(document.get(key) == [] for key in ("reports", *KINDS))
+
+
+def _report(own: dict[str, Any], around: dict[str, Any], place: str, tally: Tally) -> Report:
+    evidence = own.get("forensics")
+    if evidence is not None and not isinstance(evidence, list):
+        tally.pass_over(place, "its `forensics` is no list")
+    return Report(
+        place=place,
+        scope=text_or_none(own.get("scope")),
+        id=text_or_none(own.get("id")),
+        name=text_or_none(own.get("name")),
+        status=text_or_none(own.get("threatStatus")),
+        threat_id=text_or_none(around.get("_threatId")),
+        campaign_id=text_or_none(around.get("_campaignId")),
+        generated=text_or_none(around.get("generated")),
+        evidence=evidence if isinstance(evidence, list) else [],
+        part=_part(around),
+    )
+
+
+def _part(around: dict[str, Any]) -> tuple[int, int] | None:
+    number, count = around.get("_part"), around.get("_parts")
+    return (number, count) if isinstance(number, int) and isinstance(count, int) else None
+
+
+def _linked(records: Iterable[Report | Event], tally: Tally) -> Iterator[Report | Event]:
+    """The parts of a report follow one another in one object; what is missing of them is named."""
+    before: Report | None = None
+    for record in records:
+        part = record if isinstance(record, Report) and record.part is not None else None
+        continues = before is not None and part is not None and _continues(before, part)
+        if not continues:
+            _note_missing(before, part, tally)
+        yield replace(part, continues=True) if part is not None and continues else record
+        before = part
+    _note_missing(before, None, tally)
+
+
+def _note_missing(before: Report | None, after: Report | None, tally: Tally) -> None:
+    if before is not None and before.part is not None and before.part[0] != before.part[1]:
+        tally.pass_over(before.place, f"after part {before.part[0]} of {before.part[1]} the rest is missing")
+    if after is not None and after.part is not None and after.part[0] != 1:
+        tally.pass_over(after.place, f"part {after.part[0]} without the part before it")
+
+
+def _continues(before: Report, part: Report) -> bool:
+    if before.part is None or part.part is None:
+        return False
+    same = (before.threat_id, before.scope, before.id) == (part.threat_id, part.scope, part.id)
+    return same and part.part == (before.part[0] + 1, before.part[1])

@@ -1,0 +1,1 @@
+"""The bucket, and what is kept in it."""

@@ -1,0 +1,1 @@
+"""The TAP API over HTTP: one request, its retries, its limits."""

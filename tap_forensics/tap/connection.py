@@ -1,0 +1,61 @@
+"""The connections to TAP: one pool, through a proxy where one is set, and sockets that can be cut."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
+
+import urllib3
+from urllib3.util import parse_url
+
+from tap_forensics.config.settings import Settings
+
+
+def connection_pool(settings: Settings, began: Callable[[socket.socket], None]) -> urllib3.HTTPConnectionPool:
+    """One pool to the API's host, through HTTPS_PROXY unless NO_PROXY names the host."""
+    host = urlsplit(settings.tap_api_base)
+    width = settings.fetch_concurrency + 1
+    manager = urllib3.PoolManager(num_pools=1, maxsize=width)
+    if settings.https_proxy and host.scheme == "https" and not _bypassed(host.netloc, settings.no_proxy):
+        auth = parse_url(settings.https_proxy).auth
+        token = base64.b64encode(unquote(auth).encode()).decode() if auth else None
+        headers = {"Proxy-Authorization": f"Basic {token}"} if token else None
+        manager = urllib3.ProxyManager(
+            settings.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
+        )
+    pool = manager.connection_from_url(settings.tap_api_base)
+    pool.ConnectionCls = _telling(pool.ConnectionCls, began)
+    return pool
+
+
+def _bypassed(netloc: str, no_proxy: str) -> bool:
+    return bool(proxy_bypass_environment(netloc, {"no": no_proxy}))
+
+
+def _telling(connection: Any, began: Callable[[socket.socket], None]) -> Any:
+    """A connection class that hands out its socket once it is open, and again with each request."""
+
+    class Telling(connection):  # type: ignore[misc]  # the base is urllib3's, chosen by scheme at run time
+        def _new_conn(self) -> socket.socket:
+            sock: socket.socket = super()._new_conn()
+            began(sock)
+            return sock
+
+        def request(self, *args: Any, **kwargs: Any) -> None:
+            super().request(*args, **kwargs)
+            began(self.sock)
+
+    return Telling
+
+
+def shut(sock: socket.socket) -> None:
+    """Makes a blocked read in another thread return, TLS or not."""
+    try:
+        # TLS inside TLS, as through an https proxy, has its socket further in.
+        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
+    except OSError:
+        return  # closed already
