@@ -13,13 +13,13 @@ from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.config.tenants import load_tenant, requested_tenant
-from tap_forensics.errors import LeaseHeld, RunFailed, SettingsFault
+from tap_forensics.errors import InvalidSettings, LeaseHeld, RunFailed
 from tap_forensics.log import run_log
-from tap_forensics.process import keep_memory_small
+from tap_forensics.process import tune_allocator
 from tap_forensics.storage.bucket import open_client
 
 # Once, at import: what is frozen later might be garbage, and would never be collected.
-keep_memory_small()
+tune_allocator()
 
 
 @functions_framework.cloud_event
@@ -33,14 +33,14 @@ def main(event: CloudEvent) -> None:
         tenant = requested_tenant(event.get_data(), os.environ)
         log = run_log(os.environ, headers, tenant)
         settings = load_tenant(os.environ, tenant)
-    except SettingsFault as fault:
+    except InvalidSettings as fault:
         log.error("%s", fault)
         return
     try:
         collect(settings, open_client, Clock(), log)
-    except LeaseHeld as held:
+    except LeaseHeld as store:
         # Its holder seems to have died: when Pub/Sub delivers the event again, the lease may be free.
-        raise ServiceUnavailable(str(held)) from held
+        raise ServiceUnavailable(str(store)) from store
     except RunFailed as failure:
         # Logged already; an HTTP error needs no traceback, and lets Pub/Sub deliver the event again.
         raise InternalServerError(str(failure)) from failure

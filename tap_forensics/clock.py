@@ -41,7 +41,7 @@ class Deadline:
         return self.remaining_seconds() <= 0
 
 
-def every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+def run_periodically(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
     """Calls `action` on a daemon thread each `seconds` until the returned function is called."""
     stop = threading.Event()
 
@@ -70,5 +70,5 @@ def parse_iso(text: str) -> datetime:
         raise ValueError("a time before the year 1 or after 9999") from None
 
 
-def whole_second(moment: datetime) -> datetime:
+def floor_to_second(moment: datetime) -> datetime:
     return moment - timedelta(microseconds=moment.microsecond)

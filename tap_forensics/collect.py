@@ -9,22 +9,22 @@ from datetime import timedelta
 
 from google.cloud.storage import Client
 
-from tap_forensics.clock import Clock, Deadline, every, iso
+from tap_forensics.clock import Clock, Deadline, iso, run_periodically
 from tap_forensics.config.settings import Settings
 from tap_forensics.context import RunContext
 from tap_forensics.discovery.discover import discover
-from tap_forensics.discovery.event_writer import EventDelivery, open_events
+from tap_forensics.discovery.event_writer import EventWriter, open_events
 from tap_forensics.discovery.window_reader import Discovery
-from tap_forensics.errors import CollectorError, LeaseHeld, LeaseLost, RateLimited, TryLater
+from tap_forensics.errors import CollectorError, LeaseHeld, LeaseLost, RateLimited, Retryable
 from tap_forensics.forensics.backlog import drain
-from tap_forensics.forensics.evidence_writer import recover_batches
+from tap_forensics.forensics.evidence_writer import recover_objects
 from tap_forensics.planning import count_suspects, plan_run
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import read_until
-from tap_forensics.storage.state_store import HeldState, state_place
-from tap_forensics.tap.client import Tap
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.storage.state_store import StateStore, state_location
+from tap_forensics.tap.client import TapClient
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window
 
 # Of the run's budget: kept for the last batch and the last commit; and the most that reading windows may use.
@@ -39,79 +39,79 @@ def collect(
     open_client: Callable[[], Client],
     clock: Clock,
     log: logging.Logger,
-    figures: Figures | None = None,
+    stats: RunStats | None = None,
     again: Window | None = None,
-) -> Figures:
+) -> RunStats:
     """One run, to its final log line. Raises a `RunFailed` after that line if the run failed, and `LeaseHeld`
     if another run holds the lease and seems to have died.
 
     `figures`, if given, are those that fill while the run works. `again`: a window to be read once more; it
     is opened before anything is asked, and so outlives this run.
     """
-    figures = Figures() if figures is None else figures
+    stats = RunStats() if stats is None else stats
     begun = clock.monotonic()
-    figures.tenant = settings.tenant or ""
+    stats.tenant = settings.tenant or ""
     try:
         with closing(open_client()) as client:
             budget = Deadline.after(clock, settings.run_budget_seconds)
             bucket = Bucket(client, settings.gcs_bucket, budget.remaining_seconds)
-            held = HeldState(bucket, state_place(settings), clock, settings.lease_seconds)
-            _run(RunContext(settings, log, figures, held, bucket, _log_waits(log)), budget, again)
+            store = StateStore(bucket, state_location(settings), clock, settings.lease_seconds)
+            _run(RunContext(settings, log, stats, store, bucket, _log_waits(log)), budget, again)
     except LeaseHeld as busy:
-        figures.outcome, figures.reason = "busy", str(busy)
+        stats.outcome, stats.reason = "busy", str(busy)
         log.log(logging.WARNING if busy.missed_renewal else logging.INFO, "Nothing to do: %s", busy)
         if busy.missed_renewal:
             raise
     except CollectorError as error:
-        figures.reason = str(error)
+        stats.reason = str(error)
         log.error("%s", error)
         raise
     finally:
-        figures.seconds = round(clock.monotonic() - begun, 3)
-        level = logging.ERROR if figures.outcome == "failed" else logging.INFO
-        log.log(level, "Run %s", figures.outcome, extra={"fields": {"run": figures.as_fields()}})
-    return figures
+        stats.seconds = round(clock.monotonic() - begun, 3)
+        level = logging.ERROR if stats.outcome == "failed" else logging.INFO
+        log.log(level, "Run %s", stats.outcome, extra={"fields": {"run": stats.as_fields()}})
+    return stats
 
 
 def _run(run: RunContext, budget: Deadline, again: Window | None) -> None:
-    figures, log, held = run.figures, run.log, run.held
+    stats, log, store = run.stats, run.log, run.store
     _log_place(run)
-    held.acquire(lambda state, died: plan_run(run, state, died, again))
+    store.acquire(lambda state, dead_lease: plan_run(run, state, dead_lease, again))
     try:
         with _lease_released(run):
-            if held.new_here:
+            if store.is_new_here:
                 # So that it can be seen later that the published function ran once more.
                 _hand_over(run)
             stops = _work(run, budget)
             _hand_over(run)
     finally:
         _count_state(run)
-    figures.outcome = "incomplete" if stops or _left(run) else "complete"
-    figures.reason = "; ".join(map(str, stops))
-    log.info("Saved state: last_event_time=%s", iso(held.cursor) if held.cursor else None)
-    processed = figures.threats_fetched + figures.threats_skipped
+    stats.outcome = "incomplete" if stops or _left(run) else "complete"
+    stats.reason = "; ".join(map(str, stops))
+    log.info("Saved state: last_event_time=%s", iso(store.cursor) if store.cursor else None)
+    processed = stats.threats_fetched + stats.threats_skipped
     if processed:
         log.info("Successfully processed forensics for %d threats", processed)
 
 
-def _work(run: RunContext, budget: Deadline) -> list[TryLater]:
+def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
     """Everything under the lease; returns what left work for the next run."""
-    settings, held = run.settings, run.held
+    settings, store = run.settings, run.store
     reserve = min(_RESERVE_SECONDS, settings.run_budget_seconds * _RESERVE_SHARE)
     deadline = Deadline(run.clock, budget.at_seconds - reserve)
-    ledger = held.keep_ledger(
+    quota = store.attach_quota(
         {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
     )
-    run.figures.run_id = held.lease.run_id
+    run.stats.run_id = store.lease.run_id
     # Until it is known what a dead run wrote, its lease must not be released.
-    held.in_doubt = held.died is not None
+    store.in_doubt = store.dead_lease is not None
     events = open_events(run) if settings.events_prefix else None
-    if held.died:
+    if store.dead_lease:
         _take_over(run, events)
     with (
-        Tap(settings, run.clock, deadline, ledger) as tap,
-        _calls_counted(run, ledger),
-        _memory_kept(run, events),
+        TapClient(settings, run.clock, deadline, quota) as tap,
+        _calls_counted(run, quota),
+        _index_saved(run, events),
     ):
         until = Deadline.after(run.clock, deadline.remaining_seconds() * _DISCOVERY_SHARE)
         discovered = discover(Discovery(run, tap, until, events))
@@ -122,17 +122,19 @@ def _work(run: RunContext, budget: Deadline) -> list[TryLater]:
     return [stop for stop in (discovered, fetched) if stop]
 
 
-def _take_over(run: RunContext, events: EventDelivery | None) -> None:
+def _take_over(run: RunContext, events: EventWriter | None) -> None:
     """What a run that died had written counts; what it had in flight is suspect."""
-    found = recover_batches(run)
+    found = recover_objects(run)
     found += events.recover() if events else 0
-    run.log.warning("Taking over run %s, which died; %d finished objects found", run.held.lease.run_id, found)
-    run.held.in_doubt = False
+    run.log.warning(
+        "Taking over run %s, which died; %d finished objects found", run.store.lease.run_id, found
+    )
+    run.store.in_doubt = False
     count_suspects(run)
 
 
 @contextmanager
-def _memory_kept(run: RunContext, events: EventDelivery | None) -> Iterator[None]:
+def _index_saved(run: RunContext, events: EventWriter | None) -> Iterator[None]:
     """What was delivered is remembered before the lease is released, after an exception too."""
     try:
         yield
@@ -141,18 +143,18 @@ def _memory_kept(run: RunContext, events: EventDelivery | None) -> Iterator[None
     except BaseException:
         try:
             if events:
-                events.keep_memory()
+                events.save_index()
         except CollectorError as error:
             run.log.warning("Could not save the event dedup index; it will be rebuilt: %s", error)
         raise
     if events:
-        events.keep_memory()
+        events.save_index()
 
 
 @contextmanager
 def _lease_released(run: RunContext) -> Iterator[None]:
     """Renews the lease meanwhile and releases it at every orderly end, by exception too."""
-    stop = every(_HEARTBEAT_SECONDS, lambda: _renew(run))
+    stop = run_periodically(_HEARTBEAT_SECONDS, lambda: _renew(run))
     try:
         yield
     except LeaseLost:
@@ -161,24 +163,24 @@ def _lease_released(run: RunContext) -> Iterator[None]:
     except BaseException:
         stop()
         try:
-            run.held.release()
+            run.store.release()
         except CollectorError as error:
             run.log.warning("Could not release the lease; it will run out: %s", error)
         raise
     stop()
-    run.held.release()
+    run.store.release()
 
 
 def _renew(run: RunContext) -> None:
     try:
-        run.held.renew_if_due()
+        run.store.renew_if_due()
     except CollectorError as error:
         # The run's own next commit meets the same fault and decides.
         run.log.warning("Could not renew the lease: %s", error)
 
 
 def _log_place(run: RunContext) -> None:
-    run.log.info("The state is in gs://%s/%s", run.settings.gcs_bucket, run.held.place.name)
+    run.log.info("The state is in gs://%s/%s", run.settings.gcs_bucket, run.store.location.name)
     if not run.settings.gcs_prefix:
         run.log.warning(
             "GCS_PREFIX is empty: a feed that reads the whole bucket ingests the state too; "
@@ -188,7 +190,7 @@ def _log_place(run: RunContext) -> None:
 
 def _hand_over(run: RunContext) -> None:
     try:
-        overwritten = run.held.write_handover()
+        overwritten = run.store.write_legacy_state()
     except LeaseLost:
         raise
     except CollectorError as error:
@@ -202,30 +204,30 @@ def _hand_over(run: RunContext) -> None:
 
 
 def _log_if_nothing_found(run: RunContext) -> None:
-    with run.held.changing() as state:
+    with run.store.transaction() as state:
         all_read = not state.gaps
-    if run.settings.forensics and all_read and not run.figures.threats_found:
+    if run.settings.forensics and all_read and not run.stats.threats_found:
         run.log.info("No threats found in the specified time window.")
 
 
 def _left(run: RunContext) -> bool:
     """Whether anything stays open for the next run."""
-    return bool(run.figures.gaps or (run.settings.forensics and run.figures.threats_left))
+    return bool(run.stats.gaps or (run.settings.forensics and run.stats.threats_left))
 
 
 def _count_state(run: RunContext) -> None:
     """In a run that failed, too: the lag is what an alert looks at then."""
-    now, figures = run.clock.now(), run.figures
-    with suppress(LeaseLost), run.held.changing() as state:
-        figures.threats_left = len(state.backlog)
-        figures.gaps = len(state.gaps)
-        closed = figures.threats_fetched + figures.threats_skipped + figures.threats_given_up
-        figures.backlog_growth = figures.threats_new - closed
+    now, stats = run.clock.now(), run.stats
+    with suppress(LeaseLost), run.store.transaction() as state:
+        stats.threats_left = len(state.backlog)
+        stats.gaps = len(state.gaps)
+        closed = stats.threats_fetched + stats.threats_skipped + stats.threats_given_up
+        stats.backlog_growth = stats.threats_new - closed
         oldest = min((t.first_seen for t in state.backlog.values()), default=now)
-        figures.oldest_backlog_seconds = max(0, _seconds(now - oldest))
-        figures.oldest_gap_seconds = max((_seconds(now - gap.start) for gap in state.gaps), default=0)
+        stats.oldest_backlog_seconds = max(0, _seconds(now - oldest))
+        stats.oldest_gap_seconds = max((_seconds(now - gap.start) for gap in state.gaps), default=0)
         if until := read_until(state):
-            figures.cursor_lag_seconds = _seconds(now - until)
+            stats.cursor_lag_seconds = _seconds(now - until)
 
 
 def _seconds(span: timedelta) -> int:
@@ -233,19 +235,19 @@ def _seconds(span: timedelta) -> int:
 
 
 @contextmanager
-def _calls_counted(run: RunContext, ledger: Ledger) -> Iterator[None]:
+def _calls_counted(run: RunContext, quota: Quota) -> Iterator[None]:
     """Now and then while the run works, for whoever watches, and at its end."""
-    figures = run.figures
+    stats = run.stats
 
     def count() -> None:
         now = run.clock.now()
-        figures.siem_calls, figures.siem_429s = ledger.made[SIEM], ledger.refused[SIEM]
-        figures.forensics_calls, figures.forensics_429s = ledger.made[FORENSICS], ledger.refused[FORENSICS]
-        figures.siem_calls_left = ledger.left(SIEM, now)
-        figures.forensics_calls_left = ledger.left(FORENSICS, now)
+        stats.siem_calls, stats.siem_429s = quota.made[SIEM], quota.refused[SIEM]
+        stats.forensics_calls, stats.forensics_429s = quota.made[FORENSICS], quota.refused[FORENSICS]
+        stats.siem_calls_left = quota.left(SIEM, now)
+        stats.forensics_calls_left = quota.left(FORENSICS, now)
 
     count()
-    stop = every(_HEARTBEAT_SECONDS, count)
+    stop = run_periodically(_HEARTBEAT_SECONDS, count)
     try:
         yield
     finally:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import Settings
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
-from tap_forensics.storage.state_store import HeldState
+from tap_forensics.storage.state_store import StateStore
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class RunContext:
 
     settings: Settings
     log: logging.Logger
-    figures: Figures
-    held: HeldState
+    stats: RunStats
+    store: StateStore
     bucket: Bucket
     before_sleep: Callable[[Exception, float], None]
 
     @property
     def clock(self) -> Clock:
         """Set right by the bucket's, from `held.acquire` on."""
-        return self.held.clock
+        return self.store.clock

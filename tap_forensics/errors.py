@@ -38,7 +38,7 @@ class RunFailed(CollectorError):
     """The run ends here and says so; what it had committed stands."""
 
 
-class SettingsFault(RunFailed):
+class InvalidSettings(RunFailed):
     """One or more settings are wrong; `faults` holds one sentence each."""
 
     def __init__(self, faults: list[str]) -> None:
@@ -46,7 +46,7 @@ class SettingsFault(RunFailed):
         self.faults = faults
 
 
-class CredentialsRefused(RunFailed):
+class AuthenticationFailed(RunFailed):
     """TAP refused the service principal or its secret."""
 
 
@@ -62,11 +62,11 @@ class StorageFailed(RunFailed):
     """The bucket could not be read or written."""
 
 
-class TryLater(CollectorError):
+class Retryable(CollectorError):
     """The answer cannot be had now."""
 
 
-class Unavailable(TryLater):
+class Unavailable(Retryable):
     """The API did not give a usable answer; `retry_after_seconds` is its own wish, if it named one.
 
     `heavy`: the question may be too much for it (5xx, time-out); a smaller one may be answered.
@@ -87,7 +87,7 @@ class TooLarge(Unavailable):
         super().__init__(message, heavy=True)
 
 
-class RateLimited(TryLater):
+class RateLimited(Retryable):
     """TAP answered 429; `retry_after_seconds` is None where it named no usable time.
 
     `lasting`: nothing but 429 for so long that the limit is to be remembered.
@@ -101,15 +101,15 @@ class RateLimited(TryLater):
         self.lasting = lasting
 
 
-class QuotaSpent(TryLater):
+class QuotaExceeded(Retryable):
     """The call ledger has no call left in this pool."""
 
 
-class OutOfTime(TryLater):
+class DeadlineExceeded(Retryable):
     """The run's deadline came first."""
 
 
-class Refused(CollectorError):
+class RequestRejected(CollectorError):
     """The answer is no: `status`, and `words` as redact.py tells its body. `html`: the body is a page."""
 
     def __init__(self, status: int, words: str, *, html: bool = False) -> None:

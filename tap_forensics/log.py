@@ -36,12 +36,12 @@ def run_log(environ: Mapping[str, str], headers: Headers, tenant: str | None = N
     if "K_SERVICE" in environ:
         handler.setFormatter(_Structured(_trace(environ, headers) | _labels(tenant)))
     else:
-        handler.setFormatter(Readable(tenant))
+        handler.setFormatter(ConsoleFormatter(tenant))
     log.addHandler(handler)
     return log
 
 
-def harmless(text: str, limit: int = 200) -> str:
+def escape_unprintable(text: str, limit: int = 200) -> str:
     """At most `limit` characters; what does not print (controls, line ends, bidi marks) is escaped."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
     return shown + ("…" if len(text) > limit else "")
@@ -68,7 +68,7 @@ class _Structured(logging.Formatter):
         return json.dumps({**said, **self._on_each_line, **_fields(record)}, default=str)
 
 
-class Readable(logging.Formatter):
+class ConsoleFormatter(logging.Formatter):
     """`HH:MM:SS LEVEL message` and, where there are figures, those that are not zero as `name=value`."""
 
     def __init__(self, tenant: str | None = None) -> None:
@@ -77,15 +77,18 @@ class Readable(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = self.formatTime(record, "%H:%M:%S")
-        figures = " ".join(
-            harmless(f"{k}={v}") for group in _fields(record).values() for k, v in group.items() if v
+        stats = " ".join(
+            escape_unprintable(f"{k}={v}")
+            for group in _fields(record).values()
+            for k, v in group.items()
+            if v
         )
-        message = f"{self._whose}{_message(record)}{': ' + figures if figures else ''}"
+        message = f"{self._whose}{_message(record)}{': ' + stats if stats else ''}"
         return f"{clock} {record.levelname:7} {message}"
 
 
 def _message(record: logging.LogRecord) -> str:
-    return harmless(record.getMessage(), _LONGEST_MESSAGE)
+    return escape_unprintable(record.getMessage(), _LONGEST_MESSAGE)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -153,11 +153,11 @@ class MemoryBudget:
         return self._giving_back(weight)
 
     def _giving_back(self, weight: int) -> Release:
-        held = [weight]
+        store = [weight]
 
         def give_back() -> None:
             with self._changed:
-                self.reserved -= held.pop() if held else 0
+                self.reserved -= store.pop() if store else 0
                 self._changed.notify_all()
 
         return give_back

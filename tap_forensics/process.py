@@ -11,7 +11,7 @@ _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 128 * 1024
 
 
-def keep_memory_small() -> None:
+def tune_allocator() -> None:
     """Gives large freed blocks back to the system, and spares what was imported from the collector. For
     the start of a process, once.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass
-class Figures:
+class RunStats:
     """Counts of this run, of `tenant` if there is one; `*_seconds` and `*_bytes` as named. `outcome` is how
     it ended:
 

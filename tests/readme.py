@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tap_forensics.config.settings import DECLARED, Variable
+from tap_forensics.config.settings import VARIABLES, Variable
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- settings: made by `make readme` -->\n", "<!-- end of settings -->\n"
 
 
 def settings_table() -> str:
-    rows = [f"| `{v.name}` | {_default(v)} | {v.meaning} |" for v in DECLARED]
+    rows = [f"| `{v.name}` | {_default(v)} | {v.meaning} |" for v in VARIABLES]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows, ""])
 
 

@@ -11,21 +11,21 @@ from typing import Any
 import click
 from google.cloud.storage import Client
 
-from tap_forensics.cli.context import Desk, Exit, at_a_desk
+from tap_forensics.cli.context import CommandContext, Exit, cli_command
 from tap_forensics.cli.progress import watched_run
 from tap_forensics.cli.run import summary
-from tap_forensics.cli.terminal import facts, lasting, shown
-from tap_forensics.clock import Deadline, iso, whole_second
+from tap_forensics.cli.terminal import fields, lasting, safe_text
+from tap_forensics.clock import Deadline, floor_to_second, iso
 from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings
 from tap_forensics.errors import LeaseHeld
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import reopen
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_place
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
-from tap_forensics.tap.windows import Window, oldest_askable, plan_windows, widened
+from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
+from tap_forensics.tap.windows import Window, oldest_start, pad, plan_windows
 
 _BUCKET_SECONDS = 30
 # What begins at the very edge would fall out of the 7 days before it is asked for.
@@ -43,7 +43,7 @@ class Moment(click.ParamType[datetime]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
-            return whole_second(allowed.moment(value))
+            return floor_to_second(allowed.timestamp(value))
         except ValueError as error:
             self.fail(f"{value!r}: give {error}", param, ctx)
 
@@ -87,8 +87,10 @@ Examples:
 @click.option("--to", "end", type=Moment(), help="Where it ends, at the latest the cursor.")
 @click.option("--resume", is_flag=True, help="Go on with what the state still holds; add no interval.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it needs; change nothing.")
-@at_a_desk
-def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: bool, dry_run: bool) -> Exit:
+@cli_command
+def backfill(
+    context: CommandContext, start: datetime | None, end: datetime | None, resume: bool, dry_run: bool
+) -> Exit:
     """Read a past interval within TAP's 7 days once more: its threats, and its events with EVENTS_PREFIX.
 
     The interval is recorded in the state as a gap, and ordinary runs work it off, under the same lease as
@@ -103,24 +105,24 @@ def backfill(desk: Desk, start: datetime | None, end: datetime | None, resume: b
     """
     if resume == bool(start or end) or bool(start) != bool(end):
         raise click.UsageError("give --from and --to, or --resume alone")
-    settings = desk.settings()
-    with desk.storage(settings) as open_client:
-        state = _found(desk, settings, open_client).state
-        plan = _plan(state, settings, desk.clock.now(), start, end)
+    settings = context.settings()
+    with context.storage(settings) as open_client:
+        state = _found(context, settings, open_client).state
+        plan = _plan(state, settings, context.clock.now(), start, end)
         plan.done = not (plan.gap_seconds_left or plan.backlog)
-        _tell(desk, settings, plan)
+        _tell(context, settings, plan)
         _refuse_if_too_much(settings, plan)
         idle = dry_run or plan.done
-        exit_code = Exit.GOOD if idle else _carry_out(desk, settings, open_client, plan)
-    if desk.as_json:
-        desk.give(plan.as_fields())
+        exit_code = Exit.GOOD if idle else _carry_out(context, settings, open_client, plan)
+    if context.as_json:
+        context.print_json(plan.as_fields())
     return exit_code
 
 
-def _found(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> FoundState:
+def _found(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> FoundState:
     with closing(open_client()) as client:
         bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        return find_state(bucket, state_place(settings), desk.clock, settings.lease_seconds)
+        return find_state(bucket, state_location(settings), context.clock, settings.lease_seconds)
 
 
 def _plan(
@@ -132,13 +134,13 @@ def _plan(
         reopen(state, window, now)
     to_read = [gap.window() for gap in state.gaps]
     limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
-    ledger = Ledger(state.calls, limits)
+    quota = Quota(state.calls, limits)
     return Plan(
         window=window,
         notes=notes,
-        siem_calls_needed=sum(len(plan_windows(w) or [widened(w)]) for w in to_read),
-        siem_calls_left=ledger.left(SIEM, now),
-        forensics_calls_left=ledger.left(FORENSICS, now),
+        siem_calls_needed=sum(len(plan_windows(w) or [pad(w)]) for w in to_read),
+        siem_calls_left=quota.left(SIEM, now),
+        forensics_calls_left=quota.left(FORENSICS, now),
         backlog=len(state.backlog),
         gap_seconds_left=sum(int((w.end - w.start).total_seconds()) for w in to_read),
     )
@@ -148,7 +150,7 @@ def _interval(
     start: datetime, end: datetime, now: datetime, cursor: datetime | None, notes: list[str]
 ) -> Window:
     """What of the wish can be had; `notes` say what was cut off. Raises click.UsageError for what cannot."""
-    oldest = oldest_askable(now) + _TO_THE_EDGE
+    oldest = oldest_start(now) + _TO_THE_EDGE
     if cursor is None:
         raise click.UsageError(
             "nothing was collected yet: LOOKBACK_HOURS or SINCE_TIME say where the first run begins"
@@ -169,14 +171,14 @@ def _interval(
         )
     if end > cursor:
         notes.append(f"From the cursor, {iso(cursor)}, on the ordinary runs read: that part is left out")
-    return Window(max(start, oldest), min(end, whole_second(cursor)))
+    return Window(max(start, oldest), min(end, floor_to_second(cursor)))
 
 
-def _tell(desk: Desk, settings: Settings, plan: Plan) -> None:
-    if desk.as_json:
+def _tell(context: CommandContext, settings: Settings, plan: Plan) -> None:
+    if context.as_json:
         return
     if plan.done:
-        desk.out.print(shown("Nothing is left to be read: no gap, and no threat on the backlog."))
+        context.out.print(safe_text("Nothing is left to be read: no gap, and no threat on the backlog."))
         return
     rows = [
         ("interval", str(plan.window) if plan.window else "what the state still holds"),
@@ -184,7 +186,7 @@ def _tell(desk: Desk, settings: Settings, plan: Plan) -> None:
         ("SIEM calls", f"{plan.siem_calls_needed} needed, and 1 or 2 a run; {_count(plan.siem_calls_left)}"),
         ("forensics calls", _forensics(settings, plan)),
     ]
-    desk.out.print(facts("Backfill", [*rows, *(("note", note) for note in plan.notes)]))
+    context.out.print(fields("Backfill", [*rows, *(("note", note) for note in plan.notes)]))
 
 
 def _gaps_too(plan: Plan) -> str:
@@ -215,70 +217,78 @@ def _refuse_if_too_much(settings: Settings, plan: Plan) -> None:
         )
 
 
-def _carry_out(desk: Desk, settings: Settings, open_client: Callable[[], Client], plan: Plan) -> Exit:
+def _carry_out(
+    context: CommandContext, settings: Settings, open_client: Callable[[], Client], plan: Plan
+) -> Exit:
     try:
-        exit_code = _work_off(desk, settings, open_client, plan)
+        exit_code = _work_off(context, settings, open_client, plan)
     except KeyboardInterrupt:
         plan.reason = "interrupted"
-        desk.tell(
+        context.print_status(
             "Interrupted. Any later run goes on from the state, and so does: tap-forensics backfill --resume"
         )
         return Exit.INTERRUPTED
-    if not desk.as_json:
+    if not context.as_json:
         words = "Backfill done" if plan.done else "Not done yet; later runs go on from the state"
-        desk.out.print(facts(words, [("why", plan.reason)] if plan.reason else []))
+        context.out.print(fields(words, [("why", plan.reason)] if plan.reason else []))
     return exit_code
 
 
-def _work_off(desk: Desk, settings: Settings, open_client: Callable[[], Client], plan: Plan) -> Exit:
+def _work_off(
+    context: CommandContext, settings: Settings, open_client: Callable[[], Client], plan: Plan
+) -> Exit:
     """Ordinary runs, one after the other, until nothing is left or one brings nothing forward."""
     again = plan.window
     while True:
-        if not _lease_free(desk, settings, open_client):
+        if not _lease_free(context, settings, open_client):
             plan.reason = "another run holds the lease"
             return Exit.BUSY
         try:
-            figures = watched_run(desk, settings, open_client, Figures(), again)
+            stats = watched_run(context, settings, open_client, RunStats(), again)
         except LeaseHeld:
             continue
-        if figures.outcome == "busy":
+        if stats.outcome == "busy":
             continue
         again = None
-        forward = _take_stock(desk, settings, open_client, plan, figures)
+        forward = _take_stock(context, settings, open_client, plan, stats)
         if plan.done:
             return Exit.GOOD
         if not forward:
-            return Exit.WAITS
+            return Exit.INCOMPLETE
 
 
-def _lease_free(desk: Desk, settings: Settings, open_client: Callable[[], Client]) -> bool:
+def _lease_free(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> bool:
     """Waits for a run that is at work; False where it does not end."""
-    deadline = Deadline.after(desk.clock, _PATIENCE_SECONDS)
+    deadline = Deadline.after(context.clock, _PATIENCE_SECONDS)
     told = False
-    while (found := _found(desk, settings, open_client)).live:
+    while (found := _found(context, settings, open_client)).live:
         if deadline.passed():
             return False
         if not told:
-            desk.tell(
+            context.print_status(
                 f"Run {found.state.lease and found.state.lease.run_id} is at work; waiting for its end."
             )
         told = True
-        desk.clock.sleep(_LOOK_AGAIN_SECONDS)
+        context.clock.sleep(_LOOK_AGAIN_SECONDS)
     return True
 
 
 def _take_stock(
-    desk: Desk, settings: Settings, open_client: Callable[[], Client], plan: Plan, figures: Figures
+    context: CommandContext,
+    settings: Settings,
+    open_client: Callable[[], Client],
+    plan: Plan,
+    stats: RunStats,
 ) -> bool:
     """What is left after a run; whether the run brought anything forward."""
-    plan.runs.append(figures.as_fields())
-    if not desk.as_json:
-        desk.out.print(facts(f"Run {figures.run_id}: {figures.outcome}", summary(figures)))
-    state = _found(desk, settings, open_client).state
+    plan.runs.append(stats.as_fields())
+    if not context.as_json:
+        context.out.print(fields(f"Run {stats.run_id}: {stats.outcome}", summary(stats)))
+    state = _found(context, settings, open_client).state
     before, plan.backlog = plan.gap_seconds_left, len(state.backlog)
     plan.gap_seconds_left = sum(int((gap.end - gap.start).total_seconds()) for gap in state.gaps)
     waits = settings.forensics and plan.backlog
     plan.done = not plan.gap_seconds_left and not waits
-    plan.reason = "" if plan.done else figures.reason or "a later run asks again"
-    settled = figures.threats_fetched + figures.threats_skipped + figures.threats_given_up
+    plan.reason = "" if plan.done else stats.reason or "a later run asks again"
+    settled = stats.threats_fetched + stats.threats_skipped + stats.threats_given_up
     return plan.gap_seconds_left < before or settled > 0

@@ -9,12 +9,12 @@ from google.api_core.exceptions import NotFound
 from google.cloud.storage import Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from tap_forensics.cli.context import Desk
+from tap_forensics.cli.context import CommandContext
 from tap_forensics.cli.diagnosis import Finding, ok, warning, wrong
 from tap_forensics.cli.objects import (
     EVENTS_STEM,
     EVIDENCE_STEM,
-    Listed,
+    ObjectInfo,
     asking,
     first_name,
     folder,
@@ -25,15 +25,15 @@ from tap_forensics.cli.terminal import lasting, many
 from tap_forensics.clock import Clock, iso
 from tap_forensics.config.settings import Settings
 from tap_forensics.errors import RunFailed, StorageFailed
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.event_dedup import decode as decode_memory
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.remedies import COLLECTOR_ROLE
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_place
+from tap_forensics.storage.state_store import FoundState, find_state, state_location
 from tap_forensics.tap.quota import FORENSICS, SIEM, Pool
-from tap_forensics.tap.windows import KEPT
+from tap_forensics.tap.windows import RETENTION
 
 # What the function does with its objects, and why it may not do without.
 NEEDED = {
@@ -55,30 +55,30 @@ _EXAMPLES = 3
 _FEW_LEFT = 0.1
 
 
-def probe_rights(desk: Desk, client: Client, settings: Settings) -> Iterator[Finding]:
+def probe_rights(context: CommandContext, client: Client, settings: Settings) -> Iterator[Finding]:
     """Of whoever runs this. Raises `StorageFailed` where the bucket cannot be asked at all."""
     where = f"gs://{settings.gcs_bucket}"
     try:
         with asking(f"ask for the rights on {where}"):
-            held = set(
+            store = set(
                 client.bucket(settings.gcs_bucket).test_iam_permissions(
                     [*NEEDED, *UNWANTED], timeout=_TIMEOUT, retry=DEFAULT_RETRY.with_timeout(30)
                 )
             )
     except StorageFailed as error:
-        if desk.emulated and isinstance(error.__cause__, NotFound):
+        if context.emulated and isinstance(error.__cause__, NotFound):
             yield warning("rights", f"an emulator does not know of rights: not checked on {where}")
             return
         raise
     who = _identity(client)
     for right, why in NEEDED.items():
-        if right not in held:
+        if right not in store:
             remedy = f"give the function's service account {COLLECTOR_ROLE} on this bucket"
             yield wrong("rights", f"{who} lacks {right} on {where}, {why}", remedy)
-    if set(NEEDED) <= held:
+    if set(NEEDED) <= store:
         yield ok("rights", f"{who} may do on {where} what the function does")
     for right in UNWANTED:
-        if right in held:
+        if right in store:
             yield warning(
                 "rights", f"{who} has {right} on {where}, which the function never needs", _TOO_MUCH
             )
@@ -92,13 +92,13 @@ _TOO_MUCH = (
 
 def _identity(client: Client) -> str:
     email = getattr(client._credentials, "service_account_email", None)
-    return harmless(str(email)) if email and email != "default" else "this identity"
+    return escape_unprintable(str(email)) if email and email != "default" else "this identity"
 
 
 def probe_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Finding]:
     """The working state: where it is, whether a run could begin with it, and what it waits for."""
-    place = state_place(settings)
-    where = f"gs://{bucket.name}/{place.name}"
+    location = state_location(settings)
+    where = f"gs://{bucket.name}/{location.name}"
     if settings.gcs_prefix:
         yield ok("state place", f"{where}, outside the feeds' folders")
     else:
@@ -108,7 +108,7 @@ def probe_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Fi
             "set GCS_PREFIX and let the feed read that folder",
         )
     try:
-        found = find_state(bucket, place, clock, settings.lease_seconds)
+        found = find_state(bucket, location, clock, settings.lease_seconds)
     except RunFailed as error:
         yield wrong("state", str(error).partition("; ")[0], "tap-forensics state repair")
         return
@@ -117,7 +117,7 @@ def probe_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Fi
     yield from _lease(found, now)
     yield from _gaps(state, now)
     yield from _pools(state, settings, now)
-    yield from _memory(bucket, settings, place.name)
+    yield from _memory(bucket, settings, location.name)
 
 
 def _cursor(found: FoundState, now: datetime) -> Iterator[Finding]:
@@ -128,7 +128,7 @@ def _cursor(found: FoundState, now: datetime) -> Iterator[Finding]:
     lag = now - (read_until(state) or state.last_event_time)
     whose = "" if found.generation else " (the published function wrote it)"
     words = f"readable{whose}, its cursor {lasting(lag)} ago"
-    if lag > KEPT:
+    if lag > RETENTION:
         yield wrong("state", words, "TAP keeps 7 days: what lies before is lost; do a run now")
     elif lag > _LAG_SEEN:
         yield warning("state", words, "is the schedule running? See the log of the last runs")
@@ -149,7 +149,7 @@ def _lease(found: FoundState, now: datetime) -> Iterator[Finding]:
 def _gaps(state: State, now: datetime) -> Iterator[Finding]:
     if not state.gaps:
         return
-    left = min(gap.start for gap in state.gaps) + KEPT - now
+    left = min(gap.start for gap in state.gaps) + RETENTION - now
     words = (
         f"{many(len(state.gaps), 'interval')} could not be read yet; TAP forgets the first in {lasting(left)}"
     )
@@ -208,20 +208,20 @@ def probe_objects(client: Client, settings: Settings, now: datetime) -> Iterator
 
 def _listed(
     client: Client, settings: Settings, prefix: str, stem: str, now: datetime
-) -> tuple[list[Listed], str]:
+) -> tuple[list[ObjectInfo], str]:
     """Everything, or of very much the first by name and the last week."""
     bucket, within = settings.gcs_bucket, folder(prefix)
     first = list(list_objects(client, bucket, within, most=_NAMES_AT_MOST))
     if len(first) < _NAMES_AT_MOST:
         return first, many(len(first), "object")
     week = list_objects(
-        client, bucket, within, start=first_name(prefix, stem, now - KEPT), most=_NAMES_AT_MOST
+        client, bucket, within, start=first_name(prefix, stem, now - RETENTION), most=_NAMES_AT_MOST
     )
     both = list({found.name: found for found in [*first, *week]}.values())
     return both, f"{len(both):,} objects (the first by name, and the last week's)"
 
 
-def _names(where: str, listed: list[Listed]) -> Iterator[Finding]:
+def _names(where: str, listed: list[ObjectInfo]) -> Iterator[Finding]:
     if doubled := [found.name for found in listed if "//" in found.name]:
         names = many(len(doubled), "name")
         words = f"{where}: {names} with //, which the feed does not read: {_examples(doubled)}"
@@ -231,7 +231,7 @@ def _names(where: str, listed: list[Listed]) -> Iterator[Finding]:
         yield warning("objects", words, "delete them; the function writes none")
 
 
-def _sizes(client: Client, settings: Settings, where: str, listed: list[Listed]) -> Iterator[Finding]:
+def _sizes(client: Client, settings: Settings, where: str, listed: list[ObjectInfo]) -> Iterator[Finding]:
     """Looks into the newest of those that are large enough."""
     large = [found for found in listed if found.size_bytes > _LONGEST_LINE_BYTES]
     newest = sorted(large, key=lambda found: found.updated)[-_LOOKED_INTO_AT_MOST:]
@@ -256,5 +256,5 @@ def _has_long_line(client: Client, bucket: str, name: str) -> bool:
 
 
 def _examples(names: list[str]) -> str:
-    shown = ", ".join(harmless(name) for name in names[:_EXAMPLES])
+    shown = ", ".join(escape_unprintable(name) for name in names[:_EXAMPLES])
     return shown + (" …" if len(names) > _EXAMPLES else "")

@@ -22,8 +22,8 @@ from tap_forensics.cli.diagnosis import Finding, ok, warning, wrong
 from tap_forensics.cli.terminal import lasting
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import Settings
-from tap_forensics.log import harmless
-from tap_forensics.tap.client import REFUSED_CREDENTIALS
+from tap_forensics.log import escape_unprintable
+from tap_forensics.tap.client import AUTHENTICATION_REMEDIES
 from tap_forensics.tap.connection import connection_pool
 
 _QUESTION = "/v2/siem/all?format=json&sinceSeconds=300"
@@ -64,11 +64,11 @@ def _headers(settings: Settings) -> dict[str, str]:
 
 
 def _answered(settings: Settings, status: int) -> Finding:
-    host = harmless(settings.tap_api_base)
+    host = escape_unprintable(settings.tap_api_base)
     if status in (200, 204):
         return ok("credentials", f"{host} took them, and answered five minutes of events (one SIEM call)")
-    if status in REFUSED_CREDENTIALS:
-        words, _, remedy = REFUSED_CREDENTIALS[status].partition("; ")
+    if status in AUTHENTICATION_REMEDIES:
+        words, _, remedy = AUTHENTICATION_REMEDIES[status].partition("; ")
         return wrong("credentials", words, remedy)
     if status == 429:
         return wrong(
@@ -88,7 +88,7 @@ def _answered(settings: Settings, status: int) -> Finding:
 
 
 def _unanswered(settings: Settings, error: Exception) -> Finding:
-    host = harmless(urlsplit(settings.tap_api_base).netloc)
+    host = escape_unprintable(urlsplit(settings.tap_api_base).netloc)
     kind = type(error).__name__
     if isinstance(error, ProxyError) or "Tunnel connection failed" in str(error):
         return _proxy(error)

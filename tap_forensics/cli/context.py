@@ -17,11 +17,11 @@ from google.cloud.exceptions import NotFound
 from google.cloud.storage import Client
 from rich.console import Console
 
-from tap_forensics.cli.terminal import as_json, console, shown
+from tap_forensics.cli.terminal import as_json, console, safe_text
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import Settings
 from tap_forensics.config.tenants import load_places, load_tenant
-from tap_forensics.errors import CollectorError, SettingsFault
+from tap_forensics.errors import CollectorError, InvalidSettings
 from tap_forensics.storage.bucket import open_client
 
 _FOLDERS_BUCKET = "local-bucket"
@@ -33,13 +33,13 @@ class Exit(IntEnum):
     GOOD = 0
     WRONG = 1
     USAGE = 2
-    WAITS = 3
+    INCOMPLETE = 3
     BUSY = 4
     INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Desk:
+class CommandContext:
     """Where one command works. `folder` stands for the bucket where it is given; `tenant`: whose it is."""
 
     environ: Mapping[str, str]
@@ -79,12 +79,12 @@ class Desk:
         with self.storage(settings) as open_client, closing(open_client()) as client:
             yield client
 
-    def tell(self, words: str, style: str = "") -> None:
+    def print_status(self, words: str, style: str = "") -> None:
         """A line beside the result, if there is still somebody to read it."""
         with suppress(OSError):
-            self.err.print(shown(words, style), soft_wrap=True)
+            self.err.print(safe_text(words, style), soft_wrap=True)
 
-    def give(self, value: Any) -> None:
+    def print_json(self, value: Any) -> None:
         """The result, for machines."""
         click.echo(as_json(value), file=self.out.file)
 
@@ -107,7 +107,7 @@ def _served(folder: Path, bucket: str) -> Iterator[Any]:
         yield server
 
 
-def at_a_desk(command: Callable[..., Exit]) -> Callable[..., None]:
+def cli_command(command: Callable[..., Exit]) -> Callable[..., None]:
     """Gives a command its `Desk`, the options that all have, and one end for every failure."""
 
     @click.option(
@@ -119,31 +119,33 @@ def at_a_desk(command: Callable[..., Exit]) -> Callable[..., None]:
     @click.option("--json", "machine", is_flag=True, help="The result as JSON on stdout.")
     @functools.wraps(command)
     def wrapped(folder: Path | None, tenant: str | None, machine: bool, **options: Any) -> None:
-        desk = Desk(os.environ, folder, tenant, machine, Clock(), console(sys.stdout), console(sys.stderr))
-        sys.exit(_ended(desk, command, options))
+        context = CommandContext(
+            os.environ, folder, tenant, machine, Clock(), console(sys.stdout), console(sys.stderr)
+        )
+        sys.exit(_ended(context, command, options))
 
     return wrapped
 
 
-def _ended(desk: Desk, command: Callable[..., Exit], options: dict[str, Any]) -> Exit:
+def _ended(context: CommandContext, command: Callable[..., Exit], options: dict[str, Any]) -> Exit:
     try:
-        return command(desk, **options)
-    except SettingsFault as fault:
-        _tell_failure(desk, fault, fault.faults)
+        return command(context, **options)
+    except InvalidSettings as fault:
+        _tell_failure(context, fault, fault.faults)
         return Exit.USAGE
     except CollectorError as error:
-        _tell_failure(desk, error, [str(error)])
+        _tell_failure(context, error, [str(error)])
         return Exit.WRONG
     except click.Abort:
-        desk.tell("Not confirmed; nothing was changed. --yes answers beforehand.")
+        context.print_status("Not confirmed; nothing was changed. --yes answers beforehand.")
         return Exit.WRONG
     except KeyboardInterrupt:
-        desk.tell("Interrupted.")
+        context.print_status("Interrupted.")
         return Exit.INTERRUPTED
 
 
-def _tell_failure(desk: Desk, error: CollectorError, sentences: list[str]) -> None:
-    if desk.as_json:
-        desk.give({"error": type(error).__name__, "sentences": sentences})
+def _tell_failure(context: CommandContext, error: CollectorError, sentences: list[str]) -> None:
+    if context.as_json:
+        context.print_json({"error": type(error).__name__, "sentences": sentences})
     for sentence in sentences:
-        desk.tell(f"✗ {sentence}", "red")
+        context.print_status(f"✗ {sentence}", "red")

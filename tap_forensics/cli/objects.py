@@ -27,7 +27,7 @@ _RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_\d{4,})?\.ndjson$")
 
 
 @dataclass(frozen=True)
-class Listed:
+class ObjectInfo:
     """One object, or one version of it; `generation` names the version."""
 
     name: str
@@ -60,7 +60,7 @@ def list_objects(
     most: int | None = None,
     versions: bool = False,
     delimiter: str | None = None,
-) -> Iterator[Listed]:
+) -> Iterator[ObjectInfo]:
     """In order of name, from `start` on; with a `delimiter` only names that have none after the prefix.
 
     Raises `StorageFailed`.
@@ -79,12 +79,14 @@ def list_objects(
             retry=DEFAULT_RETRY.with_timeout(_PATIENCE_SECONDS),
         )
         for blob in found:
-            yield Listed(blob.name, int(blob.size or 0), blob.updated or _NEVER, int(blob.generation or 0))
+            yield ObjectInfo(
+                blob.name, int(blob.size or 0), blob.updated or _NEVER, int(blob.generation or 0)
+            )
 
 
 def list_own(
     client: Client, bucket: str, prefix: str, stem: str, since: datetime, most: int | None = None
-) -> Iterator[Listed]:
+) -> Iterator[ObjectInfo]:
     """The objects of one feed since then, in order of name. Folders below it belong to tenants."""
     listed = list_objects(
         client, bucket, folder(prefix), start=first_name(prefix, stem, since), most=most, delimiter="/"

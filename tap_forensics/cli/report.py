@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tap_forensics.cli.terminal import json_line
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 from tap_forensics.report.records import Tally, read_records
 from tap_forensics.report.source import source_lines
 
@@ -99,7 +99,7 @@ def _write(path: Path, text: str) -> int:
         return path.write_bytes(text.encode())
     except OSError as error:
         raise click.ClickException(
-            f"could not write {harmless(str(path), _LONGEST_PATH)}: {error.strerror}"
+            f"could not write {escape_unprintable(str(path), _LONGEST_PATH)}: {error.strerror}"
         ) from None
 
 
@@ -110,7 +110,7 @@ def _give(told: dict[str, Any], tally: Tally) -> None:
 
 def _tell(told: dict[str, Any], tally: Tally) -> None:
     for name, size_bytes in told["written"].items():
-        click.echo(f"{harmless(name, _LONGEST_PATH)}  {size_bytes:,} bytes")
+        click.echo(f"{escape_unprintable(name, _LONGEST_PATH)}  {size_bytes:,} bytes")
     counts = f"{told['reports']:,} reports, {tally.events:,} events"
     click.echo(f"{counts}, {told['indicators']:,} malicious indicators")
     if told["left_out"]:

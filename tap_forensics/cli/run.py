@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from tap_forensics.cli.context import Desk, Exit, at_a_desk
+from tap_forensics.cli.context import CommandContext, Exit, cli_command
 from tap_forensics.cli.progress import watched_run
-from tap_forensics.cli.terminal import facts, many
+from tap_forensics.cli.terminal import fields, many
 from tap_forensics.errors import LeaseHeld, RunFailed
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 
-_ENDS = {"complete": Exit.GOOD, "incomplete": Exit.WAITS, "busy": Exit.BUSY, "failed": Exit.WRONG}
+_ENDS = {"complete": Exit.GOOD, "incomplete": Exit.INCOMPLETE, "busy": Exit.BUSY, "failed": Exit.WRONG}
 
 
 @click.command(
@@ -23,51 +23,51 @@ failed), `reason`, `run_id`, counts, `*_bytes`, `*_seconds`.
 Ctrl-C gives the lease back; what was finished counts, and the next run goes on from there.
 """
 )
-@at_a_desk
-def run(desk: Desk) -> Exit:
+@cli_command
+def run(context: CommandContext) -> Exit:
     """One run now, in this process, as the function does it.
 
     It takes the same lease: while another run is at work it ends with 4.
     """
-    settings = desk.settings()
-    figures = Figures()
+    settings = context.settings()
+    stats = RunStats()
     try:
-        with desk.storage(settings) as open_client:
-            watched_run(desk, settings, open_client, figures, None)
+        with context.storage(settings) as open_client:
+            watched_run(context, settings, open_client, stats, None)
     except LeaseHeld:
         end = Exit.BUSY
     except RunFailed:
         end = Exit.WRONG
     except KeyboardInterrupt:
-        figures.reason = "interrupted"
-        desk.tell("Interrupted. What was finished counts; the next run goes on from there.")
+        stats.reason = "interrupted"
+        context.print_status("Interrupted. What was finished counts; the next run goes on from there.")
         end = Exit.INTERRUPTED
     else:
-        end = _ENDS[figures.outcome]
-    _give(desk, figures)
+        end = _ENDS[stats.outcome]
+    _give(context, stats)
     return end
 
 
-def _give(desk: Desk, figures: Figures) -> None:
-    if desk.as_json:
-        desk.give(figures.as_fields())
+def _give(context: CommandContext, stats: RunStats) -> None:
+    if context.as_json:
+        context.print_json(stats.as_fields())
     else:
-        desk.out.print(facts(f"Run {figures.run_id or '(none)'}: {figures.outcome}", summary(figures)))
+        context.out.print(fields(f"Run {stats.run_id or '(none)'}: {stats.outcome}", summary(stats)))
 
 
-def summary(figures: Figures) -> list[tuple[str, str]]:
+def summary(stats: RunStats) -> list[tuple[str, str]]:
     """The figures that an operator looks for, in words."""
-    f = figures
+    f = stats
     windows = f"{f.windows:,} asked for, {f.windows_failed:,} in vain; {many(f.events, 'event')}"
     forensics = f"{f.threats_fetched:,} fetched, {f.threats_skipped:,} without evidence"
-    waiting = f"{f.threats_failed:,} failed, {f.threats_left:,} left on the backlog"
+    before_sleep = f"{f.threats_failed:,} failed, {f.threats_left:,} left on the backlog"
     evidence = f"{many(f.reports, 'report')} in {many(f.lines, 'line')}"
     written = f"{f.lines_bytes:,} bytes in {many(f.objects, 'object')}"
     rows = [
         ("why", f.reason),
         ("windows", windows),
         ("threats", f"{f.threats_found:,} found, {f.threats_new:,} of them new"),
-        ("forensics", f"{forensics}, {waiting}"),
+        ("forensics", f"{forensics}, {before_sleep}"),
         ("evidence", f"{evidence}, {written}"),
         ("events", _events(f)),
         ("gaps", f"{f.gaps} open, {f.lost_intervals} lost" if f.gaps or f.lost_intervals else ""),
@@ -79,7 +79,7 @@ def summary(figures: Figures) -> list[tuple[str, str]]:
     return [(name, words) for name, words in rows if words]
 
 
-def _events(f: Figures) -> str:
+def _events(f: RunStats) -> str:
     if not (f.event_lines or f.events_repeated):
         return ""
     written = f"{f.event_bytes:,} bytes in {many(f.event_objects, 'object')}"

@@ -8,15 +8,15 @@ from typing import Any
 import click
 from google.cloud.storage import Client
 
-from tap_forensics.cli.context import Desk, Exit, at_a_desk
-from tap_forensics.cli.state_repair import Mended, mend, spoiled_at
-from tap_forensics.cli.terminal import lasting, many, shown
+from tap_forensics.cli.context import CommandContext, Exit, cli_command
+from tap_forensics.cli.state_repair import RepairedState, corrupted_at, rebuild
+from tap_forensics.cli.terminal import lasting, many, safe_text
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode, encode
-from tap_forensics.storage.state_store import lease_left_seconds, state_place
+from tap_forensics.storage.state_store import lease_left_seconds, state_location
 
 _BUCKET_SECONDS = 60
 _JSON = "application/json"
@@ -29,7 +29,7 @@ def open_bucket(client: Client, settings: Settings) -> Bucket:
 
 
 def decoded(settings: Settings, stored: Stored, now: datetime) -> State:
-    return decode(stored.data, f"gs://{settings.gcs_bucket}/{state_place(settings).name}", now)
+    return decode(stored.data, f"gs://{settings.gcs_bucket}/{state_location(settings).name}", now)
 
 
 @click.command(
@@ -43,8 +43,8 @@ Example:
 """,
 )
 @yes_option
-@at_a_desk
-def repair(desk: Desk, yes: bool) -> Exit:
+@cli_command
+def repair(context: CommandContext, yes: bool) -> Exit:
     """Make an unreadable or missing state readable again, so that nothing is lost and nothing comes twice.
 
     First the newest readable version of the object is looked for (the bucket's versioning), and what later
@@ -54,33 +54,35 @@ def repair(desk: Desk, yes: bool) -> Exit:
     run soon after: TAP forgets an hour every hour. Events come again where the memory beside the state has
     forgotten them.
     """
-    settings = desk.settings(credentials=False)
-    _must_be_sure(desk, yes)
-    with desk.client(settings) as client:
+    settings = context.settings(credentials=False)
+    _must_be_sure(context, yes)
+    with context.client(settings) as client:
         bucket = open_bucket(client, settings)
-        stored = bucket.read(state_place(settings).name)
-        if stored and _readable(settings, stored, desk.clock.now()):
-            return _nothing_to_repair(desk, "The state can be read; nothing was changed.")
-        spoiled = spoiled_at(client, settings, stored, desk.clock.now())
+        stored = bucket.read(state_location(settings).name)
+        if stored and _readable(settings, stored, context.clock.now()):
+            return _nothing_to_repair(context, "The state can be read; nothing was changed.")
+        spoiled = corrupted_at(client, settings, stored, context.clock.now())
         if spoiled is None:
-            return _nothing_to_repair(desk, "There is no state and no evidence: the first run makes both.")
-        _let_runs_notice(desk, bucket, settings, spoiled)
-        mended = mend(client, bucket, settings, stored, desk.clock.now(), desk.tell)
-        desk.tell(_about(settings, mended) + _perhaps_never(bucket, settings, stored, mended))
+            return _nothing_to_repair(context, "There is no state and no evidence: the first run makes both.")
+        _let_runs_notice(context, bucket, settings, spoiled)
+        mended = rebuild(client, bucket, settings, stored, context.clock.now(), context.print_status)
+        context.print_status(_about(settings, mended) + _perhaps_never(bucket, settings, stored, mended))
         if not (yes or click.confirm("Write it?", err=True)):
             return Exit.WRONG
         generation = _write(bucket, settings, mended.state, stored)
-    _tell_repaired(desk, settings, mended, generation)
+    _tell_repaired(context, settings, mended, generation)
     return Exit.GOOD
 
 
-def _let_runs_notice(desk: Desk, bucket: Bucket, settings: Settings, spoiled: datetime) -> None:
+def _let_runs_notice(context: CommandContext, bucket: Bucket, settings: Settings, spoiled: datetime) -> None:
     """Until none believes any more that it holds a lease."""
-    now = bucket.date or desk.clock.now()
+    now = bucket.date or context.clock.now()
     wait = spoiled + timedelta(seconds=settings.lease_seconds) - now
     if wait > timedelta():
-        desk.tell(f"Waiting {lasting(wait)}: a run that is at work must have noticed (LEASE_SECONDS).")
-        desk.clock.sleep(wait.total_seconds())
+        context.print_status(
+            f"Waiting {lasting(wait)}: a run that is at work must have noticed (LEASE_SECONDS)."
+        )
+        context.clock.sleep(wait.total_seconds())
 
 
 def _readable(settings: Settings, stored: Stored, now: datetime) -> State | None:
@@ -90,26 +92,26 @@ def _readable(settings: Settings, stored: Stored, now: datetime) -> State | None
         return None
 
 
-def _nothing_to_repair(desk: Desk, why: str) -> Exit:
-    if desk.as_json:
-        desk.give({"repaired": False, "from": None})
+def _nothing_to_repair(context: CommandContext, why: str) -> Exit:
+    if context.as_json:
+        context.print_json({"repaired": False, "from": None})
     else:
-        desk.out.print(shown(why))
+        context.out.print(safe_text(why))
     return Exit.GOOD
 
 
-def _about(settings: Settings, mended: Mended) -> str:
+def _about(settings: Settings, mended: RepairedState) -> str:
     cursor = mended.state.last_event_time
     found = f"{many(mended.threats_found, 'more threat')}, found in {many(mended.objects_read, 'object')}"
     return (
-        f"gs://{settings.gcs_bucket}/{state_place(settings).name} shall be written {mended.origin}. "
+        f"gs://{settings.gcs_bucket}/{state_location(settings).name} shall be written {mended.origin}. "
         f"Its cursor: {iso(cursor) if cursor else 'none'}. {found}, count as collected."
     )
 
 
-def _perhaps_never(bucket: Bucket, settings: Settings, stored: Stored | None, mended: Mended) -> str:
+def _perhaps_never(bucket: Bucket, settings: Settings, stored: Stored | None, mended: RepairedState) -> str:
     """Missing is not always lost: the first run after the published function takes its object over."""
-    before = state_place(settings).handover
+    before = state_location(settings).legacy_key
     if stored or mended.version or not before or not bucket.read(before):
         return ""
     return (
@@ -118,15 +120,19 @@ def _perhaps_never(bucket: Bucket, settings: Settings, stored: Stored | None, me
     )
 
 
-def _tell_repaired(desk: Desk, settings: Settings, mended: Mended, generation: int) -> None:
-    if desk.as_json:
+def _tell_repaired(
+    context: CommandContext, settings: Settings, mended: RepairedState, generation: int
+) -> None:
+    if context.as_json:
         source = "version" if mended.version else "objects"
         told: dict[str, Any] = {"repaired": True, "from": source, "generation": generation}
         told |= {"cursor": mended.state.last_event_time, "threats_found": mended.threats_found}
-        desk.give(told | {"objects_read": mended.objects_read})
+        context.print_json(told | {"objects_read": mended.objects_read})
     else:
-        words = f"Written: gs://{settings.gcs_bucket}/{state_place(settings).name}, generation {generation}."
-        desk.out.print(shown(words), soft_wrap=True)
+        words = (
+            f"Written: gs://{settings.gcs_bucket}/{state_location(settings).name}, generation {generation}."
+        )
+        context.out.print(safe_text(words), soft_wrap=True)
 
 
 @click.command(
@@ -139,53 +145,53 @@ Example:
 """,
 )
 @yes_option
-@at_a_desk
-def reset(desk: Desk, yes: bool) -> Exit:
+@cli_command
+def reset(context: CommandContext, yes: bool) -> Exit:
     """Start anew: the next run reads back LOOKBACK_HOURS (or from SINCE_TIME), as a first run does.
 
     Backlog, gaps and what was collected are forgotten: threats that wait are lost unless the lookback
     covers them, and those that it covers come once more. The count of calls stays. A copy of the old object
     is kept beside it.
     """
-    settings = desk.settings(credentials=False)
-    _must_be_sure(desk, yes)
-    with desk.client(settings) as client:
+    settings = context.settings(credentials=False)
+    _must_be_sure(context, yes)
+    with context.client(settings) as client:
         bucket = open_bucket(client, settings)
-        stored = bucket.read(state_place(settings).name)
-        now = desk.clock.now()
-        held = _readable(settings, stored, now) if stored else None
-        if stored and held and _live(desk, bucket, settings, stored, held):
+        stored = bucket.read(state_location(settings).name)
+        now = context.clock.now()
+        store = _readable(settings, stored, now) if stored else None
+        if stored and store and _live(context, bucket, settings, stored, store):
             return Exit.BUSY
-        if stored and not held:
-            _let_runs_notice(desk, bucket, settings, spoiled_at(client, settings, stored, now) or now)
-        desk.tell(_about_reset(settings, stored, held))
+        if stored and not store:
+            _let_runs_notice(context, bucket, settings, corrupted_at(client, settings, stored, now) or now)
+        context.print_status(_about_reset(settings, stored, store))
         if not (yes or click.confirm("Reset it?", err=True)):
             return Exit.WRONG
         copy = _copy(bucket, settings, stored, now)
-        fresh = State(VERSION, last_run_id=_last_run(held), calls=held.calls if held else {})
+        fresh = State(VERSION, last_run_id=_last_run(store), calls=store.calls if store else {})
         generation = _write(bucket, settings, fresh, stored)
-    if desk.as_json:
-        desk.give({"reset": True, "copy": copy, "generation": generation})
+    if context.as_json:
+        context.print_json({"reset": True, "copy": copy, "generation": generation})
     else:
         kept = f" The old one is gs://{settings.gcs_bucket}/{copy}." if copy else ""
-        desk.out.print(shown(f"Reset: the next run begins as a first run does.{kept}"), soft_wrap=True)
+        context.out.print(safe_text(f"Reset: the next run begins as a first run does.{kept}"), soft_wrap=True)
     return Exit.GOOD
 
 
-def _last_run(held: State | None) -> str:
+def _last_run(store: State | None) -> str:
     """A dead run's id counts too: its objects' names must not come again."""
-    return max(held.last_run_id, held.lease.run_id if held.lease else "") if held else ""
+    return max(store.last_run_id, store.lease.run_id if store.lease else "") if store else ""
 
 
-def _about_reset(settings: Settings, stored: Stored | None, held: State | None) -> str:
-    where = f"gs://{settings.gcs_bucket}/{state_place(settings).name}"
+def _about_reset(settings: Settings, stored: Stored | None, store: State | None) -> str:
+    where = f"gs://{settings.gcs_bucket}/{state_location(settings).name}"
     if stored is None:
         return f"{where} is not there; an empty state shall be written."
-    if held is None:
+    if store is None:
         return f"{where} cannot be read; `tap-forensics state repair` may bring it back. It shall be reset."
     return (
-        f"{where} shall be reset. To be forgotten: {many(len(held.backlog), 'threat')} of the backlog, "
-        f"{many(len(held.gaps), 'gap')}, {many(len(held.collected), 'collected threat')}, and the cursor."
+        f"{where} shall be reset. To be forgotten: {many(len(store.backlog), 'threat')} of the backlog, "
+        f"{many(len(store.gaps), 'gap')}, {many(len(store.collected), 'collected threat')}, and the cursor."
     )
 
 
@@ -193,36 +199,36 @@ def _copy(bucket: Bucket, settings: Settings, stored: Stored | None, now: dateti
     """Beside the state, and so where no feed looks."""
     if stored is None:
         return None
-    name = f"{state_place(settings).name}.before-reset-{now.strftime(RUN_ID_FORMAT)}"
+    name = f"{state_location(settings).name}.before-reset-{now.strftime(RUN_ID_FORMAT)}"
     bucket.create(name, stored.data, _JSON)
     return name
 
 
-def _must_be_sure(desk: Desk, yes: bool) -> None:
-    if desk.as_json and not yes:
+def _must_be_sure(context: CommandContext, yes: bool) -> None:
+    if context.as_json and not yes:
         raise click.UsageError("--json asks nothing: give --yes with it")
 
 
-def _live(desk: Desk, bucket: Bucket, settings: Settings, stored: Stored, held: State) -> bool:
-    name = state_place(settings).name
-    left = lease_left_seconds(bucket, name, stored.generation, held, settings.lease_seconds)
-    if held.lease is None or left is None or left <= 0:
+def _live(context: CommandContext, bucket: Bucket, settings: Settings, stored: Stored, store: State) -> bool:
+    name = state_location(settings).name
+    left = lease_left_seconds(bucket, name, stored.generation, store, settings.lease_seconds)
+    if store.lease is None or left is None or left <= 0:
         return False
-    until = desk.clock.now() + timedelta(seconds=left)
-    desk.tell(
-        f"Run {held.lease.run_id} is at work and holds the lease until {iso(until)}: "
+    until = context.clock.now() + timedelta(seconds=left)
+    context.print_status(
+        f"Run {store.lease.run_id} is at work and holds the lease until {iso(until)}: "
         "wait for its end. Nothing was changed."
     )
-    if desk.as_json:
-        desk.give({"error": "busy", "lease": {"run_id": held.lease.run_id, "until": until}})
+    if context.as_json:
+        context.print_json({"error": "busy", "lease": {"run_id": store.lease.run_id, "until": until}})
     return True
 
 
-def _write(bucket: Bucket, settings: Settings, held: State, stored: Stored | None) -> int:
+def _write(bucket: Bucket, settings: Settings, store: State, stored: Stored | None) -> int:
     """Over exactly what was read. Raises `StorageFailed` where another was faster."""
-    name = state_place(settings).name
+    name = state_location(settings).name
     try:
-        return bucket.replace(name, encode(held), _JSON, stored.generation if stored else 0)
+        return bucket.replace(name, encode(store), _JSON, stored.generation if stored else 0)
     except Conflict:
         raise StorageFailed(
             f"gs://{bucket.name}/{name} was changed meanwhile; nothing was written. Look again with "

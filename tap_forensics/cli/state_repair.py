@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from google.cloud.storage import Client
 
-from tap_forensics.cli.objects import EVIDENCE_STEM, Listed, asking, list_objects, list_own
+from tap_forensics.cli.objects import EVIDENCE_STEM, ObjectInfo, asking, list_objects, list_own
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
 from tap_forensics.errors import StateUnreadable
@@ -16,8 +16,8 @@ from tap_forensics.forensics.evidence_writer import delivered_in
 from tap_forensics.storage.bucket import Bucket, Stored
 from tap_forensics.storage.open_items import mark_collected
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode
-from tap_forensics.storage.state_store import state_place
-from tap_forensics.tap.windows import KEPT, oldest_askable
+from tap_forensics.storage.state_store import state_location
+from tap_forensics.tap.windows import RETENTION, oldest_start
 
 _TIMEOUT = (10, 60)
 # A run may write for as long as Cloud Run lets it; its objects' names carry its start.
@@ -25,7 +25,7 @@ _LONGEST_RUN = timedelta(hours=1)
 
 
 @dataclass
-class Mended:
+class RepairedState:
     """`version` is the generation it was taken from; None where it was built from the objects."""
 
     state: State
@@ -35,28 +35,28 @@ class Mended:
     objects_read: int = 0
 
 
-def spoiled_at(client: Client, settings: Settings, broken: Stored | None, now: datetime) -> datetime | None:
+def corrupted_at(client: Client, settings: Settings, broken: Stored | None, now: datetime) -> datetime | None:
     """Since when no run can have committed; None where there is nothing to mend.
 
     A run that was at work then believes in its lease for LEASE_SECONDS more, and may write one more batch.
     """
-    bucket, name = settings.gcs_bucket, state_place(settings).name
+    bucket, name = settings.gcs_bucket, state_location(settings).name
     if broken:
         listed = list_objects(client, bucket, name, most=1)
         return max((found.updated for found in listed if found.name == name), default=now)
     versions = list_objects(client, bucket, name, versions=True)
     known = any(version.name == name for version in versions)
-    return now if known or any(_evidence(client, settings, now - KEPT)) else None
+    return now if known or any(_evidence(client, settings, now - RETENTION)) else None
 
 
-def mend(
+def rebuild(
     client: Client,
     bucket: Bucket,
     settings: Settings,
     broken: Stored | None,
     now: datetime,
     tell: Callable[[str], None],
-) -> Mended:
+) -> RepairedState:
     """Nothing is written here. Raises `StorageFailed`."""
     mended = _newest_readable(client, bucket, settings, broken, now) or _from_nothing(now)
     since = _delivered_since(mended.state, now)
@@ -68,8 +68,8 @@ def mend(
 
 def _newest_readable(
     client: Client, bucket: Bucket, settings: Settings, broken: Stored | None, now: datetime
-) -> Mended | None:
-    name = state_place(settings).name
+) -> RepairedState | None:
+    name = state_location(settings).name
     listed = list_objects(client, bucket.name, name, versions=True)
     versions = [v for v in listed if v.name == name and not (broken and v.generation == broken.generation)]
     for version in sorted(versions, key=lambda v: v.generation, reverse=True):
@@ -78,36 +78,38 @@ def _newest_readable(
         except StateUnreadable:
             continue
         origin = f"as its version of {iso(version.updated)} was (generation {version.generation})"
-        return Mended(state, version.generation, origin)
+        return RepairedState(state, version.generation, origin)
     return None
 
 
-def _version(client: Client, bucket: Bucket, version: Listed) -> bytes:
+def _version(client: Client, bucket: Bucket, version: ObjectInfo) -> bytes:
     blob = client.bucket(bucket.name).blob(version.name, generation=version.generation)
     with asking(f"read gs://{bucket.name}/{version.name} of {iso(version.updated)}"):
         return bytes(blob.download_as_bytes(timeout=_TIMEOUT))
 
 
-def _from_nothing(now: datetime) -> Mended:
+def _from_nothing(now: datetime) -> RepairedState:
     """What waited on the backlog or in gaps is known to nobody any more, only that it came within the 7 days:
     a later cursor could pass it.
     """
-    state = State(VERSION, last_event_time=oldest_askable(now))
-    return Mended(state, None, "from the evidence of the last 7 days, there being no readable version of it")
+    state = State(VERSION, last_event_time=oldest_start(now))
+    return RepairedState(
+        state, None, "from the evidence of the last 7 days, there being no readable version of it"
+    )
 
 
 def _delivered_since(state: State, now: datetime) -> datetime:
     """When the objects begin whose threats this state may not know of: with its last run, at the latest."""
     run_id = state.lease.run_id if state.lease else state.last_run_id
-    begun = datetime.strptime(run_id, RUN_ID_FORMAT).replace(tzinfo=UTC) if run_id else now - KEPT
-    return max(begun, now - KEPT) - _LONGEST_RUN
+    begun = datetime.strptime(run_id, RUN_ID_FORMAT).replace(tzinfo=UTC) if run_id else now - RETENTION
+    return max(begun, now - RETENTION) - _LONGEST_RUN
 
 
-def _evidence(client: Client, settings: Settings, since: datetime) -> Iterator[Listed]:
+def _evidence(client: Client, settings: Settings, since: datetime) -> Iterator[ObjectInfo]:
     return list_own(client, settings.gcs_bucket, settings.gcs_prefix, EVIDENCE_STEM, since)
 
 
-def _count(mended: Mended, found: Listed, bucket: Bucket, now: datetime) -> None:
+def _count(mended: RepairedState, found: ObjectInfo, bucket: Bucket, now: datetime) -> None:
     """Its threats count as collected now: for the whole of DEDUP_HOURS they are not asked for again."""
     stored = bucket.read(found.name)
     known = len(mended.state.collected)

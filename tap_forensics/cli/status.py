@@ -9,17 +9,17 @@ from typing import Any
 import click
 from google.cloud.storage import Client
 
-from tap_forensics.cli.context import Desk, Exit, at_a_desk
-from tap_forensics.cli.objects import EVENTS_STEM, EVIDENCE_STEM, Listed, list_own
-from tap_forensics.cli.terminal import ago, facts, grid, lasting, many
+from tap_forensics.cli.context import CommandContext, Exit, cli_command
+from tap_forensics.cli.objects import EVENTS_STEM, EVIDENCE_STEM, ObjectInfo, list_own
+from tap_forensics.cli.terminal import ago, fields, grid, lasting, many
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_place
-from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, counting, counts_until
-from tap_forensics.tap.windows import EDGE_MARGIN, KEPT
+from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, counted_buckets, counts_until
+from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION
 
 _BUCKET_SECONDS = 30
 _NEWEST = 5
@@ -42,22 +42,22 @@ Example:
   "newest": {PREFIX: [{"name", "size_bytes", "updated"}]}}
 """
 )
-@at_a_desk
-def status(desk: Desk) -> Exit:
+@cli_command
+def status(context: CommandContext) -> Exit:
     """How things stand: last run, cursor, backlog, gaps, calls and the newest objects.
 
     Reads only and never takes the lease. TAP's credentials are not needed.
     """
-    settings = desk.settings(credentials=False)
-    with desk.client(settings) as client:
-        now = desk.clock.now()
+    settings = context.settings(credentials=False)
+    with context.client(settings) as client:
+        now = context.clock.now()
         bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        found = find_state(bucket, state_place(settings), desk.clock, settings.lease_seconds)
+        found = find_state(bucket, state_location(settings), context.clock, settings.lease_seconds)
         standing = stand(found, settings, now) | {"newest": newest_of_all(client, settings, now)}
-    if desk.as_json:
-        desk.give(standing)
+    if context.as_json:
+        context.print_json(standing)
     else:
-        _show(desk, standing, now)
+        _show(context, standing, now)
     return Exit.GOOD
 
 
@@ -68,7 +68,7 @@ def stand(found: FoundState, settings: Settings, now: datetime) -> dict[str, Any
     return {
         "now": now,
         "bucket": settings.gcs_bucket,
-        "state": state_place(settings).name,
+        "state": state_location(settings).name,
         "last_run_id": state.last_run_id,
         "cursor": state.last_event_time,
         "cursor_lag_seconds": _seconds(now - until) if until else None,
@@ -79,7 +79,7 @@ def stand(found: FoundState, settings: Settings, now: datetime) -> dict[str, Any
                 "start": gap.start,
                 "end": gap.end,
                 "attempts": gap.attempts,
-                "seconds_left": _seconds(gap.start + KEPT - EDGE_MARGIN - now),
+                "seconds_left": _seconds(gap.start + RETENTION - EDGE_MARGIN - now),
             }
             for gap in state.gaps
         ],
@@ -100,7 +100,7 @@ def _lease(found: FoundState, now: datetime) -> dict[str, Any] | None:
 
 def calls(pool: Pool, limit: int | None, now: datetime) -> dict[str, Any]:
     """One pool of the ledger: calls of the last 24 hours, and when they come back."""
-    buckets = counting(pool, now)
+    buckets = counted_buckets(pool, now)
     used = sum(buckets.values())
     return {
         "used": used,
@@ -136,9 +136,9 @@ def newest_of_all(client: Client, settings: Settings, now: datetime) -> dict[str
     }
 
 
-def _newest(client: Client, bucket: str, prefix: str, stem: str, now: datetime) -> list[Listed]:
+def _newest(client: Client, bucket: str, prefix: str, stem: str, now: datetime) -> list[ObjectInfo]:
     """The last few by name, without a look at all that lies before them."""
-    found: list[Listed] = []
+    found: list[ObjectInfo] = []
     for step in _STEPS:
         found = list(list_own(client, bucket, prefix, stem, now - step, _NAMES_AT_MOST))
         if len(found) >= _NEWEST:
@@ -146,28 +146,30 @@ def _newest(client: Client, bucket: str, prefix: str, stem: str, now: datetime) 
     return found[: -_NEWEST - 1 : -1]
 
 
-def _show(desk: Desk, standing: dict[str, Any], now: datetime) -> None:
-    desk.out.print(facts(f"gs://{standing['bucket']}/{standing['state']}", _head(standing, now)))
+def _show(context: CommandContext, standing: dict[str, Any], now: datetime) -> None:
+    context.out.print(fields(f"gs://{standing['bucket']}/{standing['state']}", _head(standing, now)))
     if standing["backlog"]:
         rows = [
             (_PRIORITIES.get(b["priority"], b["priority"]), b["threats"], ago(b["oldest"], now), b["failing"])
             for b in standing["backlog"]
         ]
-        desk.out.print(grid("Backlog", ("seen in", "threats", "oldest", "failing"), rows))
+        context.out.print(grid("Backlog", ("seen in", "threats", "oldest", "failing"), rows))
     if standing["gaps"]:
         gaps = [
             (f"{iso(g['start'])}/{iso(g['end'])}", g["attempts"], _left(g["seconds_left"]))
             for g in standing["gaps"]
         ]
-        desk.out.print(grid("Gaps", ("interval", "attempts", "TAP forgets it in"), gaps))
+        context.out.print(grid("Gaps", ("interval", "attempts", "TAP forgets it in"), gaps))
     pools = [(name, *_pool(pool, now)) for name, pool in standing["calls"].items()]
-    desk.out.print(
+    context.out.print(
         grid("Calls of the last 24 hours", ("pool", "used", "limit", "next back", "all back"), pools)
     )
     for prefix, found in standing["newest"].items():
         objects = [(entry["name"], f"{entry['size_bytes']:,}", ago(entry["updated"], now)) for entry in found]
         title = f"Newest objects in {prefix or 'the bucket'}/"
-        desk.out.print(grid(title, ("object", "bytes", "written"), objects or [("(none in 8 days)", "", "")]))
+        context.out.print(
+            grid(title, ("object", "bytes", "written"), objects or [("(none in 8 days)", "", "")])
+        )
 
 
 def _head(standing: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tap_forensics.clock import iso
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 
 _PLAIN_WIDTH = 160
 _LONGEST = 2000
@@ -31,18 +31,18 @@ def console(stream: IO[str]) -> Console:
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def shown(value: object, style: str = "") -> Text:
-    return Text(harmless(str(value), _LONGEST), style=style)
+def safe_text(value: object, style: str = "") -> Text:
+    return Text(escape_unprintable(str(value), _LONGEST), style=style)
 
 
-def facts(title: str, rows: Iterable[tuple[str, object]]) -> Group:
+def fields(title: str, rows: Iterable[tuple[str, object]]) -> Group:
     """Two columns under a heading: what it is, and its value."""
     table = Table(box=None, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(shown(name), shown(value))
-    return Group(shown(title, "bold"), table)
+        table.add_row(safe_text(name), safe_text(value))
+    return Group(safe_text(title, "bold"), table)
 
 
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Group:
@@ -52,10 +52,10 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows[:_MOST_ROWS]:
-        table.add_row(*map(shown, row))
+        table.add_row(*map(safe_text, row))
     if len(rows) > _MOST_ROWS:
         table.add_row(f"… {len(rows) - _MOST_ROWS:,} more (--json has all)")
-    return Group(shown(title, "bold"), table)
+    return Group(safe_text(title, "bold"), table)
 
 
 def as_json(value: Any) -> str:

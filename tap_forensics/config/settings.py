@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tap_forensics.config import validators as allowed
-from tap_forensics.errors import SettingsFault
+from tap_forensics.errors import InvalidSettings
 
 MISSING_WORDING = "Error: Missing required environment variables"
 
@@ -67,7 +67,7 @@ class Variable:
 
 
 # Settings is built from these by name, so a name here is a field there, in lower case.
-DECLARED = (
+VARIABLES = (
     Variable("GCS_BUCKET", None, "the bucket that SecOps reads", allowed.bucket, required=True),
     Variable("GCS_PREFIX", "tap-forensics", "folder of the evidence objects; may be empty", allowed.prefix),
     Variable("STATE_KEY", "{GCS_PREFIX}/state.json", "name of the state object", allowed.object_name),
@@ -85,9 +85,11 @@ DECLARED = (
         "LOOKBACK_HOURS",
         "1",
         "how far the first run reads back; more than the API's 7 days is capped",
-        allowed.whole(1, 87_600),
+        allowed.int_range(1, 87_600),
     ),
-    Variable("MAX_THREATS", "500", "threats whose forensics one run asks for", allowed.whole(1, 1_000_000)),
+    Variable(
+        "MAX_THREATS", "500", "threats whose forensics one run asks for", allowed.int_range(1, 1_000_000)
+    ),
     Variable(
         "TAP_API_BASE",
         "https://tap-api-v2.proofpoint.com",
@@ -98,16 +100,18 @@ DECLARED = (
         "OVERLAP_MINUTES",
         "60",
         "how far each run reads back over the last one: TAP indexes events up to about 30 minutes late",
-        allowed.whole(0, 1440),
+        allowed.int_range(0, 1440),
     ),
     # Of the shortest lookback, an hour, TAP's shortest window of 30 s is left.
-    Variable("END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.whole(0, 3570)),
+    Variable(
+        "END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.int_range(0, 3570)
+    ),
     Variable(
         "DEDUP_HOURS",
         "24",
         "a threat is not fetched again within; `0` as the published function "
         "(then set `OVERLAP_MINUTES=2` too, or each hour repeats the last); within one run it counts always",
-        allowed.whole(0, 168),
+        allowed.int_range(0, 168),
     ),
     Variable(
         "CAMPAIGN_REPORTS",
@@ -121,25 +125,25 @@ DECLARED = (
         '`report`: the report with `_threatId` and `generated`; `response`: `{"generated":…,"reports":[…]}`',
         allowed.one_of("report", "response"),
     ),
-    Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", allowed.whole(1, 64)),
+    Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", allowed.int_range(1, 64)),
     Variable(
         "RUN_BUDGET_SECONDS",
         "480",
         "the run ends itself before this; keep it a minute under the function's timeout",
-        allowed.whole(5, 3540),
+        allowed.int_range(5, 3540),
     ),
     Variable(
         "LEASE_SECONDS",
         "180",
         "how long a run's lease holds after its last commit (each commit renews it)",
-        allowed.whole(1, 3600),
+        allowed.int_range(1, 3600),
     ),
-    Variable("TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", allowed.whole(1, 1_000_000)),
+    Variable("TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", allowed.int_range(1, 1_000_000)),
     Variable(
         "TAP_FORENSICS_DAILY_LIMIT",
         None,
         "forensics calls in any 24 hours; unset: only what 429 teaches",
-        allowed.whole(1, 1_000_000),
+        allowed.int_range(1, 1_000_000),
     ),
     Variable("HTTPS_PROXY", None, "HTTP proxy for TAP, and for nothing else", allowed.proxy, secret=True),
     Variable("HTTPS_PROXY_FILE", None, "path of a mounted secret, instead; read anew each run"),
@@ -160,25 +164,25 @@ DECLARED = (
         "FORENSICS",
         "on",
         "`off`: only event lines; no forensics are asked for and no threat is remembered",
-        allowed.switch,
+        allowed.on_off,
     ),
     Variable(
         "SINCE_TIME",
         None,
         "where the first run begins (ISO 8601), instead of `LOOKBACK_HOURS`; a state wins over it",
-        allowed.moment,
+        allowed.timestamp,
     ),
     Variable(
         "THREAT_STATUS",
         "",
         "which threats' events: `active`, `cleared`, `falsePositive`, by commas; unset: TAP's default",
-        allowed.words_of("active", "cleared", "falsePositive"),
+        allowed.csv("active", "cleared", "falsePositive"),
     ),
     Variable(
         "THREAT_TYPE",
         "",
         "which threats' events: `url`, `attachment`, `messageText`, separated by commas; unset: all",
-        allowed.words_of("url", "attachment", "messageText"),
+        allowed.csv("url", "attachment", "messageText"),
     ),
 )
 
@@ -202,13 +206,13 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     """
     faults: list[str] = []
     texts = _texts(environ, faults)
-    values = {variable.name: _value(variable, texts, faults) for variable in DECLARED}
-    missing = [v.name for v in DECLARED if v.required and not {v.name, f"{v.name}_FILE"} & texts.keys()]
+    values = {variable.name: _value(variable, texts, faults) for variable in VARIABLES}
+    missing = [v.name for v in VARIABLES if v.required and not {v.name, f"{v.name}_FILE"} & texts.keys()]
     if missing:
         faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
     faults += [*_feed_faults(values), *_emulator_faults(environ)]
     if faults:
-        raise SettingsFault(faults)
+        raise InvalidSettings(faults)
     return Settings(**{name.lower(): value for name, value in values.items() if name not in _NO_FIELDS})
 
 
@@ -244,7 +248,7 @@ def _texts(environ: Mapping[str, str], faults: list[str]) -> dict[str, str]:
     """What was given: blanks count as unset, files are read, the proxies' lower-case names are known."""
     given = {
         v.name: environ[v.name].strip()
-        for v in DECLARED
+        for v in VARIABLES
         if environ.get(v.name, "").strip() or (v.name in _MAY_BE_EMPTY and v.name in environ)
     }
     for name in ("HTTPS_PROXY", "NO_PROXY"):

@@ -15,9 +15,9 @@ import msgspec
 
 from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings, load_settings
-from tap_forensics.errors import SettingsFault
-from tap_forensics.log import harmless
-from tap_forensics.storage.state_store import state_place
+from tap_forensics.errors import InvalidSettings
+from tap_forensics.log import escape_unprintable
+from tap_forensics.storage.state_store import state_location
 
 CREDENTIALS_FILE = "credentials.json"
 # While the other variables are checked.
@@ -63,7 +63,7 @@ def requested_tenant(event: Any, environ: Mapping[str, str]) -> str | None:
         body = _body(event)
         tenant = msgspec.json.decode(body.strip() or b"{}", type=_Body).tenant
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise SettingsFault(
+        raise InvalidSettings(
             [f'the message {_shown(event)} is refused: give {{}} or {{"tenant": "NAME"}}']
         ) from None
     return None if tenant is msgspec.UNSET else checked_name(tenant)
@@ -84,9 +84,9 @@ def checked_name(tenant: str) -> str:
     """The name itself. Raises `SettingsFault` unless it is a plain label: then paths may be made from it."""
     if _NAME.fullmatch(tenant):
         return tenant
-    raise SettingsFault(
+    raise InvalidSettings(
         [
-            f"tenant '{harmless(tenant, _SHOWN_CHARACTERS)}' is refused: give lower-case letters, digits "
+            f"tenant '{escape_unprintable(tenant, _SHOWN_CHARACTERS)}' is refused: give lower-case letters, digits "
             "and hyphens, 63 at most, the first of them no hyphen"
         ]
     )
@@ -110,7 +110,7 @@ def load_places(environ: Mapping[str, str], tenant: str | None) -> Settings:
 def _own_places(shared: Settings, tenant: str) -> Settings:
     """The tenant's folders, below the shared ones; its state lies below no feed's, not another's either."""
     if not shared.gcs_prefix:
-        raise SettingsFault(
+        raise InvalidSettings(
             ["GCS_PREFIX is empty: tenants need a folder to lie side by side in, such as tap-forensics"]
         )
     folder, _, file = shared.state_key.rpartition("/")
@@ -120,7 +120,7 @@ def _own_places(shared: Settings, tenant: str) -> Settings:
         tenant=tenant,
         gcs_prefix=f"{shared.gcs_prefix}/{tenant}",
         events_prefix=shared.events_prefix and f"{shared.events_prefix}/{tenant}",
-        state_key=state_place(replace(shared, state_key=own_key)).name,
+        state_key=state_location(replace(shared, state_key=own_key)).name,
     )
 
 
@@ -129,16 +129,16 @@ def _credentials(environ: Mapping[str, str], tenant: str) -> tuple[str, str]:
     file = f"TENANTS_DIR/{tenant}/{CREDENTIALS_FILE}"
     folder = environ.get("TENANTS_DIR", "").strip()
     if not folder:
-        raise SettingsFault([f"tenant '{tenant}' is asked for, and TENANTS_DIR is not set"])
+        raise InvalidSettings([f"tenant '{tenant}' is asked for, and TENANTS_DIR is not set"])
     try:
         content = Path(folder, tenant, CREDENTIALS_FILE).read_bytes().strip()
     except (FileNotFoundError, NotADirectoryError):
-        raise SettingsFault([f"tenant '{tenant}' is unknown: there is no {file}"]) from None
+        raise InvalidSettings([f"tenant '{tenant}' is unknown: there is no {file}"]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no path"
-        raise SettingsFault([f"{file} cannot be read ({reason}): check the mounted secret"]) from None
+        raise InvalidSettings([f"{file} cannot be read ({reason}): check the mounted secret"]) from None
     if not content:
-        raise SettingsFault([f"{file} is empty: add a version to the mounted secret"])
+        raise InvalidSettings([f"{file} is empty: add a version to the mounted secret"])
     return _parsed(content, file)
 
 
@@ -147,14 +147,14 @@ def _parsed(content: bytes, file: str) -> tuple[str, str]:
         found = msgspec.json.decode(content, type=_Credentials)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         wanted = '{"principal": "…", "secret": "…"}'
-        raise SettingsFault([f"{file} is not as it should be: give {wanted}"]) from None
+        raise InvalidSettings([f"{file} is not as it should be: give {wanted}"]) from None
     faults: list[str] = []
     pair = (
         _field("principal", found.principal, allowed.principal, file, faults),
         _field("secret", found.secret, allowed.secret, file, faults),
     )
     if faults:
-        raise SettingsFault(faults)
+        raise InvalidSettings(faults)
     return pair
 
 
@@ -171,6 +171,6 @@ def _field(name: str, text: str, parse: Callable[[str], str], file: str, faults:
 def _shown(event: Any) -> str:
     """The text of a refused message, harmless and cut, where it has one."""
     try:
-        return f"'{harmless(_body(event).decode('utf-8', 'replace'), _SHOWN_CHARACTERS)}'"
+        return f"'{escape_unprintable(_body(event).decode('utf-8', 'replace'), _SHOWN_CHARACTERS)}'"
     except msgspec.MsgspecError:
         return "(not from Pub/Sub)"

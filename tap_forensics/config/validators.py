@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from tap_forensics.clock import parse_iso
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def int_range(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
             return int(text)
@@ -28,7 +28,7 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def switch(text: str) -> bool:
+def on_off(text: str) -> bool:
     return one_of("on", "off")(text) == "on"
 
 
@@ -99,7 +99,7 @@ def proxy(text: str) -> str:
     raise ValueError("the address of an HTTP proxy, such as http://proxy.example.com:3128")
 
 
-def words_of(*words: str) -> Callable[[str], tuple[str, ...]]:
+def csv(*words: str) -> Callable[[str], tuple[str, ...]]:
     """Some of these words, separated by commas; each once, in the order given."""
 
     def parse(text: str) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def words_of(*words: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def moment(text: str) -> datetime:
+def timestamp(text: str) -> datetime:
     try:
         return parse_iso(text)
     except ValueError:

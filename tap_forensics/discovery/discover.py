@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from tap_forensics.discovery.window_reader import Discovery, bisect, read
-from tap_forensics.errors import TryLater, Unavailable
+from tap_forensics.discovery.window_reader import Discovery, read, read_in_halves
+from tap_forensics.errors import Retryable, Unavailable
 from tap_forensics.storage.open_items import due_windows
 from tap_forensics.storage.state import Gap, State
 from tap_forensics.tap.quota import SIEM
@@ -19,7 +19,7 @@ _DOWN_AFTER = 3
 _MOST_BISECT_CALLS = 60
 
 
-def discover(discovery: Discovery) -> TryLater | None:
+def discover(discovery: Discovery) -> Retryable | None:
     """Reads the open windows that are due; returns what ended it early, if anything did.
 
     Raises `CredentialsRefused`, or a `RunFailed` of the bucket.
@@ -28,20 +28,20 @@ def discover(discovery: Discovery) -> TryLater | None:
     stopped = None
     try:
         _read_windows(discovery)
-    except TryLater as error:
+    except Retryable as error:
         stopped = error
-    run.figures.threats_found = len(discovery.seen)
+    run.stats.threats_found = len(discovery.seen)
     run.log.info("Found %d unique threat IDs", len(discovery.seen))
     return stopped
 
 
 def _read_windows(discovery: Discovery) -> None:
     run = discovery.run
-    with run.held.changing() as state:
+    with run.store.transaction() as state:
         due = due_windows(state, run.clock.now())
         failed_before = any(gap.attempts for gap in state.gaps)
     chosen = _within_share(discovery, due)
-    run.figures.windows_planned = len(chosen)
+    run.stats.windows_planned = len(chosen)
     failures, heavy = 0, []
     for window, gap in _announced(discovery, chosen):
         # An API that gave no answer to the last run is not asked three times by each run that follows.
@@ -54,7 +54,7 @@ def _read_windows(discovery: Discovery) -> None:
             break
     calls = _MOST_BISECT_CALLS
     for window in heavy if discovery.answered or not failed_before else []:
-        calls = bisect(discovery, window, calls)
+        calls = read_in_halves(discovery, window, calls)
     if failures == _DOWN_AFTER:
         raise Unavailable(f"{failures} windows in a row could not be read: the SIEM API seems to be down")
 
@@ -62,7 +62,7 @@ def _read_windows(discovery: Discovery) -> None:
 def _within_share(discovery: Discovery, due: list[tuple[Window, Gap]]) -> list[tuple[Window, Gap]]:
     """All windows that did not fail yet, and of the others as many as may be asked again."""
     failed = [entry for entry in due if entry[1].attempts]
-    retries = discovery.tap.ledger.take_retries(SIEM, len(failed), discovery.run.clock.now())
+    retries = discovery.tap.quota.reserve_retries(SIEM, len(failed), discovery.run.clock.now())
     return [entry for entry in due if not entry[1].attempts] + failed[:retries]
 
 
@@ -77,11 +77,11 @@ def _announced(discovery: Discovery, chosen: list[tuple[Window, Gap]]) -> Iterat
 
     A suspect is a group of its own. The plan's commit announced the first group.
     """
-    held = discovery.run.held
+    store = discovery.run.store
     for group in _groups(chosen):
         windows = [window for window, _ in group]
-        if [(window.start, window.end) for window in windows] != held.lease.reading:
-            held.announce(windows=windows)
+        if [(window.start, window.end) for window in windows] != store.lease.reading:
+            store.announce(windows=windows)
         yield from group
 
 

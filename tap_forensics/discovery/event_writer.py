@@ -12,23 +12,23 @@ from tap_forensics.discovery.siem import Reading
 from tap_forensics.records.event_lines import (
     KINDS,
     UNREADABLE,
+    Envelope,
     Event,
     Fingerprint,
-    Tails,
-    cut_to,
-    kept_fingerprint,
+    envelope,
     line_of,
     read_line,
     read_record,
-    tails,
-    take_event,
+    stored_fingerprint,
+    to_event,
+    truncate,
 )
 from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.storage import event_dedup as memory
 from tap_forensics.storage.bucket import Conflict
-from tap_forensics.storage.event_dedup import News, Seen
+from tap_forensics.storage.event_dedup import EventIndex, Novelty
 from tap_forensics.storage.numbered_objects import BATCH_BYTES, object_name, write_object
-from tap_forensics.storage.state_store import Place
+from tap_forensics.storage.state_store import StateLocation
 from tap_forensics.tap.windows import Window
 
 _STEM = "tap_siem_events"
@@ -39,51 +39,51 @@ _LONGEST_EVENT_BYTES = LONGEST_LINE_BYTES - 200
 
 
 @dataclass
-class EventDelivery:
+class EventWriter:
     """One run's event lines. `pending` are lines not durable yet, with what the memory says of each.
 
     What the memory says of pending lines is not true yet: it is kept only once there are none.
     """
 
     run: RunContext
-    seen: Seen
+    seen: EventIndex
     generation: int
     changed: bool = False
     pending: list[tuple[bytes, Fingerprint]] = field(default_factory=list)
     pending_bytes: int = 0
 
-    def take(self, reading: Reading, window: Window) -> None:
+    def add(self, reading: Reading, window: Window) -> None:
         """Writes each event of a window that was not delivered in this version; all are durable then.
 
         Raises as the bucket does; the run must not go on then.
         """
         minute = memory.last_minute(window)
-        around = {kind: tails(kind, self.run.settings.events_shape) for kind in KINDS}
-        several = memory.side_by_side(event.known_by for event in reading.records)
+        around = {kind: envelope(kind, self.run.settings.events_shape) for kind in KINDS}
+        several = memory.side_by_side(event.fingerprint for event in reading.records)
         for event in reading.records:
-            shown = several.get(event.known_by.key)
+            shown = several.get(event.fingerprint.key)
             if shown:
-                news = memory.note_version(self.seen, shown, *event.known_by, minute)
+                news = memory.observe_version(self.seen, shown, *event.fingerprint, minute)
             else:
-                news = memory.note(self.seen, *event.known_by, minute)
+                news = memory.observe(self.seen, *event.fingerprint, minute)
             self._take(event, news, around[event.kind])
         self._write()
-        if len(self.seen.entries) > memory.MOST:
+        if len(self.seen.entries) > memory.MAX_ENTRIES:
             self._forget()
 
-    def _take(self, event: Event, news: News | None, around: Tails) -> None:
+    def _take(self, event: Event, news: Novelty | None, around: Envelope) -> None:
         if news is None:
-            self.run.figures.events_repeated += 1
+            self.run.stats.events_repeated += 1
             return
         record = bytes(event.record)
         if len(record) > _LONGEST_EVENT_BYTES:
             self.run.log.warning(
                 "An event of %d bytes was too large: its largest fields were cut", len(record)
             )
-            record = cut_to(record, _LONGEST_EVENT_BYTES, event.known_by)
-        self.run.figures.events_updated += news is News.UPDATE
-        line = line_of(record, around, update=news is News.UPDATE)
-        self.pending.append((line, event.known_by))
+            record = truncate(record, _LONGEST_EVENT_BYTES, event.fingerprint)
+        self.run.stats.events_updated += news is Novelty.UPDATE
+        line = line_of(record, around, update=news is Novelty.UPDATE)
+        self.pending.append((line, event.fingerprint))
         self.pending_bytes += len(line) + 1
         if self.pending_bytes >= _BATCH_BYTES:
             self._write()
@@ -92,11 +92,13 @@ class EventDelivery:
         """Makes the pending lines durable, less those that a sleeper wrote under the name."""
         if not self.pending:
             return
-        self.run.held.renew_if_run_out()
+        self.run.store.ensure_lease()
         while self.pending:
-            name = _name(self.run.settings, self.run.held.lease.run_id, self.run.held.lease.event_batches + 1)
+            name = _name(
+                self.run.settings, self.run.store.lease.run_id, self.run.store.lease.event_batches + 1
+            )
             data = b"\n".join([*(line for line, _ in self.pending), b""])
-            stored = write_object(self.run.held, self.run.bucket, name, data)
+            stored = write_object(self.run.store, self.run.bucket, name, data)
             self._count_object()
             if stored is None:
                 self._written(name, len(data))
@@ -105,17 +107,17 @@ class EventDelivery:
             self.pending = [entry for entry in self.pending if entry[1] not in theirs]
             self.run.log.warning("Another run had written this batch's object; going on with the next name")
         self.pending_bytes = 0
-        self.run.held.commit_if_due()
+        self.run.store.commit_if_due()
 
     def _count_object(self) -> None:
-        with self.run.held.changing():
-            self.run.held.lease.event_batches += 1
+        with self.run.store.transaction():
+            self.run.store.lease.event_batches += 1
         self.changed = True
 
     def _written(self, name: str, size: int) -> None:
-        self.run.figures.event_objects += 1
-        self.run.figures.event_lines += len(self.pending)
-        self.run.figures.event_bytes += size
+        self.run.stats.event_objects += 1
+        self.run.stats.event_lines += len(self.pending)
+        self.run.stats.event_bytes += size
         self.run.log.info("Wrote %d events to gs://%s/%s", len(self.pending), self.run.bucket.name, name)
         self.pending = []
 
@@ -124,7 +126,7 @@ class EventDelivery:
         found = list(_fingerprints(data))
         now = self.run.clock.now()
         for known_by in found:
-            memory.note(self.seen, *known_by, memory.last_minute(Window(now, now)))
+            memory.observe(self.seen, *known_by, memory.last_minute(Window(now, now)))
         return set(found)
 
     def recover(self) -> int:
@@ -132,41 +134,41 @@ class EventDelivery:
 
         They were written one after the other, so the first missing name ends the search.
         """
-        lease, number = self.run.held.lease, 0
+        lease, number = self.run.store.lease, 0
         known = self.seen.batches if self.seen.run_id == lease.run_id else 0
         while stored := self.run.bucket.read_ever(_name(self.run.settings, lease.run_id, known + number + 1)):
             self._learn(stored.data)
             number += 1
-        with self.run.held.changing():
+        with self.run.store.transaction():
             lease.event_batches = known + number
         self.changed = self.changed or number > 0
         return number
 
-    def keep_memory(self) -> None:
+    def save_index(self) -> None:
         """Before the lease is given back. Where it cannot be, the lease stays: who takes over learns it anew.
 
         Raises `LeaseLost` or `StorageFailed`.
         """
-        if self.pending or self.run.held.in_doubt:
-            self.run.held.in_doubt = True
+        if self.pending or self.run.store.in_doubt:
+            self.run.store.in_doubt = True
         elif self.changed:
             self._forget()
             self.seen.run_id, self.seen.batches = (
-                self.run.held.lease.run_id,
-                self.run.held.lease.event_batches,
+                self.run.store.lease.run_id,
+                self.run.store.lease.event_batches,
             )
-            self.run.held.in_doubt = True
-            self.run.held.renew_if_run_out()
+            self.run.store.in_doubt = True
+            self.run.store.ensure_lease()
             self._save()
-            self.run.held.in_doubt = False
+            self.run.store.in_doubt = False
 
     def _save(self) -> None:
-        name = memory_name(self.run.held.place)
+        name = index_name(self.run.store.location)
         try:
             self.run.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, self.generation)
         except Conflict as conflict:
             # A run that slept through its lease came between; what it knows is true. Is the lease ours?
-            self.run.held.commit()
+            self.run.store.commit()
             if conflict.stored:
                 theirs = memory.decode(conflict.stored.data, f"gs://{self.run.bucket.name}/{name}")
                 self.seen.entries = theirs.entries | self.seen.entries
@@ -174,22 +176,22 @@ class EventDelivery:
             self.run.bucket.replace(name, memory.encode(self.seen), _MEMORY_TYPE, generation)
 
     def _forget(self) -> None:
-        with self.run.held.changing() as state:
+        with self.run.store.transaction() as state:
             cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
         overlap = timedelta(minutes=self.run.settings.overlap_minutes)
-        if over := memory.forget(self.seen, cursor, overlap, gaps):
+        if over := memory.prune(self.seen, cursor, overlap, gaps):
             self.run.log.warning("%d delivered events had to be forgotten early: they may come again", over)
 
 
-def open_events(run: RunContext) -> EventDelivery:
+def open_events(run: RunContext) -> EventWriter:
     """With the memory as it is in the bucket. Raises `StateUnreadable` or `StorageFailed`."""
-    name = memory_name(run.held.place)
+    name = index_name(run.store.location)
     stored = run.bucket.read(name)
-    seen = memory.decode(stored.data, f"gs://{run.bucket.name}/{name}") if stored else Seen()
-    return EventDelivery(run, seen, stored.generation if stored else 0)
+    index = memory.decode(stored.data, f"gs://{run.bucket.name}/{name}") if stored else EventIndex()
+    return EventWriter(run, index, stored.generation if stored else 0)
 
 
-def memory_name(place: Place) -> str:
+def index_name(place: StateLocation) -> str:
     """Beside the working state."""
     return f"{place.name}.seen"
 
@@ -206,6 +208,6 @@ def _fingerprints(data: bytes) -> Iterator[Fingerprint]:
             continue
         kind, event = found
         try:
-            yield kept_fingerprint(event) or take_event(kind, event, read_record(event)).known_by
+            yield stored_fingerprint(event) or to_event(kind, event, read_record(event)).fingerprint
         except UNREADABLE:
             continue

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from tap_forensics.errors import Unavailable
-from tap_forensics.records.event_lines import Event, is_text, read_record, take_event
-from tap_forensics.records.ndjson import repaired, without_depths
+from tap_forensics.records.event_lines import Event, is_text, read_record, to_event
+from tap_forensics.records.ndjson import sanitize_utf8, without_depths
 from tap_forensics.storage.state import Threat
-from tap_forensics.tap.client import Tap
+from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.windows import Window
 
 # A click that went through comes first, then a mail that lies in a mailbox, then what was stopped.
@@ -59,7 +59,7 @@ class Reading:
 
 
 def read_window(
-    tap: Tap, window: Window, now: datetime, *, threats: bool = True, events: bool = False
+    tap: TapClient, window: Window, now: datetime, *, threats: bool = True, events: bool = False
 ) -> Reading:
     """Asks for one window, for what it holds of threats, of events, or of both.
 
@@ -87,7 +87,7 @@ def _lists_of(body: bytes) -> _Lists:
 
 def _compact(body: bytes) -> bytes:
     """Sound UTF-8 without white space between values; what is that already comes back as it is."""
-    body = repaired(body)
+    body = sanitize_utf8(body)
     spaced = any(mark in body for mark in _LINE_ENDS) or any(mark in body[:_START] for mark in _SPACES)
     return msgspec.json.format(body, indent=-1) if spaced else body
 
@@ -116,7 +116,7 @@ def _read(
         for entry in _entries(kind, fields, reading):
             _take(entry, _PRIORITIES[kind], now, reading)
     if events:
-        reading.records.append(take_event(kind, record, fields))
+        reading.records.append(to_event(kind, record, fields))
 
 
 def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from tap_forensics.clock import Deadline, iso, whole_second
+from tap_forensics.clock import Deadline, floor_to_second, iso
 from tap_forensics.context import RunContext
-from tap_forensics.discovery.event_writer import EventDelivery
+from tap_forensics.discovery.event_writer import EventWriter
 from tap_forensics.discovery.siem import Reading, read_window
-from tap_forensics.errors import OutOfTime, RateLimited, Refused, Unavailable
-from tap_forensics.log import harmless
+from tap_forensics.errors import DeadlineExceeded, RateLimited, RequestRejected, Unavailable
+from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail, unplan
-from tap_forensics.tap.client import Tap
+from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import SIEM
-from tap_forensics.tap.retry import patiently
-from tap_forensics.tap.windows import EDGE_MARGIN, Window, halves
+from tap_forensics.tap.retry import retry
+from tap_forensics.tap.windows import EDGE_MARGIN, Window, bisect
 
 _STEP_BACK = timedelta(seconds=60)
 
@@ -28,24 +28,24 @@ class Discovery:
     """
 
     run: RunContext
-    tap: Tap
+    tap: TapClient
     deadline: Deadline
-    events: EventDelivery | None
+    events: EventWriter | None
     answered: bool = False
     seen: set[str] = field(default_factory=set)
 
 
-def read(discovery: Discovery, window: Window, attempts: int) -> Unavailable | Refused | None:
+def read(discovery: Discovery, window: Window, attempts: int) -> Unavailable | RequestRejected | None:
     """Asks for a window. What TAP answered is kept and closed; the rest stays open.
 
     Returns the error if there was no answer, which counts as a failed attempt. Raises `OutOfTime`,
     `RateLimited`, `QuotaSpent` and `CredentialsRefused`: nothing is counted then.
     """
     asked, step = window, _STEP_BACK
-    while asked.long_enough():
+    while asked.is_long_enough():
         try:
             keep(discovery, asked, ask(discovery, asked, attempts))
-        except Refused as refusal:
+        except RequestRejected as refusal:
             shorter = _shortened(asked, refusal, step)
             if shorter is None:
                 return _failed(discovery, asked, refusal)
@@ -55,7 +55,7 @@ def read(discovery: Discovery, window: Window, attempts: int) -> Unavailable | R
             return _failed(discovery, asked, error)
         break
     # What is too young is planned anew; what is too old stays open until it expires.
-    with discovery.run.held.changing() as state:
+    with discovery.run.store.transaction() as state:
         unplan(state, Window(asked.end, window.end))
     return None
 
@@ -64,17 +64,17 @@ def ask(discovery: Discovery, window: Window, attempts: int) -> Reading:
     """One window, as it is. Raises as `read_window`."""
     run = discovery.run
     if discovery.deadline.passed():
-        raise OutOfTime("the time for reading windows is used up")
-    run.figures.windows += 1
-    now = whole_second(run.clock.now())
-    return patiently(
+        raise DeadlineExceeded("the time for reading windows is used up")
+    run.stats.windows += 1
+    now = floor_to_second(run.clock.now())
+    return retry(
         lambda: read_window(
             discovery.tap, window, now, threats=run.settings.forensics, events=discovery.events is not None
         ),
         attempts=attempts,
         deadline=discovery.deadline,
-        waits_for=(Unavailable, RateLimited),
-        waiting=run.before_sleep,
+        retry_on=(Unavailable, RateLimited),
+        before_sleep=run.before_sleep,
         may_retry=lambda: discovery.tap.may_retry(SIEM),
     )
 
@@ -84,13 +84,13 @@ def keep(discovery: Discovery, window: Window, reading: Reading) -> None:
     run = discovery.run
     discovery.answered = True
     if discovery.events:
-        discovery.events.take(reading, window)
+        discovery.events.add(reading, window)
     discovery.seen.update(reading.threats)
-    run.figures.events += reading.events
-    run.figures.odd_entries += reading.odd
-    with run.held.changing() as state:
+    run.stats.events += reading.events
+    run.stats.odd_entries += reading.odd
+    with run.store.transaction() as state:
         for threat_id, threat in reading.threats.items():
-            run.figures.threats_new += add_threat(state, threat_id, threat)
+            run.stats.threats_new += add_threat(state, threat_id, threat)
         surplus = drop_surplus(state)
         close(state, window)
     run.log.info(
@@ -103,33 +103,33 @@ def keep(discovery: Discovery, window: Window, reading: Reading) -> None:
     if reading.odd:
         run.log.info("Skipped %d entries without a valid threat ID in %s", reading.odd, window)
     for threat_id in surplus:
-        run.log.error("Gave up threat %s: over %d threats wait", harmless(threat_id), MOST_THREATS)
-    run.figures.threats_given_up += len(surplus)
+        run.log.error("Gave up threat %s: over %d threats wait", escape_unprintable(threat_id), MOST_THREATS)
+    run.stats.threats_given_up += len(surplus)
 
 
-def bisect(discovery: Discovery, window: Window, calls: int) -> int:
+def read_in_halves(discovery: Discovery, window: Window, calls: int) -> int:
     """A window that was too much for TAP, in halves, depth first, a call each. Returns what `calls` are left.
 
     Raises `Unavailable` if not even the smallest piece got an answer, and nothing did before in this run.
     """
-    pieces = halves(window)[::-1]
+    pieces = bisect(window)[::-1]
     while pieces and calls and discovery.tap.may_retry(SIEM):
         piece = pieces.pop()
         calls -= 1
-        discovery.run.figures.extra_calls += 1
+        discovery.run.stats.extra_calls += 1
         try:
             keep(discovery, piece, ask(discovery, piece, attempts=1))
-        except Refused:
+        except RequestRejected:
             continue
         except Unavailable as error:
-            smaller = halves(piece)[::-1] if error.heavy else []
+            smaller = bisect(piece)[::-1] if error.heavy else []
             if not smaller and not discovery.answered:
                 raise Unavailable(f"not even {piece} could be read: the SIEM API seems to be down") from None
             pieces += smaller
     return calls
 
 
-def _shortened(window: Window, refusal: Refused, step: timedelta) -> Window | None:
+def _shortened(window: Window, refusal: RequestRejected, step: timedelta) -> Window | None:
     """A shorter window after one of TAP's 400 sentences; None for any other refusal."""
     words = refusal.words.lower() if refusal.status == 400 else ""
     if "still current" in words:
@@ -141,10 +141,12 @@ def _shortened(window: Window, refusal: Refused, step: timedelta) -> Window | No
     return None
 
 
-def _failed(discovery: Discovery, window: Window, error: Unavailable | Refused) -> Unavailable | Refused:
+def _failed(
+    discovery: Discovery, window: Window, error: Unavailable | RequestRejected
+) -> Unavailable | RequestRejected:
     run = discovery.run
-    run.figures.windows_failed += 1
-    with run.held.changing() as state:
+    run.stats.windows_failed += 1
+    with run.store.transaction() as state:
         fail(state, window, run.clock.now())
     run.log.warning("Interval %s could not be read; will retry: %s", window, error)
     return error

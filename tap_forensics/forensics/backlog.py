@@ -8,122 +8,126 @@ from itertools import islice
 
 from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
-from tap_forensics.errors import RateLimited, TryLater
-from tap_forensics.forensics.evidence_writer import Delivery
+from tap_forensics.errors import RateLimited, Retryable
+from tap_forensics.forensics.evidence_writer import EvidenceWriter
 from tap_forensics.forensics.workers import (
     Failed,
-    FanOut,
     Fetched,
     Outcome,
     Rejected,
     Skipped,
+    WorkerPool,
     fetch_forensics,
 )
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import mark_collected
 from tap_forensics.storage.state import Threat
-from tap_forensics.tap.client import Tap
-from tap_forensics.tap.quota import FORENSICS, Standing
-from tap_forensics.tap.rate_limit import Gate
+from tap_forensics.tap.client import TapClient
+from tap_forensics.tap.quota import FORENSICS, PoolStatus
+from tap_forensics.tap.rate_limit import RateLimiter
 
 _PROGRESS_EVERY = 50
 # So many threats a worker are announced with one commit.
 _ANNOUNCED_PER_WORKER = 4
 
 
-def drain(run: RunContext, tap: Tap, deadline: Deadline) -> TryLater | None:
+def drain(run: RunContext, tap: TapClient, deadline: Deadline) -> Retryable | None:
     """Fetches at most MAX_THREATS of the backlog into the bucket; returns what ended it early, if anything.
 
     Raises `CredentialsRefused`, or a `RunFailed` of the bucket; what was fetched until then is written.
     """
     chosen = _select(run, tap)
-    standing = tap.ledger.standing(FORENSICS, run.clock.now())
+    standing = tap.quota.status(FORENSICS, run.clock.now())
     if not chosen:
         return None
-    if standing is Standing.CLOSED:
+    if standing is PoolStatus.BLOCKED:
         run.log.warning("The forensics limit was met within the hour: no call now, %d wait", len(chosen))
         return RateLimited("the forensics limit was met within the hour")
-    gate = Gate(run.clock, deadline, one_call=standing is Standing.ONE_CALL)
+    limiter = RateLimiter(run.clock, deadline, probe_only=standing is PoolStatus.PROBE)
     failed_before = {name for name, threat in chosen.items() if threat.attempts}
-    fan_out = FanOut(tap, gate, deadline, run.before_sleep, failed_before)
+    pool = WorkerPool(tap, limiter, deadline, run.before_sleep, failed_before)
     try:
-        _fetch_all(run, fan_out, chosen)
+        _fetch_all(run, pool, chosen)
     finally:
         _log_collected(run)
-    return _ended(run, fan_out, gate)
+    return _ended(run, pool, limiter)
 
 
-def _select(run: RunContext, tap: Tap) -> dict[str, Threat]:
+def _select(run: RunContext, tap: TapClient) -> dict[str, Threat]:
     """The threats of this run, in their order: suspects, then untried ones by priority, then failed ones."""
     now, most = run.clock.now(), run.settings.max_threats
-    with run.held.changing() as state:
+    with run.store.transaction() as state:
         due = [(name, threat) for name, threat in state.backlog.items() if threat.due(now)]
     due.sort(key=lambda item: item[1].sort_key())
     failed = [item for item in due if item[1].attempts]
-    retries = tap.ledger.take_retries(FORENSICS, len(failed), now)
+    retries = tap.quota.reserve_retries(FORENSICS, len(failed), now)
     chosen = [item for item in due if not item[1].attempts] + failed[:retries]
     if len(chosen) > most:
         run.log.warning("Reached max threats limit (%d)", most)
         run.log.info("%d threats stay on the backlog for the next run", len(chosen) - most)
-    run.figures.threats_chosen = min(most, len(chosen))
+    run.stats.threats_chosen = min(most, len(chosen))
     return dict(chosen[:most])
 
 
-def _fetch_all(run: RunContext, fan_out: FanOut, chosen: dict[str, Threat]) -> None:
+def _fetch_all(run: RunContext, pool: WorkerPool, chosen: dict[str, Threat]) -> None:
     rejected: list[Rejected] = []
     suspects = [name for name, threat in chosen.items() if threat.kills]
     for name in suspects:
-        if not fan_out.ended_by:
+        if not pool.stop_reason:
             # Written before the next one is asked for: only one at a time can kill the run.
-            _fetch(run, fan_out, chosen, rejected, [name], workers=1)
+            _fetch(run, pool, chosen, rejected, [name], workers=1)
     others = [name for name, threat in chosen.items() if not threat.kills]
-    _fetch(run, fan_out, chosen, rejected, others, run.settings.fetch_concurrency)
+    _fetch(run, pool, chosen, rejected, others, run.settings.fetch_concurrency)
     for outcome in rejected:
         _requeue(run, outcome)
 
 
 def _fetch(
     run: RunContext,
-    fan_out: FanOut,
+    pool: WorkerPool,
     chosen: dict[str, Threat],
     rejected: list[Rejected],
     names: list[str],
     workers: int,
 ) -> None:
-    delivery = Delivery(run)
+    delivery = EvidenceWriter(run)
     announced = _announced(run, names, _ANNOUNCED_PER_WORKER * workers)
     try:
-        with closing(fetch_forensics(fan_out, announced, workers)) as outcomes:
+        with closing(fetch_forensics(pool, announced, workers)) as outcomes:
             for outcome in outcomes:
-                delivery.hand_over_if_due()
+                delivery.flush_if_due()
                 if outcome is None:
                     continue
                 _settle(run, delivery, chosen, rejected, outcome)
                 del outcome  # its body must not stay while the next is waited for
-                if fan_out.proven:
+                if pool.proven:
                     _skip_all(run, rejected)
-                run.figures.threats_answered += 1
-                if run.figures.threats_answered % _PROGRESS_EVERY == 0:
+                run.stats.threats_answered += 1
+                if run.stats.threats_answered % _PROGRESS_EVERY == 0:
                     _log_progress(run, len(chosen))
     finally:
-        delivery.finish()
+        delivery.close()
 
 
 def _announced(run: RunContext, names: list[str], most: int) -> Iterator[str]:
     """The threats one by one; before each group of them a commit says that they are going to be asked for."""
     left = iter(names)
     while group := list(islice(left, most)):
-        run.held.announce(threats=group)
+        run.store.announce(threats=group)
         yield from group
 
 
 def _settle(
-    run: RunContext, delivery: Delivery, chosen: dict[str, Threat], rejected: list[Rejected], outcome: Outcome
+    run: RunContext,
+    delivery: EvidenceWriter,
+    chosen: dict[str, Threat],
+    rejected: list[Rejected],
+    outcome: Outcome,
 ) -> None:
     if isinstance(outcome, Fetched):
-        delivery.take(outcome, chosen[outcome.threat_id].campaign)
+        delivery.add(outcome, chosen[outcome.threat_id].campaign)
     elif isinstance(outcome, Rejected):
-        run.held.answered(outcome.threat_id)
+        run.store.answered(outcome.threat_id)
         rejected.append(outcome)
     elif isinstance(outcome, Skipped):
         _skip(run, outcome.threat_id)
@@ -135,54 +139,54 @@ def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:
     """TAP answers other threats, so what it says of these is its own word."""
     for outcome in rejected:
         if outcome.status != 404:
-            run.log.warning("Skipped threat %s: %s", harmless(outcome.threat_id), outcome.why)
+            run.log.warning("Skipped threat %s: %s", escape_unprintable(outcome.threat_id), outcome.why)
         _skip(run, outcome.threat_id)
     rejected.clear()
 
 
 def _skip(run: RunContext, threat_id: str) -> None:
-    run.figures.threats_skipped += 1
-    with run.held.changing() as state:
+    run.stats.threats_skipped += 1
+    with run.store.transaction() as state:
         mark_collected(state, threat_id, run.clock.now())
 
 
 def _requeue(run: RunContext, outcome: Failed | Rejected) -> None:
     """Counts a failed attempt; the threat stays open, unless it was delivered by another run meanwhile."""
-    run.figures.threats_failed += 1
+    run.stats.threats_failed += 1
     if isinstance(outcome, Failed):
-        run.held.answered(outcome.threat_id)
-    with run.held.changing() as state:
+        run.store.answered(outcome.threat_id)
+    with run.store.transaction() as state:
         if threat := state.backlog.get(outcome.threat_id):
             threat.failed(run.clock.now())
-    run.log.warning("Threat %s stays on the backlog: %s", harmless(outcome.threat_id), outcome.why)
+    run.log.warning("Threat %s stays on the backlog: %s", escape_unprintable(outcome.threat_id), outcome.why)
 
 
 def _log_progress(run: RunContext, of: int) -> None:
-    done, reports = run.figures.threats_answered, run.figures.reports
+    done, reports = run.stats.threats_answered, run.stats.reports
     run.log.info("Progress: %d/%d threats, %d forensic reports collected", done, of, reports)
 
 
 def _log_collected(run: RunContext) -> None:
     run.log.info(
         "Forensics collection complete: %d threats processed, %d skipped, %d reports collected",
-        run.figures.threats_answered,
-        run.figures.threats_skipped,
-        run.figures.reports,
+        run.stats.threats_answered,
+        run.stats.threats_skipped,
+        run.stats.reports,
     )
-    if not run.figures.reports:
+    if not run.stats.reports:
         run.log.info("No forensic evidence retrieved.")
 
 
-def _ended(run: RunContext, fan_out: FanOut, gate: Gate) -> TryLater | None:
+def _ended(run: RunContext, pool: WorkerPool, limiter: RateLimiter) -> Retryable | None:
     """Remembers what was learned from 429 responses; raises what is no reason to try later."""
-    ended_by, ledger = fan_out.ended_by, fan_out.tap.ledger
-    if isinstance(ended_by, RateLimited) and ended_by.lasting:
-        ledger.limit_met(FORENSICS, run.held.lease.started)
-    elif gate.ever_passed:
-        ledger.limit_gone(FORENSICS)
-    if ended_by is None:
+    stop_reason, quota = pool.stop_reason, pool.client.quota
+    if isinstance(stop_reason, RateLimited) and stop_reason.lasting:
+        quota.block(FORENSICS, run.store.lease.started)
+    elif limiter.ever_succeeded:
+        quota.unblock(FORENSICS)
+    if stop_reason is None:
         return None
-    if not isinstance(ended_by, TryLater):
-        raise ended_by
-    run.log.warning("Fetching forensics ended early; the rest stays on the backlog: %s", ended_by)
-    return ended_by
+    if not isinstance(stop_reason, Retryable):
+        raise stop_reason
+    run.log.warning("Fetching forensics ended early; the rest stays on the backlog: %s", stop_reason)
+    return stop_reason

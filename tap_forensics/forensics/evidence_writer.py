@@ -13,14 +13,14 @@ import msgspec
 
 from tap_forensics.context import RunContext
 from tap_forensics.forensics.workers import Fetched
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 from tap_forensics.records.ndjson import (
     LONGEST_LINE_BYTES,
     Fields,
     Provenance,
-    fields_of,
+    decode_object,
+    decode_str,
     report_lines,
-    text_of,
 )
 from tap_forensics.storage.numbered_objects import BATCH_BYTES, object_name, write_object
 from tap_forensics.storage.open_items import mark_campaigns, mark_collected
@@ -83,14 +83,14 @@ class Batch:
         return left
 
 
-class Delivery:
+class EvidenceWriter:
     """Takes outcomes while the run fetches; `finish` makes sure that all of them lie in the bucket."""
 
     def __init__(self, run: RunContext) -> None:
-        self._run, self._held, self._settings = run, run.held, run.settings
-        self._clock, self._log, self._figures = run.clock, run.log, run.figures
+        self._run, self._store, self._settings = run, run.store, run.settings
+        self._clock, self._log, self._stats = run.clock, run.log, run.stats
         self._once = run.settings.campaign_reports == "once"
-        self._campaigns = set(run.held.lease.campaigns)
+        self._campaigns = set(run.store.lease.campaigns)
         self._batch = Batch(run.clock.monotonic())
         self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
@@ -99,7 +99,7 @@ class Delivery:
         self._uploader = threading.Thread(target=context.run, args=(self._upload_all,), daemon=True)
         self._uploader.start()
 
-    def take(self, fetched: Fetched, campaign: str | None) -> None:
+    def add(self, fetched: Fetched, campaign: str | None) -> None:
         """Makes the lines of one threat; hands the batch over when it is large or old enough.
 
         The answer is used up: most of its memory is free then, and no batch that waits holds any of it.
@@ -109,32 +109,32 @@ class Delivery:
         fetched.reports.clear()
         self._batch.entries.append(Entry(fetched.threat_id, [r for r in reports if r], fetched.release))
         if self._batch.lines.tell() - begun > _LARGE_BYTES:
-            self._hand_over()
+            self._flush()
         else:
             fetched.release()
-        self.hand_over_if_due()
+        self.flush_if_due()
 
-    def hand_over_if_due(self) -> None:
+    def flush_if_due(self) -> None:
         """Raises what stopped the uploader, if anything did."""
         self._raise_failure()
         age = self._clock.monotonic() - self._batch.begun_at_seconds
         if self._batch.entries and (self._batch.lines.tell() >= _BATCH_BYTES or age >= _BATCH_SECONDS):
-            self._hand_over()
+            self._flush()
         elif not self._batch.entries:
             self._batch.begun_at_seconds = self._clock.monotonic()
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Writes what is left and waits for it; the release that follows commits it. Raises what stopped
         the uploader.
         """
         self._finishing = True
         if self._batch.entries:
-            self._hand_over()
+            self._flush()
         self._put(None)
         self._uploader.join()
         self._raise_failure()
 
-    def _hand_over(self) -> None:
+    def _flush(self) -> None:
         self._put(self._batch)
         self._batch = Batch(self._clock.monotonic())
 
@@ -157,16 +157,20 @@ class Delivery:
         try:
             return self._lines_of(report, fetched, campaign)
         except RecursionError:
-            self._log.error("Threat %s: a report is nested too deep to be read", harmless(fetched.threat_id))
+            self._log.error(
+                "Threat %s: a report is nested too deep to be read", escape_unprintable(fetched.threat_id)
+            )
             return None
 
     def _lines_of(
         self, report: Fields | msgspec.Raw, fetched: Fetched, campaign: str | None
     ) -> Written | None:
-        fields = report if isinstance(report, dict) else fields_of(report)
+        fields = report if isinstance(report, dict) else decode_object(report)
         if fields is None:
-            self._figures.odd_entries += 1
-            self._log.warning("Threat %s: a report that is no JSON object", harmless(fetched.threat_id))
+            self._stats.odd_entries += 1
+            self._log.warning(
+                "Threat %s: a report that is no JSON object", escape_unprintable(fetched.threat_id)
+            )
             return None
         campaign_id = _campaign_id(fields)
         if campaign_id and self._once and campaign_id in self._campaigns:
@@ -176,8 +180,10 @@ class Delivery:
         if campaign_id:
             self._campaigns.add(campaign_id)
         for cut in made.cut:
-            self._log.warning("Threat %s: %s was too large", harmless(fetched.threat_id), harmless(cut))
-        self._figures.reports += 1
+            self._log.warning(
+                "Threat %s: %s was too large", escape_unprintable(fetched.threat_id), escape_unprintable(cut)
+            )
+        self._stats.reports += 1
         return self._batch.write(made.lines, campaign_id)
 
     def _upload_all(self) -> None:
@@ -190,39 +196,39 @@ class Delivery:
 
     def _deliver(self, batch: Batch) -> None:
         """Writes the object, then settles its threats in the state and commits."""
-        self._held.renew_if_run_out()
+        self._store.ensure_lease()
         batch = self._without_delivered(batch)
         while batch.count:
-            number = self._held.lease.batches + 1
-            name = object_name(self._settings.gcs_prefix, self._held.lease.run_id, number)
-            sleeper = self._write(name, batch)
-            if sleeper is None:
+            number = self._store.lease.batches + 1
+            name = object_name(self._settings.gcs_prefix, self._store.lease.run_id, number)
+            zombie = self._write(name, batch)
+            if zombie is None:
                 break
-            record_object(self._run, sleeper)
+            record_object(self._run, zombie)
             self._log.warning("Another run had written this batch's object; going on with the next name")
             batch = self._without_delivered(batch)
         self._settle(batch)
         for entry in batch.entries:
             entry.release()
         if not self._finishing:
-            self._held.commit_if_due()
+            self._store.commit_if_due()
 
     def _write(self, name: str, batch: Batch) -> bytes | None:
         """None where the object is ours now; else the bytes that another run had put there."""
         data = batch.lines.getvalue()
-        stored = write_object(self._held, self._run.bucket, name, data)
+        stored = write_object(self._store, self._run.bucket, name, data)
         if stored is not None:
             return stored
-        self._figures.objects += 1
-        self._figures.lines += batch.count
-        self._figures.lines_bytes += len(data)
+        self._stats.objects += 1
+        self._stats.lines += batch.count
+        self._stats.lines_bytes += len(data)
         self._log.info("Wrote %d records to gs://%s/%s", batch.count, self._run.bucket.name, name)
         return None
 
     def _without_delivered(self, batch: Batch) -> Batch:
         """The batch less what another run's object, found under one of our names, holds already."""
-        with self._held.changing() as state:
-            campaigns = set(self._held.lease.campaigns) if self._once else set()
+        with self._store.transaction() as state:
+            campaigns = set(self._store.lease.campaigns) if self._once else set()
             found = {e.threat_id for e in batch.entries if e.threat_id in state.collected}
         self._campaigns.update(campaigns)
         if not found and not any(r.campaign_id in campaigns for e in batch.entries for r in e.reports):
@@ -231,17 +237,17 @@ class Delivery:
 
     def _settle(self, batch: Batch) -> None:
         """Number and threats at once: a commit between them would hide the object from a takeover."""
-        with self._held.changing() as state:
-            self._held.lease.batches += bool(batch.count)
+        with self._store.transaction() as state:
+            self._store.lease.batches += bool(batch.count)
             for entry in batch.entries:
                 campaigns = [report.campaign_id for report in entry.reports if report.campaign_id]
                 mark_collected(state, entry.threat_id, self._clock.now())
                 mark_campaigns(state, campaigns, self._clock.now())
-                self._held.lease.campaigns.extend(campaigns)
-            self._figures.threats_fetched += len(batch.entries)
+                self._store.lease.campaigns.extend(campaigns)
+            self._stats.threats_fetched += len(batch.entries)
 
 
-def recover_batches(run: RunContext) -> int:
+def recover_objects(run: RunContext) -> int:
     """Counts a dead run's objects that its last commit did not know of; returns how many there were.
 
     They were written one after the other, so the first missing name ends the search. A feed may have deleted
@@ -249,7 +255,7 @@ def recover_batches(run: RunContext) -> int:
     """
     found = 0
     while True:
-        lease = run.held.lease
+        lease = run.store.lease
         stored = run.bucket.read_ever(object_name(run.settings.gcs_prefix, lease.run_id, lease.batches + 1))
         if stored is None:
             return found
@@ -259,12 +265,12 @@ def recover_batches(run: RunContext) -> int:
 
 def record_object(run: RunContext, data: bytes) -> None:
     """Settles the threats and campaigns of one evidence object as this run's next batch."""
-    with run.held.changing() as state:
+    with run.store.transaction() as state:
         for threat_id, campaigns in delivered_in(data):
             mark_collected(state, threat_id, run.clock.now())
             mark_campaigns(state, campaigns, run.clock.now())
-            run.held.lease.campaigns.extend(campaigns)
-        run.held.lease.batches += 1
+            run.store.lease.campaigns.extend(campaigns)
+        run.store.lease.batches += 1
 
 
 class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):
@@ -278,7 +284,7 @@ def _campaign_id(fields: Fields) -> str | None:
     """Of a campaign's report."""
     if bytes(fields.get("scope", _NOTHING)) != b'"CAMPAIGN"':
         return None
-    campaign = text_of(fields.get("id", _NOTHING))
+    campaign = decode_str(fields.get("id", _NOTHING))
     return campaign if campaign and len(campaign) <= _LONGEST_ID else None
 
 
@@ -287,7 +293,7 @@ def delivered_in(data: bytes) -> Iterator[tuple[str, list[str]]]:
     for line in data.splitlines():
         try:
             read = msgspec.json.decode(line, type=_Line)
-            reports = [fields_of(report) for report in read.reports or ()]
+            reports = [decode_object(report) for report in read.reports or ()]
             reports = reports or [{"scope": read.scope, "id": read.id}]
             campaigns = [campaign for fields in reports if fields and (campaign := _campaign_id(fields))]
         except _UNREADABLE:

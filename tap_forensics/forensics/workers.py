@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tap_forensics.clock import Deadline
-from tap_forensics.errors import RateLimited, Refused, TooLarge, Unavailable
-from tap_forensics.records.ndjson import Fields, repaired
-from tap_forensics.tap.client import Answer, Tap
+from tap_forensics.errors import RateLimited, RequestRejected, TooLarge, Unavailable
+from tap_forensics.records.ndjson import Fields, sanitize_utf8
+from tap_forensics.tap.client import TapClient, TapResponse
 from tap_forensics.tap.quota import FORENSICS
-from tap_forensics.tap.rate_limit import Gate
-from tap_forensics.tap.retry import patiently
+from tap_forensics.tap.rate_limit import RateLimiter
+from tap_forensics.tap.retry import retry
 
 _ATTEMPTS = 3
 # So many threats in a row without one answer: the API is down, and the rest would only cost calls.
@@ -86,24 +86,24 @@ Outcome = Fetched | Skipped | Rejected | Failed
 
 
 @dataclass
-class FanOut:
+class WorkerPool:
     """The workers' common ground. `ended_by` is why they stopped before the last threat, if they did.
 
     `failed_before` are asked once, the others up to three times. `proven`: TAP itself answered a threat.
     """
 
-    tap: Tap
-    gate: Gate
+    client: TapClient
+    limiter: RateLimiter
     deadline: Deadline
     before_sleep: Callable[[Exception, float], None]
     failed_before: Container[str] = ()
     proven: bool = False
-    ended_by: Exception | None = None
+    stop_reason: Exception | None = None
     failures_in_a_row: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) -> Generator[Outcome | None]:
+def fetch_forensics(pool: WorkerPool, threat_ids: Iterable[str], workers: int) -> Generator[Outcome | None]:
     """Yields one outcome a threat until all are done or the fan-out ends; then `ended_by` tells why.
     None means that nothing came for a moment.
 
@@ -116,7 +116,7 @@ def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) ->
 
     def work() -> None:
         try:
-            _work(fan_out, left, outcomes, stop)
+            _work(pool, left, outcomes, stop)
         finally:
             _hand_over(outcomes, _Done(), stop)
 
@@ -144,19 +144,19 @@ def fetch_forensics(fan_out: FanOut, threat_ids: Iterable[str], workers: int) ->
 
 
 def _work(
-    fan_out: FanOut, left: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
+    pool: WorkerPool, left: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
 ) -> None:
     while not stop.is_set():
         try:
             # The next threat may need a commit first, which can fail, too.
-            with fan_out.lock:
-                threat_id = None if fan_out.ended_by else next(left, None)
+            with pool.lock:
+                threat_id = None if pool.stop_reason else next(left, None)
             if threat_id is None:
                 return
-            _hand_over(outcomes, _counted(fan_out, _outcome(fan_out, threat_id)), stop)
+            _hand_over(outcomes, _counted(pool, _outcome(pool, threat_id)), stop)
         except Exception as error:  # noqa: BLE001 - carried to the run's thread, which raises it
-            with fan_out.lock:
-                fan_out.ended_by = fan_out.ended_by or error
+            with pool.lock:
+                pool.stop_reason = pool.stop_reason or error
             return
 
 
@@ -171,31 +171,31 @@ def _hand_over(
         return
 
 
-def _outcome(fan_out: FanOut, threat_id: str) -> Outcome:
+def _outcome(pool: WorkerPool, threat_id: str) -> Outcome:
     """Raises what ends the fan-out: refused credentials, a lasting 429, no calls or time left."""
     try:
-        return patiently(
-            lambda: _ask(fan_out, threat_id),
-            attempts=1 if threat_id in fan_out.failed_before else _ATTEMPTS,
-            deadline=fan_out.deadline,
-            waits_for=(Unavailable,),
-            waiting=fan_out.before_sleep,
-            may_retry=lambda: fan_out.tap.may_retry(FORENSICS),
+        return retry(
+            lambda: _ask(pool, threat_id),
+            attempts=1 if threat_id in pool.failed_before else _ATTEMPTS,
+            deadline=pool.deadline,
+            retry_on=(Unavailable,),
+            before_sleep=pool.before_sleep,
+            may_retry=lambda: pool.client.may_retry(FORENSICS),
         )
     except Unavailable as error:
         return Failed(threat_id, str(error), isinstance(error, TooLarge))
-    except Refused as error:
+    except RequestRejected as error:
         if error.status in (400, 404) and not error.html:
             return Rejected(threat_id, error.status, str(error))
         return Failed(threat_id, str(error))
 
 
-def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
-    answer = _through_the_gate(fan_out, threat_id)
+def _ask(pool: WorkerPool, threat_id: str) -> Outcome:
+    answer = _call_rate_limited(pool, threat_id)
     release = answer.release
     try:
         outcome = _read(answer, threat_id)
-        fan_out.proven = True
+        pool.proven = True
     except Exception as error:
         # What holds the body must be gone before another takes its memory.
         del answer
@@ -207,11 +207,11 @@ def _ask(fan_out: FanOut, threat_id: str) -> Outcome:
     return outcome
 
 
-def _read(answer: Answer, threat_id: str) -> Outcome:
+def _read(answer: TapResponse, threat_id: str) -> Outcome:
     if answer.status == 204:
         return Skipped(threat_id)
     try:
-        body = _understood(repaired(answer.body))
+        body = _decode(sanitize_utf8(answer.body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unavailable("the answer is not the JSON that TAP documents") from None
     if body.reports is msgspec.UNSET:
@@ -224,41 +224,41 @@ def _read(answer: Answer, threat_id: str) -> Outcome:
     return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
 
 
-def _through_the_gate(fan_out: FanOut, threat_id: str) -> Answer:
+def _call_rate_limited(pool: WorkerPool, threat_id: str) -> TapResponse:
     """One call, asked again for as long as the gate lets a 429 be waited for."""
-    gate = fan_out.gate
+    limiter = pool.limiter
     while True:
-        ticket = gate.enter()
+        epoch = limiter.acquire()
         try:
-            answer = fan_out.tap.forensics(threat_id)
+            answer = pool.client.forensics(threat_id)
         except RateLimited as error:
-            seconds = gate.limited(ticket, error.retry_after_seconds)
+            seconds = limiter.rate_limited(epoch, error.retry_after_seconds)
             if seconds is not None:
-                fan_out.before_sleep(error, seconds)
+                pool.before_sleep(error, seconds)
             continue
-        except Refused:
-            gate.passed(ticket)
+        except RequestRejected:
+            limiter.succeeded(epoch)
             raise
         except BaseException:
-            gate.left(ticket)
+            limiter.aborted(epoch)
             raise
-        gate.passed(ticket)
+        limiter.succeeded(epoch)
         return answer
 
 
-def _counted(fan_out: FanOut, outcome: Outcome) -> Outcome:
-    with fan_out.lock:
-        unproven = isinstance(outcome, Rejected) and not fan_out.proven
+def _counted(pool: WorkerPool, outcome: Outcome) -> Outcome:
+    with pool.lock:
+        unproven = isinstance(outcome, Rejected) and not pool.proven
         failed = unproven or (isinstance(outcome, Failed) and not outcome.too_large)
-        fan_out.failures_in_a_row = fan_out.failures_in_a_row + 1 if failed else 0
-        if fan_out.failures_in_a_row >= _FAILURES_IN_A_ROW:
-            fan_out.ended_by = fan_out.ended_by or Unavailable(
+        pool.failures_in_a_row = pool.failures_in_a_row + 1 if failed else 0
+        if pool.failures_in_a_row >= _FAILURES_IN_A_ROW:
+            pool.stop_reason = pool.stop_reason or Unavailable(
                 f"{_FAILURES_IN_A_ROW} threats in a row had no usable answer: the API seems to be down"
             )
     return outcome
 
 
-def _understood(body: bytes) -> _Body | _OddBody:
+def _decode(body: bytes) -> _Body | _OddBody:
     try:
         return _body.decode(body)
     except msgspec.ValidationError:

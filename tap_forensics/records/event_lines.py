@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
     kind: str
     record: bytes | msgspec.Raw
-    known_by: Fingerprint
+    fingerprint: Fingerprint
 
 
 def read_record(record: bytes | msgspec.Raw) -> Any:
@@ -89,7 +89,7 @@ def _readable(value: bytes | msgspec.Raw, levels: int) -> Any:
     return _as_text(value) if levels == _LEVELS and begin == b"{" else _digest(value)
 
 
-def take_event(kind: str, record: bytes | msgspec.Raw, fields: dict[str, Any]) -> Event:
+def to_event(kind: str, record: bytes | msgspec.Raw, fields: dict[str, Any]) -> Event:
     """The event of a record and what `read_record` gave of it, which is used up."""
     if any([key in fields for key in _OUR_KEYS]):  # noqa: C419 - for each event: a generator costs more
         record = without_our_keys(record)
@@ -114,7 +114,7 @@ def _digest(value: bytes | msgspec.Raw) -> str:
     return sha1(memoryview(value), usedforsecurity=False).hexdigest()
 
 
-class Tails(NamedTuple):
+class Envelope(NamedTuple):
     """What stands around an event of one kind: its line is `head` + the event without `}` + one of these."""
 
     head: bytes
@@ -122,14 +122,14 @@ class Tails(NamedTuple):
     update: bytes
 
 
-def tails(kind: str, shape: str) -> Tails:
+def envelope(kind: str, shape: str) -> Envelope:
     """For a line of `shape` `api` (`{"messagesDelivered":[{…}]}`) or `flat` (the event alone)."""
     head, end = (f'{{"{kind}":['.encode(), b"}]}") if shape == "api" else (b"", b"}")
     own = f'"_eventType":"{kind}"'.encode()
-    return Tails(head, b"," + own + end, b"," + own + b',"_update":true' + end)
+    return Envelope(head, b"," + own + end, b"," + own + b',"_update":true' + end)
 
 
-def line_of(event: bytes, around: Tails, *, update: bool) -> bytes:
+def line_of(event: bytes, around: Envelope, *, update: bool) -> bytes:
     """One line, without its line end. `event` is a JSON object without line ends."""
     tail = around.update if update else around.new
     if _EMPTY.fullmatch(event):
@@ -137,7 +137,7 @@ def line_of(event: bytes, around: Tails, *, update: bool) -> bytes:
     return around.head + event[:-1] + tail
 
 
-_MADE = tuple((kind, tails(kind, shape)) for shape in ("api", "flat") for kind in KINDS)
+_MADE = tuple((kind, envelope(kind, shape)) for shape in ("api", "flat") for kind in KINDS)
 
 
 def read_line(line: bytes) -> tuple[str, bytes] | None:
@@ -157,7 +157,7 @@ def without_our_keys(event: bytes | msgspec.Raw) -> bytes:
     return msgspec.json.encode({key: value for key, value in fields.items() if key not in _OUR_KEYS})
 
 
-def cut_to(event: bytes, longest: int, known_by: Fingerprint) -> bytes:
+def truncate(event: bytes, longest: int, known_by: Fingerprint) -> bytes:
     """An event of at most `longest` bytes: its largest fields give way to a note of their size.
 
     `_key` keeps the fingerprint, which can no longer be told from what is left.
@@ -178,7 +178,7 @@ def cut_to(event: bytes, longest: int, known_by: Fingerprint) -> bytes:
     return cut if len(cut) <= longest else msgspec.json.encode({"_bytes": len(event), "_key": key})
 
 
-def kept_fingerprint(event: bytes) -> Fingerprint | None:
+def stored_fingerprint(event: bytes) -> Fingerprint | None:
     """What `cut_to` kept in a line read back."""
     text = _object.decode(event).get("_key") if b'"_key":"' in event else None
     digits = msgspec.json.decode(text, type=str) if text is not None else ""

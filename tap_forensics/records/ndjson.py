@@ -69,7 +69,7 @@ class Lines:
     cut: list[str]
 
 
-def repaired(body: bytes) -> bytes:
+def sanitize_utf8(body: bytes) -> bytes:
     """Bytes that are UTF-8 and hold no lone surrogate escape; no BOM. Sound JSON comes back as it is.
 
     Raises UnicodeDecodeError where so little is UTF-8 that repairing it would make it much longer.
@@ -138,13 +138,13 @@ def without_depths(body: bytes, levels: int) -> bytes:
     return shallow.getvalue()
 
 
-def text_of(raw: msgspec.Raw) -> str | None:
+def decode_str(raw: msgspec.Raw) -> str | None:
     """The text that a JSON value is; None for any other value, and for none."""
     begins_as_text = memoryview(raw)[:1].tobytes() == b'"'
     return msgspec.json.decode(raw, type=str) if begins_as_text else None
 
 
-def fields_of(report: msgspec.Raw) -> Fields | None:
+def decode_object(report: msgspec.Raw) -> Fields | None:
     """A report's fields, each as it came; None for what is no JSON object."""
     try:
         return _object.decode(report)
@@ -212,13 +212,13 @@ class _Shown(msgspec.Struct):
     display: msgspec.Raw = msgspec.Raw()
 
 
-def _note(item: bytes, cut: list[str]) -> bytes:
+def _placeholder(item: bytes, cut: list[str]) -> bytes:
     """In place of one evidence that no line can hold: its type, display and size."""
     try:
         shown = msgspec.json.decode(item, type=_Shown)
     except msgspec.DecodeError:
         shown = _Shown()
-    texts = {"type": text_of(shown.type), "display": text_of(shown.display)}
+    texts = {"type": decode_str(shown.type), "display": decode_str(shown.display)}
     kept = {key: text[:_LONGEST_DISPLAY] for key, text in texts.items() if text}
     cut.append(f"an evidence of type {kept.get('type', 'unknown')} of {len(item)} bytes")
     return msgspec.json.encode({**kept, "_bytes": len(item)})
@@ -254,7 +254,7 @@ def _packed(evidence: bytes, room: int, cut: list[str]) -> list[list[_Piece]]:
     groups: list[list[_Piece]] = [[]]
     used = 0
     for start, stop in _elements(evidence):
-        note = _note(evidence[start:stop], cut) if stop - start >= room else None
+        note = _placeholder(evidence[start:stop], cut) if stop - start >= room else None
         size = (len(note) if note else stop - start) + 1
         if used and used + size > room:
             groups.append([])

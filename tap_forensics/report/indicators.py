@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 from tap_forensics.report import fields
 
 KINDS = ("sha256", "md5", "url", "domain", "ip", "registry", "mutex", "path")
@@ -45,7 +45,11 @@ def indicators_in(item: dict[str, Any]) -> Iterator[Indicator | None]:
         for value in fields.texts(given):
             found = read(kind, value, what) if value not in (None, "") else _NOTHING
             if found is None or found[0]:
-                yield Indicator(found[0], found[1:], f"{harmless(kind, 80)}.{name}") if found else None
+                yield (
+                    Indicator(found[0], found[1:], f"{escape_unprintable(kind, 80)}.{name}")
+                    if found
+                    else None
+                )
 
 
 _Found = tuple[str, ...] | None

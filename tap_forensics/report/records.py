@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tap_forensics.records.event_lines import KINDS, UNREADABLE
-from tap_forensics.records.ndjson import repaired
+from tap_forensics.records.ndjson import sanitize_utf8
 from tap_forensics.report.source import Line
 
 _MOST_NAMED = 20
@@ -87,7 +87,7 @@ def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
             tally.pass_over(line.place, f"more than {_MOST_VALUES:,} values")
             continue
         try:
-            document = msgspec.json.decode(repaired(line.data))
+            document = msgspec.json.decode(sanitize_utf8(line.data))
         except (*UNREADABLE, ValueError):
             tally.pass_over(line.place, "not readable as JSON")
             continue

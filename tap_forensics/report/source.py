@@ -17,7 +17,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from tap_forensics.errors import StorageFailed
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.bucket import open_client
 from tap_forensics.storage.remedies import storage_fault
 
@@ -71,15 +71,15 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
         found = [path]
     else:
         raise NoSource(
-            f"there is no {harmless(str(path))}: give a file, a folder, gs://bucket/prefix, or - for stdin"
+            f"there is no {escape_unprintable(str(path))}: give a file, a folder, gs://bucket/prefix, or - for stdin"
         )
     if not found:
-        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} file lies in {harmless(str(path))}")
+        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} file lies in {escape_unprintable(str(path))}")
     for file in found:
         try:
             stream = file.open("rb")
         except OSError as error:
-            raise SourceFault(f"could not open {harmless(str(file))}: {error.strerror}") from None
+            raise SourceFault(f"could not open {escape_unprintable(str(file))}: {error.strerror}") from None
         yield str(file), stream
 
 
@@ -105,7 +105,7 @@ def _opened(blobs: Iterator[Any], source: str, prefix: str) -> Iterator[tuple[st
         reader = blob.open("rb", chunk_size=_READ_AT_ONCE_BYTES, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
         yield f"{_GS}{blob.bucket.name}/{blob.name}", reader
     if not count:
-        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} object lies under {harmless(source)}")
+        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} object lies under {escape_unprintable(source)}")
 
 
 def _listed(client: Any, bucket: str, prefix: str) -> Iterator[Any]:
@@ -142,8 +142,8 @@ def _skip_line(stream: BinaryIO, data: bytes) -> None:
 
 
 def _place(name: str, number: int) -> str:
-    return f"{harmless(name)}:{number}"
+    return f"{escape_unprintable(name)}:{number}"
 
 
 def _fault(name: str, error: Exception) -> SourceFault:
-    return SourceFault(storage_fault(f"read {harmless(name)}", error))
+    return SourceFault(storage_fault(f"read {escape_unprintable(name)}", error))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tap_forensics.clock import iso
-from tap_forensics.log import harmless
+from tap_forensics.log import escape_unprintable
 from tap_forensics.report import fields
 from tap_forensics.report.records import Report
 
@@ -62,7 +62,7 @@ class Notes:
     def leave_out(self, name: str) -> None:
         """Names come from the evidence: made harmless, and not without end."""
         known = name in self.not_mapped or len(self.not_mapped) < _MOST_FIELDS_NAMED
-        self.not_mapped[harmless(name, 80) if known else "(further fields)"] += 1
+        self.not_mapped[escape_unprintable(name, 80) if known else "(further fields)"] += 1
 
 
 def udm_events(report: Report, notes: Notes) -> Iterator[Udm]:

@@ -153,7 +153,7 @@ class TapApi:
         key = (self.world.threats.get(threat_id), with_campaign)
         headers = {"Content-Type": "application/json"}
         takes = self.gzip and "gzip" in request.headers.get("accept-encoding", "")
-        if takes and key in self._packed and threat_id not in self.world.literal:
+        if takes and key in self._packed and threat_id not in self.world.overrides:
             return Response(200, self._packed[key], headers | {"Content-Encoding": "gzip"})
         body = self.world.forensics_bytes(threat_id, with_campaign)
         if body is None:
@@ -161,7 +161,7 @@ class TapApi:
         if not self._packs(request, body):
             return Response(200, body, headers)
         packed = gzip.compress(body, 1)
-        if threat_id not in self.world.literal:
+        if threat_id not in self.world.overrides:
             self._packed[key] = packed
         return Response(200, packed, headers | {"Content-Encoding": "gzip"})
 

@@ -51,15 +51,15 @@ class Rule:
     name: str
     applies: Predicate
     fault: Fault
-    met: int = 0
+    hits: int = 0
 
     @property
     def spent(self) -> bool:
-        return self.fault.times is not None and self.met >= self.fault.times
+        return self.fault.times is not None and self.hits >= self.fault.times
 
     @property
     def fulfilled(self) -> bool:
-        return self.met >= (1 if self.fault.times is None else self.fault.times)
+        return self.hits >= (1 if self.fault.times is None else self.fault.times)
 
 
 class FaultPlan:
@@ -95,26 +95,26 @@ class FaultPlan:
             self._rules.append(rule)
         return fault
 
-    def meet(self, request: Request) -> Fault | None:
+    def match(self, request: Request) -> Fault | None:
         """The fault for this request, counted as met; None where the true answer shall come."""
         with self._lock:
             for rule in self._rules:
                 if not rule.spent and rule.applies(request):
-                    rule.met += 1
+                    rule.hits += 1
                     return rule.fault
         return None
 
     def counts(self) -> list[tuple[str, int, int | None]]:
         """(name, times met, times planned) of each fault, in order."""
         with self._lock:
-            return [(rule.name, rule.met, rule.fault.times) for rule in self._rules]
+            return [(rule.name, rule.hits, rule.fault.times) for rule in self._rules]
 
     def assert_all_met(self) -> None:
         """Raises AssertionError that names every fault met less often than planned."""
         with self._lock:
             missed = [rule for rule in self._rules if not rule.fulfilled]
         if missed:
-            lines = "; ".join(f"{rule.name} (met {rule.met} of {rule.fault.times or 1})" for rule in missed)
+            lines = "; ".join(f"{rule.name} (met {rule.hits} of {rule.fault.times or 1})" for rule in missed)
             raise AssertionError(f"faults never met: {lines}")
 
     def clear(self) -> None:

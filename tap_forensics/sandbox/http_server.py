@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.end()
 
     def _meet(self, request: Request, call: Call) -> None:
-        fault = self.server.faults.meet(request)
+        fault = self.server.faults.match(request)
         if self.server.latency_seconds:
             self.server.stopping.wait(self.server.latency_seconds)
         if fault is None:

@@ -53,7 +53,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Odds:
+class Rates:
     """How often a world is awkward; each a share of 1 but `late_minutes`.
 
     `unknown` threats answer 404, `empty` ones an empty list, `false_positive` ones are shown only when asked
@@ -85,13 +85,13 @@ class World:
         clicks_per_hour: int = 6,
         campaigns: int = 4,
         evidences: int = 12,
-        odds: Odds = Odds(),
+        odds: Rates = Rates(),
     ) -> None:
         self.seed, self.start, self.end = seed, start, end
         self.odds = odds
         self.events: list[Event] = []
         self.threats: dict[str, Threat] = {}
-        self.literal: dict[str, bytes] = {}
+        self.overrides: dict[str, bytes] = {}
         self.campaigns = [
             str(uuid.UUID(self._digest(f"campaign {n}")[:32], version=4)) for n in range(campaigns)
         ]
@@ -195,8 +195,8 @@ class World:
 
     def forensics_bytes(self, threat_id: str, include_campaign: bool = False) -> bytes | None:
         """The answer as sent: the threat's report, then its campaign's if asked for and there is one."""
-        if threat_id in self.literal:
-            return self.literal[threat_id]
+        if threat_id in self.overrides:
+            return self.overrides[threat_id]
         threat = self.threats.get(threat_id)
         if threat is None or threat.answer == "unknown":
             return None

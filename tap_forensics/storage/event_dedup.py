@@ -18,11 +18,11 @@ from zlib import crc32
 import msgspec
 
 from tap_forensics.errors import StateUnreadable
-from tap_forensics.tap.windows import KEPT, LONGEST, Window
+from tap_forensics.tap.windows import MAX_WINDOW, RETENTION, Window
 
 FORMAT = 1
 # At 200,000 events an hour about two hours count; 16 bytes each in the bucket, about 135 in memory.
-MOST = 1_000_000
+MAX_ENTRIES = 1_000_000
 # Beyond what overlaps need: as many as this, so that smaller tenants' later verdicts are known as updates.
 KEPT_FOR_UPDATES = 250_000
 _MARGIN = timedelta(hours=1)
@@ -41,7 +41,7 @@ class _Head(msgspec.Struct):
 
 
 @dataclass
-class Seen:
+class EventIndex:
     """`entries`: event key → version and minute. `run_id` and `batches`: up to which object it knows of."""
 
     run_id: str = ""
@@ -49,14 +49,14 @@ class Seen:
     entries: dict[int, int] = field(default_factory=dict)
 
 
-class News(Enum):
+class Novelty(Enum):
     """What an event is to the memory, where it is not known in this version."""
 
     NEW = "never seen"
     UPDATE = "seen in another version"
 
 
-def note(seen: Seen, key: int, version: int, minute: int) -> News | None:
+def observe(seen: EventIndex, key: int, version: int, minute: int) -> Novelty | None:
     """Remembers the last version of an event; None if that is this one.
 
     A verdict that flips back is a new version each time: SecOps must not stay at the one before.
@@ -65,13 +65,13 @@ def note(seen: Seen, key: int, version: int, minute: int) -> News | None:
     last = entries.get(key)
     if last is None:
         entries[key] = version << 32 | minute
-        return News.NEW
+        return Novelty.NEW
     entries[key] = version << 32 | max(last & _MINUTE_BITS, minute)
     if last >> 32 == version:
         return None
     # 0.1.0 kept the first version, and a later one under another key.
     known_later = entries.pop(key ^ (version * _SPREAD & _ALL_BITS), None) is not None
-    return None if known_later else News.UPDATE
+    return None if known_later else Novelty.UPDATE
 
 
 @dataclass
@@ -80,7 +80,7 @@ class SideBySide:
 
     versions: set[int]
     before: int | None = None
-    news: News | None = None
+    news: Novelty | None = None
     noted: bool = False
 
 
@@ -94,17 +94,19 @@ def side_by_side(fingerprints: Iterable[tuple[int, int]]) -> dict[int, SideBySid
     return several
 
 
-def note_version(seen: Seen, shown: SideBySide, key: int, version: int, minute: int) -> News | None:
+def observe_version(
+    seen: EventIndex, shown: SideBySide, key: int, version: int, minute: int
+) -> Novelty | None:
     """As `note`, for one of several versions: all are news if they were not shown together before."""
     if not shown.noted:
         last = seen.entries.get(key)
         shown.before = None if last is None else last >> 32
-        shown.news = note(seen, key, crc32(repr(sorted(shown.versions)).encode()), minute)
+        shown.news = observe(seen, key, crc32(repr(sorted(shown.versions)).encode()), minute)
         shown.noted = True
     if shown.news is None or version == shown.before or version not in shown.versions:
         return None
     shown.versions.remove(version)
-    news, shown.news = shown.news, News.UPDATE
+    news, shown.news = shown.news, Novelty.UPDATE
     return news
 
 
@@ -113,13 +115,13 @@ def last_minute(window: Window) -> int:
     return -(-int(window.end.timestamp()) // 60)
 
 
-def encode(seen: Seen) -> bytes:
+def encode(seen: EventIndex) -> bytes:
     head = msgspec.json.encode(_Head(FORMAT, seen.run_id, seen.batches, len(seen.entries)))
     keys, values = array("Q", seen.entries.keys()), array("Q", seen.entries.values())
     return b"".join([head, b"\n", _little(keys), _little(values)])
 
 
-def decode(data: bytes, where: str) -> Seen:
+def decode(data: bytes, where: str) -> EventIndex:
     """Raises `StateUnreadable`, naming `where` and the remedy, for anything that `encode` did not make."""
     try:
         line = data[:_HEAD_AT_MOST_BYTES].partition(b"\n")[0]
@@ -131,7 +133,7 @@ def decode(data: bytes, where: str) -> Seen:
             f"the memory of delivered events {where} cannot be used ({error}); nothing was changed. "
             "Bring back an earlier version of the object, or delete it: the last hours' events come again"
         ) from None
-    return Seen(head.run_id, head.batches, entries)
+    return EventIndex(head.run_id, head.batches, entries)
 
 
 def _entries(head: _Head, body: memoryview) -> dict[int, int]:
@@ -141,26 +143,26 @@ def _entries(head: _Head, body: memoryview) -> dict[int, int]:
     return dict(zip(_array(body[:half]), _array(body[half:]), strict=True))
 
 
-def forget(seen: Seen, cursor: datetime | None, overlap: timedelta, gaps: Iterable[Window]) -> int:
+def prune(seen: EventIndex, cursor: datetime | None, overlap: timedelta, gaps: Iterable[Window]) -> int:
     """Drops what no later read can show again; gives how many had to go though one could.
 
     Kept: what ended after the cursor less the overlap and an hour, what lies in an open gap, and, while all
     are fewer than `KEPT_FOR_UPDATES`, the rest too, up to the 7 days that TAP keeps.
     """
-    spans = [(_minute(gap.start), _minute(gap.end + LONGEST)) for gap in gaps]
+    spans = [(_minute(gap.start), _minute(gap.end + MAX_WINDOW)) for gap in gaps]
     oldest = 0
     if cursor is not None:
         needed = _minute(cursor - overlap - _MARGIN)
         roomy = _youngest_from(seen.entries, KEPT_FOR_UPDATES)
-        oldest = max(_minute(cursor - overlap - KEPT), min(needed, roomy))
+        oldest = max(_minute(cursor - overlap - RETENTION), min(needed, roomy))
     seen.entries = {
         key: value
         for key, value in seen.entries.items()
         if (minute := value & _MINUTE_BITS) >= oldest or any(a <= minute <= b for a, b in spans)
     }
     before = len(seen.entries)
-    if before > MOST:
-        oldest = _youngest_from(seen.entries, MOST)
+    if before > MAX_ENTRIES:
+        oldest = _youngest_from(seen.entries, MAX_ENTRIES)
         seen.entries = {k: value for k, value in seen.entries.items() if value & _MINUTE_BITS >= oldest}
     return before - len(seen.entries)
 

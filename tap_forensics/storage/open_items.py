@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from tap_forensics.storage.state import Gap, Lease, Lost, State, Threat
-from tap_forensics.tap.windows import KEPT, Span, Window, around, oldest_askable, plan_windows, widened
+from tap_forensics.tap.windows import RETENTION, ReadRange, Window, oldest_start, pad, plan_windows, subtract
 
 # A state of so many threats is about 20 MB, which a small function can still hold twice.
 MOST_THREATS = 100_000
@@ -27,16 +27,16 @@ class Expired:
     covered: dict[str, Threat] = field(default_factory=dict)
 
 
-def plan(state: State, span: Span, now: datetime) -> None:
+def plan(state: State, span: ReadRange, now: datetime) -> None:
     """Opens what of a span is not open yet, and moves the cursor to the span's end."""
     end = span.window.end
     # What a run planned whose clock was ahead has not happened yet. The cursor goes back with it.
     for gap in [gap for gap in state.gaps if gap.end > end]:
         close(state, Window(max(gap.start, end), gap.end))
-    if span.beyond and state.last_event_time:
-        lose(state, span.beyond)
-    if span.window.long_enough():
-        pieces = around(span.window, [gap.window() for gap in state.gaps])
+    if span.expired and state.last_event_time:
+        lose(state, span.expired)
+    if span.window.is_long_enough():
+        pieces = subtract(span.window, [gap.window() for gap in state.gaps])
         state.gaps = _joined([*state.gaps, *(Gap(piece.start, piece.end, now) for piece in pieces)])
         state.last_event_time = end
     elif state.last_event_time:
@@ -52,7 +52,7 @@ def reopen(state: State, window: Window, now: datetime) -> None:
 def due_windows(state: State, now: datetime) -> list[tuple[Window, Gap]]:
     """The windows to ask for, each with the gap it is in: suspects, then untried ones, then failed ones."""
     gaps = sorted((gap for gap in state.gaps if gap.due(now)), key=Gap.sort_key)
-    return [(w, gap) for gap in gaps for w in plan_windows(gap.window()) or [widened(gap.window())]]
+    return [(w, gap) for gap in gaps for w in plan_windows(gap.window()) or [pad(gap.window())]]
 
 
 def read_until(state: State) -> datetime | None:
@@ -74,7 +74,7 @@ def close(state: State, window: Window) -> None:
     state.gaps = [
         msgspec.structs.replace(gap, start=piece.start, end=piece.end)
         for gap in state.gaps
-        for piece in around(gap.window(), [window])
+        for piece in subtract(gap.window(), [window])
     ]
 
 
@@ -109,12 +109,12 @@ def lose(state: State, window: Window, why: str = "TAP keeps 7 days only") -> No
 def expire(state: State, now: datetime) -> Expired:
     """Takes out what TAP no longer keeps: windows by their start, threats by when they were seen last."""
     expired = Expired()
-    oldest = oldest_askable(now)
+    oldest = oldest_start(now)
     for gap in [gap for gap in state.gaps if gap.start < oldest]:
         expired.windows.append(Window(gap.start, min(gap.end, oldest)))
         lose(state, expired.windows[-1])
     for threat_id, threat in list(state.backlog.items()):
-        if now - (threat.last_seen or threat.first_seen) > KEPT:
+        if now - (threat.last_seen or threat.first_seen) > RETENTION:
             del state.backlog[threat_id]
             (expired.covered if threat.campaign in state.campaigns else expired.threats)[threat_id] = threat
     return expired
@@ -181,7 +181,7 @@ def prune(state: State, now: datetime, dedup_hours: int) -> None:
     started = state.lease.started if state.lease else now
     oldest = min(now - timedelta(hours=dedup_hours), started).timestamp()
     state.collected = {threat: at for threat, at in state.collected.items() if at >= oldest}
-    known = (now - KEPT).timestamp()
+    known = (now - RETENTION).timestamp()
     state.campaigns = {campaign: at for campaign, at in state.campaigns.items() if at >= known}
 
 

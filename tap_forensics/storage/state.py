@@ -32,7 +32,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tap_forensics.clock import parse_iso, whole_second
+from tap_forensics.clock import floor_to_second, parse_iso
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.tap.quota import Pool
 from tap_forensics.tap.windows import Window
@@ -229,7 +229,7 @@ def new_lease(state: State, now: datetime, lease_seconds: int) -> Lease:
     owner = secrets.token_hex(8)
     if dead := state.lease:
         return msgspec.structs.replace(dead, owner=owner, seconds=lease_seconds, campaigns=[*dead.campaigns])
-    return Lease(_run_id(state.last_run_id, now), owner, whole_second(now), lease_seconds)
+    return Lease(_run_id(state.last_run_id, now), owner, floor_to_second(now), lease_seconds)
 
 
 def _run_id(last: str, now: datetime) -> str:

@@ -16,7 +16,7 @@ from tap_forensics.errors import LeaseHeld, LeaseLost, StateUnreadable, StorageF
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 from tap_forensics.storage.open_items import all_read_until
 from tap_forensics.storage.state import VERSION, Lease, State, decode, encode, new_lease
-from tap_forensics.tap.quota import Ledger
+from tap_forensics.tap.quota import Quota
 from tap_forensics.tap.windows import Window
 
 # A holder that missed two of these is probably dead: the next delivery of the message is worth waiting for.
@@ -34,7 +34,7 @@ _MARK = "tap-forensics"
 _STATE_FOLDERS = ("state", "working-state", "collector-state")
 
 
-class _Handover(msgspec.Struct):
+class _LegacyState(msgspec.Struct):
     """The published function reads `last_event_time`; it ignores our mark, and does not write it."""
 
     last_event_time: str
@@ -42,28 +42,28 @@ class _Handover(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Place:
+class StateLocation:
     """Where the working state is; `handover` is the published function's object where that is another.
 
     `former`: where the state lay until the events' prefix came to contain it; read once, never written.
     """
 
     name: str
-    handover: str | None
-    former: str | None = None
+    legacy_key: str | None
+    previous_key: str | None = None
 
 
-def state_place(settings: Settings) -> Place:
+def state_location(settings: Settings) -> StateLocation:
     """Outside the feeds' prefixes: SecOps would ingest it there at every commit, and could delete it."""
     key = settings.state_key
     feeds = [f"{prefix}/" for prefix in (settings.gcs_prefix, settings.events_prefix) if prefix]
     if not key.startswith(tuple(feeds)):
-        return Place(key, None)
+        return StateLocation(key, None)
     folders = (f"{folder}/{key}" for folder in _STATE_FOLDERS)
     outside = next(name for name in folders if not name.startswith(tuple(feeds)))
     if settings.gcs_prefix and key.startswith(f"{settings.gcs_prefix}/"):
-        return Place(outside, key)
-    return Place(outside, None, former=key)
+        return StateLocation(outside, key)
+    return StateLocation(outside, None, previous_key=key)
 
 
 @dataclass(frozen=True)
@@ -85,24 +85,24 @@ class FoundState:
         return self.lease_left_seconds is not None and self.lease_left_seconds > 0
 
 
-def find_state(bucket: Bucket, place: Place, clock: Clock, lease_seconds: int) -> FoundState:
+def find_state(bucket: Bucket, location: StateLocation, clock: Clock, lease_seconds: int) -> FoundState:
     """Reads the working state, or what there was before the first run. `lease_seconds` is for a lease of
     version 1, which does not tell.
 
     Raises `StateUnreadable`, also if the working state is gone, or `StorageFailed`.
     """
-    stored, name = bucket.read(place.name), place.name
-    before = place.handover or place.former
+    stored, name = bucket.read(location.name), location.name
+    before = location.legacy_key or location.previous_key
     if stored is None and before:
         stored, name = bucket.read(before), before
-        if stored and name == place.handover:
-            _refuse_our_handover(stored.data, bucket, place)
-    clock = _set_right(clock, bucket.date)
+        if stored and name == location.legacy_key:
+            _refuse_marked(stored.data, bucket, location)
+    clock = _correct_clock(clock, bucket.date)
     if stored is None:
         return FoundState(State(VERSION), 0, clock)
     state = decode(stored.data, f"gs://{bucket.name}/{name}", clock.now())
     left = lease_left_seconds(bucket, name, stored.generation, state, lease_seconds)
-    return FoundState(state, stored.generation if name == place.name else 0, clock, left)
+    return FoundState(state, stored.generation if name == location.name else 0, clock, left)
 
 
 def lease_left_seconds(
@@ -115,24 +115,24 @@ def lease_left_seconds(
     return (state.lease.seconds or lease_seconds) - (bucket.age_seconds(name, generation) or 0.0)
 
 
-def _refuse_our_handover(data: bytes, bucket: Bucket, place: Place) -> None:
-    if is_ours(data):
+def _refuse_marked(data: bytes, bucket: Bucket, location: StateLocation) -> None:
+    if is_marked(data):
         raise StateUnreadable(
-            f"the state object gs://{bucket.name}/{place.name} is gone, though this collector has run here: "
-            f"gs://{bucket.name}/{place.handover} is its own. Nothing was changed. "
+            f"the state object gs://{bucket.name}/{location.name} is gone, though this collector has run here: "
+            f"gs://{bucket.name}/{location.legacy_key} is its own. Nothing was changed. "
             "`tap-forensics state repair` restores it; `tap-forensics state reset` starts anew"
         )
 
 
-def is_ours(handover: bytes) -> bool:
+def is_marked(legacy_key: bytes) -> bool:
     """Whether the hand-over object has our mark; the published function writes it without."""
     try:
-        return msgspec.json.decode(handover, type=_Handover).written_by == _MARK
+        return msgspec.json.decode(legacy_key, type=_LegacyState).written_by == _MARK
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
 
 
-def _set_right(clock: Clock, date: datetime | None) -> Clock:
+def _correct_clock(clock: Clock, date: datetime | None) -> Clock:
     """The clock of a laptop may be wrong; the bucket's is the same for all runs."""
     offset = date - clock.now() if date else timedelta()
     if abs(offset) <= _CLOCK_TOLERANCE:
@@ -140,7 +140,7 @@ def _set_right(clock: Clock, date: datetime | None) -> Clock:
     return replace(clock, now=lambda: clock.now() + offset)
 
 
-class HeldState:
+class StateStore:
     """One run's state. Any thread may change it inside `changing`; commits happen one at a time.
 
     No lock that `changing` needs is held over an upload. The lease holds by the bucket's clock, for
@@ -148,8 +148,8 @@ class HeldState:
     before it sent that commit.
     """
 
-    def __init__(self, bucket: Bucket, place: Place, clock: Clock, lease_seconds: int) -> None:
-        self._bucket, self.place, self.clock = bucket, place, clock
+    def __init__(self, bucket: Bucket, location: StateLocation, clock: Clock, lease_seconds: int) -> None:
+        self._bucket, self.location, self.clock = bucket, location, clock
         self._lease_seconds = lease_seconds
         self._changes = threading.Lock()
         self._commits = threading.Lock()
@@ -158,11 +158,11 @@ class HeldState:
         self._generation = 0
         self._state = State(VERSION)
         self._owner = self._run_id = ""
-        self._ledger: Ledger | None = None
+        self._quota: Quota | None = None
         self._lost: LeaseLost | None = None
         self.in_doubt = False
-        self.died: Lease | None = None
-        self.new_here = False
+        self.dead_lease: Lease | None = None
+        self.is_new_here = False
 
     def acquire(self, plan: Callable[[State, Lease | None], None]) -> None:
         """Takes the lease, a dead run's too, with a commit that contains what `plan` made of the state.
@@ -170,18 +170,18 @@ class HeldState:
         `plan` is given the state and the dead run's lease, if there is one. Raises `LeaseHeld` while another
         run is at work, `StateUnreadable` or `StorageFailed`; nothing is written then.
         """
-        found = find_state(self._bucket, self.place, self.clock, self._lease_seconds)
+        found = find_state(self._bucket, self.location, self.clock, self._lease_seconds)
         self.clock = found.clock
         self._generation = found.generation
         if found.live:
             raise self._busy(found)
-        self.died = found.state.lease
+        self.dead_lease = found.state.lease
         # Version 1 did not mark its hand-over object.
-        self.new_here = not found.generation or found.state.version != VERSION
+        self.is_new_here = not found.generation or found.state.version != VERSION
         lease = new_lease(found.state, self.clock.now(), self._lease_seconds)
         self._owner, self._run_id = lease.owner, lease.run_id
         self._state = msgspec.structs.replace(found.state, version=VERSION, lease=lease)
-        plan(self._state, self.died)
+        plan(self._state, self.dead_lease)
         try:
             self.commit()
         except LeaseLost:
@@ -201,18 +201,18 @@ class HeldState:
         )
 
     @contextmanager
-    def changing(self) -> Iterator[State]:
+    def transaction(self) -> Iterator[State]:
         """The state, to look at or to change, while no other thread does. Raises `LeaseLost` once it is."""
         with self._changes:
             if self._lost:
                 raise self._lost
             yield self._state
 
-    def keep_ledger(self, limits: dict[str, int | None]) -> Ledger:
+    def attach_quota(self, limits: dict[str, int | None]) -> Quota:
         """The call ledger as the state has it; from now on each commit takes its count along."""
         with self._changes:
-            self._ledger = Ledger(self._state.calls, limits)
-        return self._ledger
+            self._quota = Quota(self._state.calls, limits)
+        return self._quota
 
     @property
     def cursor(self) -> datetime | None:
@@ -245,7 +245,7 @@ class HeldState:
         if not self._lost and self._seconds_since_commit() >= min(due, self._lease_seconds / 3):
             self.commit()
 
-    def renew_if_run_out(self) -> None:
+    def ensure_lease(self) -> None:
         """Before a batch is written: a lease that ran out is ours only if the state says so still.
 
         Raises `LeaseLost`.
@@ -259,15 +259,15 @@ class HeldState:
         """Commits what is about to be asked for, beside what is in flight still: if the run dies, these are
         suspects.
         """
-        with self.changing() as state:
-            waiting = [threat_id for threat_id in self.lease.asking if threat_id in state.backlog]
-            self.lease.asking = [*waiting, *threats]
+        with self.transaction() as state:
+            before_sleep = [threat_id for threat_id in self.lease.asking if threat_id in state.backlog]
+            self.lease.asking = [*before_sleep, *threats]
             self.lease.reading = [(window.start, window.end) for window in windows]
         self.commit()
 
     def answered(self, threat_id: str) -> None:
         """The run outlived this threat: it is in flight no more."""
-        with self.changing():
+        with self.transaction():
             if threat_id in self.lease.asking:
                 self.lease.asking.remove(threat_id)
 
@@ -288,55 +288,55 @@ class HeldState:
 
     def _was_released(self) -> bool:
         """Whether the commit landed whose response was lost; another run may hold the lease since."""
-        stored = self._bucket.read(self.place.name)
-        where = f"gs://{self._bucket.name}/{self.place.name}"
+        stored = self._bucket.read(self.location.name)
+        where = f"gs://{self._bucket.name}/{self.location.name}"
         if stored is None:
             return False
         state = decode(stored.data, where, self.clock.now())
         # A run that takes over keeps the dead run's id; only after a release is there a later one.
         return state.last_owner == self._owner or state.last_run_id > self._run_id
 
-    def write_handover(self) -> bool:
+    def write_legacy_state(self) -> bool:
         """The published function's own object, so that going back to it loses no window. Before `release`.
 
         Returns whether the published function has written it since our last run. Raises `StorageFailed` or
         `LeaseLost`.
         """
         until = all_read_until(self._state)
-        if self.place.handover is None or until is None:
+        if self.location.legacy_key is None or until is None:
             return False
-        found = self._bucket.read(self.place.handover)
+        found = self._bucket.read(self.location.legacy_key)
         # After the read: whoever slept through the lease until now must not put an older time back.
-        self.renew_if_run_out()
-        data = msgspec.json.encode(_Handover(until.isoformat(), _MARK))
+        self.ensure_lease()
+        data = msgspec.json.encode(_LegacyState(until.isoformat(), _MARK))
         if found is None or found.data != data:
             with suppress(Conflict):  # another run was faster, and wrote its own
-                self._bucket.replace(self.place.handover, data, _JSON, found.generation if found else 0)
-        unmarked = found is not None and not is_ours(found.data)
-        self.new_here, expected = False, self.new_here
+                self._bucket.replace(self.location.legacy_key, data, _JSON, found.generation if found else 0)
+        unmarked = found is not None and not is_marked(found.data)
+        self.is_new_here, expected = False, self.is_new_here
         return unmarked and not expected
 
     def _write(self) -> None:
         with self._changes:
-            if self._ledger:
-                self._state.calls = self._ledger.dump()
+            if self._quota:
+                self._state.calls = self._quota.dump()
             data = encode(self._state)
         sent_at = self.clock.monotonic()
         for _ in range(_COMMIT_ATTEMPTS):
             try:
-                self._generation = self._bucket.replace(self.place.name, data, _JSON, self._generation)
+                self._generation = self._bucket.replace(self.location.name, data, _JSON, self._generation)
             except Conflict as conflict:
-                self._generation = self._generation_of_ours(conflict.stored)
+                self._generation = self._own_generation(conflict.stored)
                 continue
             self._sent_at_seconds, self._commit_seconds = sent_at, self.clock.monotonic() - sent_at
             return
         raise StorageFailed(
-            f"gs://{self._bucket.name}/{self.place.name} changes faster than it can be written"
+            f"gs://{self._bucket.name}/{self.location.name} changes faster than it can be written"
         )
 
-    def _generation_of_ours(self, stored: Stored | None) -> int:
+    def _own_generation(self, stored: Stored | None) -> int:
         """Of an earlier commit of this run whose response never came; anything else is another run's."""
-        where = f"gs://{self._bucket.name}/{self.place.name}"
+        where = f"gs://{self._bucket.name}/{self.location.name}"
         if stored:
             state = decode(stored.data, where, self.clock.now())
             if state.lease and state.lease.owner == self._owner:

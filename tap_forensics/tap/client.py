@@ -21,9 +21,16 @@ import urllib3
 from urllib3.util import Timeout
 
 from tap_forensics import __version__
-from tap_forensics.clock import Clock, Deadline, every
+from tap_forensics.clock import Clock, Deadline, run_periodically
 from tap_forensics.config.settings import Settings
-from tap_forensics.errors import CredentialsRefused, OutOfTime, RateLimited, Refused, TooLarge, Unavailable
+from tap_forensics.errors import (
+    AuthenticationFailed,
+    DeadlineExceeded,
+    RateLimited,
+    RequestRejected,
+    TooLarge,
+    Unavailable,
+)
 from tap_forensics.memory_budget import (
     BUDGET_BYTES,
     EVENTS,
@@ -35,7 +42,7 @@ from tap_forensics.memory_budget import (
     reserve_reports,
 )
 from tap_forensics.tap.connection import connection_pool, shut
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.redact import describe, describe_failure
 from tap_forensics.tap.retry import parse_retry_after
 from tap_forensics.tap.windows import Window
@@ -53,7 +60,7 @@ _ERROR_BODY_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Answer:
+class TapResponse:
     """A 200 or 204. `release` gives the memory for the body back, and must be called when nothing of the
     body is held any more.
     """
@@ -63,11 +70,11 @@ class Answer:
     release: Callable[[], None]
 
 
-class Tap:
+class TapClient:
     """One run's connection to TAP. Use as a context manager: leaving it closes every socket."""
 
-    def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, ledger: Ledger) -> None:
-        self._clock, self._deadline, self.ledger = clock, deadline, ledger
+    def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, quota: Quota) -> None:
+        self._clock, self._deadline, self.quota = clock, deadline, quota
         self._root = urlsplit(settings.tap_api_base).path
         token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
         self._credentials = (settings.tap_principal, settings.tap_secret, token)
@@ -86,9 +93,9 @@ class Tap:
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
         self._tenant = settings.tenant
         self._pool = connection_pool(settings, self._began)
-        self._stop_watching = every(0.5, self._cut_overdue)
+        self._stop_watching = run_periodically(0.5, self._cut_overdue)
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> TapClient:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -100,27 +107,27 @@ class Tap:
 
     def may_retry(self, pool: str) -> bool:
         """Whether one more call may be made for what failed before; counted as made."""
-        return self.ledger.take_retries(pool, 1, self._clock.now()) == 1
+        return self.quota.reserve_retries(pool, 1, self._clock.now()) == 1
 
-    def siem(self, window: Window) -> Answer:
+    def siem(self, window: Window) -> TapResponse:
         """Everything of one window. Raises as `_get`."""
         # Without format=json the API answers syslog.
         query = urlencode([("format", "json"), ("interval", str(window)), *self._selection])
         return self._weighed(SIEM, f"/v2/siem/all?{query}", EVENTS, reserve_events)
 
-    def forensics(self, threat_id: str) -> Answer:
+    def forensics(self, threat_id: str) -> TapResponse:
         """The reports of one threat, its campaign's included. Raises as `_get`."""
         query = f"threatId={quote(threat_id, safe='')}&includeCampaignForensics=true"
         return self._weighed(FORENSICS, f"/v2/forensics?{query}", REPORTS, reserve_reports)
 
     def _weighed(
         self, pool: str, path: str, scale: Scale, reserve: Callable[[MemoryBudget, bytes], Callable[[], None]]
-    ) -> Answer:
+    ) -> TapResponse:
         """One answer, with all the memory reserved that decoding it takes. Raises as `_get`."""
         place = _Place(self._one_large)
         try:
             status, body = self._get(pool, path, scale, place)
-            return Answer(status, body, reserve(self.budget, body))
+            return TapResponse(status, body, reserve(self.budget, body))
         finally:
             place.leave()
 
@@ -129,7 +136,7 @@ class Tap:
         `OutOfTime`; nothing of the credentials is in any of them.
         """
         self._raise_if_over()
-        self.ledger.take(pool, self._clock.now())
+        self.quota.reserve(pool, self._clock.now())
         thread = threading.get_ident()
         try:
             response = self._pool.urlopen(
@@ -160,7 +167,7 @@ class Tap:
 
     def _raise_if_over(self) -> None:
         if self._closed or self._deadline.passed():
-            raise OutOfTime("the run's deadline came first")
+            raise DeadlineExceeded("the run's deadline came first")
 
     def _read(
         self, pool: str, response: urllib3.BaseHTTPResponse, scale: Scale, place: _Place
@@ -179,14 +186,16 @@ class Tap:
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
         if status in (401, 403):
-            return CredentialsRefused(_refusal(status, self._tenant))
+            return AuthenticationFailed(_refusal(status, self._tenant))
         if status == 429:
-            self.ledger.saw_429(pool)
+            self.quota.count_429(pool)
             return RateLimited("TAP answered 429", retry_after)
         if status == 408 or status >= 500:
             return Unavailable(f"TAP answered {status}: {self._quoted(body)}", retry_after, heavy=True)
         html = body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-        return Refused(status, self._quoted(body), html=html or "html" in headers.get("Content-Type", ""))
+        return RequestRejected(
+            status, self._quoted(body), html=html or "html" in headers.get("Content-Type", "")
+        )
 
     def _quoted(self, body: bytes) -> str:
         return describe(body, self._credentials, cut=len(body) >= _ERROR_BODY_BYTES)
@@ -205,7 +214,7 @@ class Tap:
                 shut(sock)
 
 
-REFUSED_CREDENTIALS = {
+AUTHENTICATION_REMEDIES = {
     401: "TAP answered 401: TAP_PRINCIPAL or TAP_SECRET is wrong or was revoked; "
     "make a new service credential in the TAP dashboard (Settings, Connected Applications) and set both",
     403: "TAP answered 403: TAP_PRINCIPAL is known but has no right to this API; "
@@ -214,7 +223,7 @@ REFUSED_CREDENTIALS = {
 
 
 def _refusal(status: int, tenant: str | None) -> str:
-    sentence = REFUSED_CREDENTIALS[status]
+    sentence = AUTHENTICATION_REMEDIES[status]
     if tenant is None:
         return sentence
     named = sentence.replace("TAP_PRINCIPAL", "principal").replace("TAP_SECRET", "secret")

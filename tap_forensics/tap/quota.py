@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from tap_forensics.errors import QuotaSpent
+from tap_forensics.errors import QuotaExceeded
 
 SIEM = "siem"
 FORENSICS = "forensics"
@@ -31,15 +31,15 @@ class Pool(msgspec.Struct, omit_defaults=True):
     limited_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-class Standing(Enum):
+class PoolStatus(Enum):
     """What a run may do with a pool whose limit only a 429 told."""
 
-    OPEN = "open"
-    ONE_CALL = "one call to see whether the limit has passed"
-    CLOSED = "closed until an hour after the last 429"
+    ALLOWED = "open"
+    PROBE = "one call to see whether the limit has passed"
+    BLOCKED = "closed until an hour after the last 429"
 
 
-class Ledger:
+class Quota:
     """Counts calls; any thread may count. `limits` maps a pool to its calls per 24 h, or None."""
 
     def __init__(self, pools: dict[str, Pool], limits: dict[str, int | None]) -> None:
@@ -50,18 +50,18 @@ class Ledger:
         self.refused = dict.fromkeys(limits, 0)
         self._retried = dict.fromkeys(limits, 0)
 
-    def take(self, name: str, now: datetime) -> None:
+    def reserve(self, name: str, now: datetime) -> None:
         """Counts one call, before it is made. Raises `QuotaSpent` where the configured limit is reached."""
         with self._lock:
             pool, limit = self._pools[name], self._limits[name]
             bucket = _bucket(now)
-            pool.buckets = counting(pool, now)
+            pool.buckets = counted_buckets(pool, now)
             if limit is not None and sum(pool.buckets.values()) >= limit:
-                raise QuotaSpent(f"all {limit} {name} calls of the last 24 hours are used")
+                raise QuotaExceeded(f"all {limit} {name} calls of the last 24 hours are used")
             pool.buckets[bucket] = pool.buckets.get(bucket, 0) + 1
             self.made[name] += 1
 
-    def take_retries(self, name: str, wanted: int, now: datetime) -> int:
+    def reserve_retries(self, name: str, wanted: int, now: datetime) -> int:
         """How many calls may be made for what failed before, of so many wanted; at least one a run."""
         left = self.left(name, now)
         with self._lock:
@@ -74,28 +74,28 @@ class Ledger:
         """Calls that the configured limit leaves; None where none is configured."""
         with self._lock:
             limit = self._limits[name]
-            used = sum(counting(self._pools[name], now).values())
+            used = sum(counted_buckets(self._pools[name], now).values())
         return None if limit is None else max(0, limit - used)
 
-    def saw_429(self, name: str) -> None:
+    def count_429(self, name: str) -> None:
         with self._lock:
             self.refused[name] += 1
 
-    def limit_met(self, name: str, run_started: datetime) -> None:
+    def block(self, name: str, run_started: datetime) -> None:
         """Remembers that 429 ended this run's calls; a configured limit makes that void."""
         with self._lock:
             self._pools[name].limited_at = None if self._limits[name] is not None else run_started
 
-    def limit_gone(self, name: str) -> None:
+    def unblock(self, name: str) -> None:
         with self._lock:
             self._pools[name].limited_at = None
 
-    def standing(self, name: str, now: datetime) -> Standing:
+    def status(self, name: str, now: datetime) -> PoolStatus:
         with self._lock:
             met = self._pools[name].limited_at
         if met is None or self._limits[name] is not None or met > now:
-            return Standing.OPEN
-        return Standing.ONE_CALL if now - met >= _ASK_AGAIN else Standing.CLOSED
+            return PoolStatus.ALLOWED
+        return PoolStatus.PROBE if now - met >= _ASK_AGAIN else PoolStatus.BLOCKED
 
     def dump(self) -> dict[str, Pool]:
         """A copy for the state."""
@@ -103,7 +103,7 @@ class Ledger:
             return {n: Pool(dict(p.buckets), p.limited_at) for n, p in self._pools.items()}
 
 
-def counting(pool: Pool, now: datetime) -> dict[int, int]:
+def counted_buckets(pool: Pool, now: datetime) -> dict[int, int]:
     """The buckets whose calls count still."""
     return {
         start: calls

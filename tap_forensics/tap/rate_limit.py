@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from tap_forensics.clock import Clock, Deadline
-from tap_forensics.errors import OutOfTime, RateLimited
+from tap_forensics.errors import DeadlineExceeded, RateLimited
 
 LONGEST_RETRY_AFTER_SECONDS = 300
 _FIRST_BACKOFF_SECONDS = 1.0
@@ -13,7 +13,7 @@ _NOTHING_BUT_429_SECONDS = 30
 _TURN_SECONDS = 0.2
 
 
-class Gate:
+class RateLimiter:
     """Open until a 429; then shut for all, and opened again by one call that is let through to try.
 
     A `Retry-After` up to 300 s is obeyed if the deadline allows. Without a usable one the wait starts at
@@ -21,18 +21,18 @@ class Gate:
     is the try, and its 429 is the end.
     """
 
-    def __init__(self, clock: Clock, deadline: Deadline, *, one_call: bool = False) -> None:
-        self._clock, self._deadline, self._one_call = clock, deadline, one_call
+    def __init__(self, clock: Clock, deadline: Deadline, *, probe_only: bool = False) -> None:
+        self._clock, self._deadline, self._one_call = clock, deadline, probe_only
         self._lock = threading.Lock()
-        self._shut = one_call
+        self._shut = probe_only
         self._trying = False
         self._opens_at = clock.monotonic()
         self._shut_since: float | None = None
         self._backoff_seconds = _FIRST_BACKOFF_SECONDS
         self._age = 0
-        self.ever_passed = False
+        self.ever_succeeded = False
 
-    def enter(self) -> int:
+    def acquire(self) -> int:
         """Waits for a turn and gives a ticket for `passed`, `limited` or `left`.
 
         Raises `OutOfTime` at the deadline, `RateLimited` where the gate stays shut.
@@ -45,29 +45,29 @@ class Gate:
                     return self._age
             self._clock.sleep(_TURN_SECONDS)
 
-    def passed(self, ticket: int) -> None:
+    def succeeded(self, epoch: int) -> None:
         """The API answered with something else than 429: open for all, if that call was the try."""
         with self._lock:
-            self.ever_passed = True
+            self.ever_succeeded = True
             self._one_call = False
-            if ticket == self._age:
+            if epoch == self._age:
                 self._shut = self._trying = False
                 self._shut_since = None
                 self._backoff_seconds = _FIRST_BACKOFF_SECONDS
 
-    def left(self, ticket: int) -> None:
+    def aborted(self, epoch: int) -> None:
         """The call ended without an answer: the next one may try."""
         with self._lock:
-            if ticket == self._age:
+            if epoch == self._age:
                 self._trying = False
 
-    def limited(self, ticket: int, retry_after_seconds: float | None) -> float | None:
+    def rate_limited(self, epoch: int, retry_after_seconds: float | None) -> float | None:
         """A 429: shuts the gate and gives the seconds it stays shut; None where it was shut already.
 
         Raises `RateLimited` where it will not open again in this run.
         """
         with self._lock:
-            if ticket != self._age:
+            if epoch != self._age:
                 return None
             self._age += 1
             self._shut, self._trying = True, False
@@ -94,4 +94,4 @@ class Gate:
         if self._shut and self._opens_at >= self._deadline.at_seconds:
             raise RateLimited("TAP answered 429, and waiting for it would end after the run's deadline")
         if self._deadline.passed():
-            raise OutOfTime("the run's deadline came first")
+            raise DeadlineExceeded("the run's deadline came first")

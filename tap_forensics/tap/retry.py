@@ -36,13 +36,13 @@ def parse_retry_after(text: str | None, now: datetime) -> float | None:
     return seconds if seconds > 0 else None
 
 
-def patiently(
+def retry(
     ask: Callable[[], T],
     *,
     attempts: int,
     deadline: Deadline,
-    waits_for: tuple[type[Unavailable] | type[RateLimited], ...],
-    waiting: Callable[[Exception, float], None],
+    retry_on: tuple[type[Unavailable] | type[RateLimited], ...],
+    before_sleep: Callable[[Exception, float], None],
     may_retry: Callable[[], bool] = lambda: True,
 ) -> T:
     """Asks up to `attempts` times; raises the last error, also if waiting would end after the deadline.
@@ -52,7 +52,7 @@ def patiently(
     for attempt in range(attempts):
         try:
             return ask()
-        except waits_for as error:
+        except retry_on as error:
             pause = _pause_seconds(attempt, error.retry_after_seconds)
             if (
                 attempt == attempts - 1
@@ -63,7 +63,7 @@ def patiently(
                 raise
             # Its frames hold the body, which must not wait with us.
             error.__traceback__ = error.__context__ = None
-            waiting(error, pause)
+            before_sleep(error, pause)
             deadline.clock.sleep(pause)
     raise AssertionError("attempts is at least 1")
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tap_forensics.clock import iso, whole_second
+from tap_forensics.clock import floor_to_second, iso
 
 # Proofpoint's TAP SIEM API documentation: at least 30 s, at most 1 h, starting at most 7 days back.
-SHORTEST = timedelta(seconds=30)
-LONGEST = timedelta(hours=1)
-KEPT = timedelta(days=7)
+MIN_WINDOW = timedelta(seconds=30)
+MAX_WINDOW = timedelta(hours=1)
+RETENTION = timedelta(days=7)
 # The edge moves while a run works; asking this much inside it stays clear of a 400.
 EDGE_MARGIN = timedelta(minutes=5)
 
@@ -27,28 +27,28 @@ class Window:
     def __str__(self) -> str:
         return f"{iso(self.start)}/{iso(self.end)}"
 
-    def long_enough(self) -> bool:
-        return self.end - self.start >= SHORTEST
+    def is_long_enough(self) -> bool:
+        return self.end - self.start >= MIN_WINDOW
 
 
 @dataclass(frozen=True)
-class Span:
+class ReadRange:
     """What a run reads: `window`, perhaps of no length; `beyond` is what the API no longer gives."""
 
     window: Window
-    beyond: Window | None
+    expired: Window | None
 
 
-def oldest_askable(now: datetime) -> datetime:
+def oldest_start(now: datetime) -> datetime:
     """The earliest whole second that a window may still start at."""
-    edge = now - KEPT + EDGE_MARGIN
-    second = whole_second(edge)
+    edge = now - RETENTION + EDGE_MARGIN
+    second = floor_to_second(edge)
     return second if second == edge else second + timedelta(seconds=1)
 
 
-def plan_span(
+def plan_range(
     cursor: datetime | None, now: datetime, *, lookback: timedelta, overlap: timedelta, lag: timedelta
-) -> Span:
+) -> ReadRange:
     """From the cursor less the overlap, or the lookback without one, to now less the lag; inside 7 days.
 
     `beyond` starts at the cursor: what is before it was planned once. A cursor in the future counts as now.
@@ -56,11 +56,11 @@ def plan_span(
     cursor = cursor and min(cursor, now - lag)
     wanted = now - lookback if cursor is None else cursor - overlap
     unread = wanted if cursor is None else cursor
-    start = max(whole_second(wanted), oldest_askable(now))
-    end = max(start, whole_second(now - lag))
-    asked_in_full = cursor is None and lookback <= KEPT
-    beyond = None if asked_in_full or unread >= start else Window(whole_second(unread), start)
-    return Span(Window(start, end), beyond)
+    start = max(floor_to_second(wanted), oldest_start(now))
+    end = max(start, floor_to_second(now - lag))
+    asked_in_full = cursor is None and lookback <= RETENTION
+    expired = None if asked_in_full or unread >= start else Window(floor_to_second(unread), start)
+    return ReadRange(Window(start, end), expired)
 
 
 def plan_windows(span: Window) -> list[Window]:
@@ -68,15 +68,15 @@ def plan_windows(span: Window) -> list[Window]:
 
     Equal parts leave no remainder under 30 s. A span under 30 s gives none: it waits for the next run.
     """
-    if not span.long_enough():
+    if not span.is_long_enough():
         return []
     seconds = int((span.end - span.start).total_seconds())
-    count = -(-seconds // int(LONGEST.total_seconds()))
+    count = -(-seconds // int(MAX_WINDOW.total_seconds()))
     edges = [span.start + timedelta(seconds=seconds * i // count) for i in range(count + 1)]
     return [Window(start, end) for start, end in itertools.pairwise(edges)]
 
 
-def around(span: Window, holes: Iterable[Window]) -> list[Window]:
+def subtract(span: Window, holes: Iterable[Window]) -> list[Window]:
     """The pieces of a span that lie in none of the holes, in order."""
     pieces = [span]
     for hole in holes:
@@ -92,13 +92,13 @@ def around(span: Window, holes: Iterable[Window]) -> list[Window]:
     return sorted(set(pieces))
 
 
-def widened(window: Window) -> Window:
+def pad(window: Window) -> Window:
     """At least 30 s long, by asking a little past its end: for what is left of a gap at the 7-day edge."""
-    return Window(window.start, max(window.end, window.start + SHORTEST))
+    return Window(window.start, max(window.end, window.start + MIN_WINDOW))
 
 
-def halves(window: Window) -> list[Window]:
+def bisect(window: Window) -> list[Window]:
     """Two windows, each at least 30 s long; none where it is too short for that."""
     middle = window.start + timedelta(seconds=int((window.end - window.start).total_seconds()) // 2)
     parts = [Window(window.start, middle), Window(middle, window.end)]
-    return parts if all(part.long_enough() for part in parts) else []
+    return parts if all(part.is_long_enough() for part in parts) else []

@@ -27,14 +27,14 @@ import msgspec
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import load_settings
 from tap_forensics.context import RunContext
-from tap_forensics.discovery.event_writer import EventDelivery
+from tap_forensics.discovery.event_writer import EventWriter
 from tap_forensics.discovery.siem import _lists_of, _reading
-from tap_forensics.process import keep_memory_small
+from tap_forensics.process import tune_allocator
 from tap_forensics.sandbox import messages
 from tap_forensics.sandbox.world import World
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 from tap_forensics.storage import event_dedup as memory
-from tap_forensics.storage.event_dedup import Seen
+from tap_forensics.storage.event_dedup import EventIndex
 from tap_forensics.storage.state import VERSION, Lease, State
 from tap_forensics.tap.windows import Window
 
@@ -126,13 +126,13 @@ class Held:
 def ours(body: bytes, *, threats: bool = False) -> dict[str, Any]:
     required = {"GCS_BUCKET": "bench-bucket", "TAP_PRINCIPAL": "p", "TAP_SECRET": "s"}
     settings = load_settings({**required, "EVENTS_PREFIX": "tap-siem"})
-    figures = Figures()
+    stats = RunStats()
     log = logging.Logger("bench")
-    held, bucket = cast("Any", Held()), cast("Any", Void())
-    run = RunContext(settings, log, figures, held, bucket, lambda *_: None)
-    delivery = EventDelivery(run, Seen(), 0)
-    delivery.take(_reading(_lists_of(body), NOW, threats, events=True), WINDOW)
-    return {"lines": figures.event_lines, "bytes": figures.event_bytes}
+    store, bucket = cast("Any", Held()), cast("Any", Void())
+    run = RunContext(settings, log, stats, store, bucket, lambda *_: None)
+    delivery = EventWriter(run, EventIndex(), 0)
+    delivery.add(_reading(_lists_of(body), NOW, threats, events=True), WINDOW)
+    return {"lines": stats.event_lines, "bytes": stats.event_bytes}
 
 
 def ours_with_threats(body: bytes) -> dict[str, Any]:
@@ -148,7 +148,7 @@ CONTENDERS: dict[str, Callable[[bytes], dict[str, Any]]] = {
 
 
 def _measured(name: str, path: str) -> None:
-    keep_memory_small()
+    tune_allocator()
     body = Path(path).read_bytes()
     before, began = _peak(), time.process_time()
     told = CONTENDERS[name](body)
@@ -198,7 +198,7 @@ def memory_table() -> None:
     for hours in (2, 3):
         count = hours * AN_HOUR
         value = 1 << 32 | memory.last_minute(WINDOW)
-        kept = Seen("20260304_100000", 1, {rng.getrandbits(64): value for _ in range(count)})
+        kept = EventIndex("20260304_100000", 1, {rng.getrandbits(64): value for _ in range(count)})
         began = time.process_time()
         data = memory.encode(kept)
         saved = time.process_time()

@@ -20,7 +20,7 @@ import urllib3
 from click.testing import CliRunner, Result
 
 from tap_forensics.cli.main import tap_forensics
-from tap_forensics.config.settings import DECLARED
+from tap_forensics.config.settings import VARIABLES
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
@@ -38,7 +38,7 @@ class Site:
 
     def call(self, *words: str, typed: str | None = None, **env: str) -> Result:
         """A command in this process, with nothing of the developer's own environment."""
-        unset: dict[str, str | None] = dict.fromkeys([v.name for v in DECLARED] + ["STORAGE_EMULATOR_HOST"])
+        unset: dict[str, str | None] = dict.fromkeys([v.name for v in VARIABLES] + ["STORAGE_EMULATOR_HOST"])
         return CliRunner().invoke(tap_forensics, words, input=typed, env=unset | self.env | env)
 
     def told(self, *words: str, **env: str) -> Any:
@@ -132,13 +132,13 @@ def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
             """Silent."""
 
         def _pass_on(self) -> None:
-            gate.asked.append(f"{self.command} {self.path}")
+            limiter.asked.append(f"{self.command} {self.path}")
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if gate.refuses:
-                self._answer(gate.refuses, b"{}", "application/json")
-            elif "/iam/testPermissions" in self.path and gate.rights is not None:
-                held = {"kind": "storage#testIamPermissionsResponse", "permissions": gate.rights}
-                self._answer(200, json.dumps(held).encode(), "application/json")
+            if limiter.refuses:
+                self._answer(limiter.refuses, b"{}", "application/json")
+            elif "/iam/testPermissions" in self.path and limiter.rights is not None:
+                store = {"kind": "storage#testIamPermissionsResponse", "permissions": limiter.rights}
+                self._answer(200, json.dumps(store).encode(), "application/json")
             else:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
                 got = onward.request(self.command, bucket.url + self.path, body=body, headers=headers)
@@ -158,11 +158,11 @@ def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    gate = Gate(f"http://127.0.0.1:{server.server_port}", [])
+    limiter = Gate(f"http://127.0.0.1:{server.server_port}", [])
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     with urllib3.PoolManager(retries=False, timeout=30) as onward:
         try:
-            yield gate
+            yield limiter
         finally:
             server.shutdown()
             server.server_close()

@@ -34,12 +34,12 @@ def test_a_run_delivers_and_ends_with_its_figures(site: Site) -> None:
 
 
 def test_its_json_is_the_figures_of_the_log_and_nothing_else(site: Site) -> None:
-    figures = site.told("run", **LOOKBACK)
-    assert figures["outcome"] == "complete"
-    assert figures["threats_answered"] == figures["threats_chosen"] == figures["threats_new"] > 0
-    assert figures["windows"] == figures["windows_planned"] == 4 - 1
-    assert figures["siem_calls_left"] == 1800 - 3
-    assert figures["forensics_calls_left"] is None
+    stats = site.told("run", **LOOKBACK)
+    assert stats["outcome"] == "complete"
+    assert stats["threats_answered"] == stats["threats_chosen"] == stats["threats_new"] > 0
+    assert stats["windows"] == stats["windows_planned"] == 4 - 1
+    assert stats["siem_calls_left"] == 1800 - 3
+    assert stats["forensics_calls_left"] is None
 
 
 def test_what_waits_for_the_next_run_ends_it_with_3(site: Site) -> None:

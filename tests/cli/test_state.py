@@ -156,8 +156,8 @@ def test_reset_asks_keeps_a_copy_outside_the_feeds_and_the_count_of_calls(site: 
     assert set(after) == {"version", "last_run_id", "calls"}
     assert after["calls"] == json.loads(before)["calls"]
     # The next run is a first one, though the published function's object lies there with a cursor.
-    figures = site.told("run", LOOKBACK_HOURS="3")
-    assert figures["windows"] == 3
+    stats = site.told("run", LOOKBACK_HOURS="3")
+    assert stats["windows"] == 3
 
 
 @pytest.mark.parametrize("command", ["reset", "repair"])
@@ -205,10 +205,10 @@ def test_only_what_repair_needs_is_read(site: Site) -> None:
     old = utc_now() - timedelta(days=9)
     site.bucket.put(f"tap-forensics/tap_forensics_{old:%Y%m%d_%H%M%S}.ndjson", '{"_threatId":"old"}\n')
     site.bucket.put(STATE, "{")
-    with gate_before(site.bucket) as gate:
-        site.env["STORAGE_EMULATOR_HOST"] = gate.url
+    with gate_before(site.bucket) as limiter:
+        site.env["STORAGE_EMULATOR_HOST"] = limiter.url
         assert site.told("state", "repair", "--yes")["objects_read"] == 1
-        read = [asked for asked in gate.asked if "alt=media" in asked and "ndjson" in asked]
+        read = [asked for asked in limiter.asked if "alt=media" in asked and "ndjson" in asked]
     assert len(read) == 1
 
 

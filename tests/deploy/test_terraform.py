@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from tap_forensics.config.settings import DECLARED
-from tap_forensics.stats import Figures
+from tap_forensics.config.settings import VARIABLES
+from tap_forensics.stats import RunStats
 from tests.deploy.tools import CHECKOUT, beside_the_checkout, command
 
 MODULE = CHECKOUT / "deploy" / "terraform"
@@ -44,9 +44,9 @@ def test_metrics_and_alerts_read_figures_that_a_run_logs() -> None:
     named = set(re.findall(r"^    (\w+) +=", "".join(listed.groups()), re.M))
     named |= set(re.findall(r"jsonPayload\.run\.(\w+)", monitoring))
     assert named
-    assert named <= set(Figures().as_fields())
+    assert named <= set(RunStats().as_fields())
 
 
 def test_the_environment_is_the_collectors_own() -> None:
     facts = json.loads((CHECKOUT / "tests" / "deploy" / "facts.json").read_text(encoding="utf-8"))
-    assert set(facts["environment"]) - FOR_THE_FRAMEWORK <= {variable.name for variable in DECLARED}
+    assert set(facts["environment"]) - FOR_THE_FRAMEWORK <= {variable.name for variable in VARIABLES}

@@ -19,7 +19,7 @@ from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import LeaseHeld, RunFailed
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 from tests.faults.lab_bucket import LabBucket, Through
 
 STATE = "state/tap-forensics/state.json"
@@ -80,7 +80,7 @@ class Lines(logging.Handler):
 class Ran:
     """What one run said and how it ended."""
 
-    figures: Figures | None
+    stats: RunStats | None
     error: RunFailed | None
     records: list[logging.LogRecord]
 
@@ -91,11 +91,11 @@ class Ran:
         return any(words in line for line in self.said(level))
 
     @property
-    def good(self) -> Figures:
+    def good(self) -> RunStats:
         if self.error:
             raise AssertionError("the run failed") from self.error
-        assert self.figures is not None
-        return self.figures
+        assert self.stats is not None
+        return self.stats
 
     @property
     def failure(self) -> RunFailed:
@@ -118,21 +118,21 @@ class Lab:
         handler = Lines()
         log = logging.Logger("lab", logging.DEBUG)
         log.addHandler(handler)
-        settings, figures = load_settings({**self.env, **env}), Figures()
+        settings, stats = load_settings({**self.env, **env}), RunStats()
         try:
-            collect(settings, self.bucket.client, self.time.clock, log, figures)
+            collect(settings, self.bucket.client, self.time.clock, log, stats)
         except LeaseHeld:
             pass  # busy, as the figures say
         except RunFailed as error:
             return Ran(None, error, handler.records)
-        return Ran(figures, None, handler.records)
+        return Ran(stats, None, handler.records)
 
     def run_until_done(self, most: int = 30) -> list[Ran]:
         """Runs an hour apart until nothing is left for the next."""
         runs = []
         for _ in range(most):
             runs.append(self.run())
-            if runs[-1].figures and runs[-1].figures.outcome == "complete":
+            if runs[-1].stats and runs[-1].stats.outcome == "complete":
                 return runs
             self.time.advance(hours=1)
         raise AssertionError(f"still not done: {runs[-1].said(logging.WARNING)}")

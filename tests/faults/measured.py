@@ -14,7 +14,7 @@ from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.config.settings import load_settings
 from tap_forensics.log import run_log
-from tap_forensics.process import keep_memory_small
+from tap_forensics.process import tune_allocator
 from tap_forensics.storage.bucket import open_client
 
 _STATUS = Path("/proc/self/status")
@@ -32,8 +32,8 @@ def peak_bytes() -> int:
 
 def run_measured(env: dict[str, str]) -> tuple[dict[str, Any], int]:
     """The figures of one run with this environment, and its growth in bytes."""
-    figures, growth, _ = run_heard(env)
-    return figures, growth
+    stats, growth, _ = run_heard(env)
+    return stats, growth
 
 
 def run_heard(env: dict[str, str]) -> tuple[dict[str, Any], int, list[str]]:
@@ -51,9 +51,9 @@ def run_heard(env: dict[str, str]) -> tuple[dict[str, Any], int, list[str]]:
 
 
 if __name__ == "__main__":
-    keep_memory_small()
+    tune_allocator()
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
     before = peak_bytes()
-    figures = collect(load_settings(os.environ), open_client, Clock(), run_log({}, {}))
-    said = {"figures": figures.as_fields(), "growth_bytes": peak_bytes() - before}
+    stats = collect(load_settings(os.environ), open_client, Clock(), run_log({}, {}))
+    said = {"figures": stats.as_fields(), "growth_bytes": peak_bytes() - before}
     sys.stdout.write(json.dumps(said) + "\n")

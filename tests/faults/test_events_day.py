@@ -13,7 +13,7 @@ import pytest
 
 import tap_forensics.discovery.event_writer
 from tap_forensics.sandbox.faults import Fault
-from tap_forensics.sandbox.world import Event, Odds, Verdict, World
+from tap_forensics.sandbox.world import Event, Rates, Verdict, World
 from tests.faults.events_lab import EVENTS, event_lines
 from tests.faults.lab import SIEM, Lab, lab
 from tests.faults.world_faults import run_and_die
@@ -41,7 +41,7 @@ def a_day(seed: int) -> World:
         messages_per_hour=12,
         clicks_per_hour=6,
         campaigns=0,
-        odds=Odds(false_positive=0, oddity=0.2, late_minutes=30),
+        odds=Rates(false_positive=0, oddity=0.2, late_minutes=30),
     )
 
 

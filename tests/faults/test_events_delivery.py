@@ -15,7 +15,7 @@ import tap_forensics.discovery.event_writer
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.sandbox.faults import Fault
-from tap_forensics.sandbox.world import Odds, Verdict, World
+from tap_forensics.sandbox.world import Rates, Verdict, World
 from tests.faults.events_lab import EVENTS, SEEN, event_lines, event_objects
 from tests.faults.lab import FORENSICS, SIEM, START, STATE, Lab, lab
 from tests.faults.world_faults import run_and_die
@@ -30,7 +30,7 @@ def quiet_world() -> World:
 
 
 def busy_world() -> World:
-    odds = Odds(false_positive=0, late_minutes=0)
+    odds = Rates(false_positive=0, late_minutes=0)
     return World(7, start=START - 55 * MINUTE, end=START - 2 * MINUTE, campaigns=0, odds=odds)
 
 
@@ -51,7 +51,7 @@ def test_each_event_of_the_four_lists_is_a_line_in_the_shape_of_the_api() -> Non
         for kind in kinds:
             body = {"id": kind, "unheardOf": {"β": [1.50, 1e3]}, "threatsInfoMap": None}
             the.world.add_event(kind, created=TAKEN, body=body)
-        figures = the.run().good
+        stats = the.run().good
         lines = [json.loads(line) for data in event_objects(the).values() for line in data.splitlines()]
         assert {next(iter(line)) for line in lines} == set(kinds)
         for line in lines:
@@ -63,9 +63,9 @@ def test_each_event_of_the_four_lists_is_a_line_in_the_shape_of_the_api() -> Non
                 "threatsInfoMap": None,
                 "_eventType": kind,
             }
-        assert (figures.event_lines, figures.event_objects) == (4, 1)
+        assert (stats.event_lines, stats.event_objects) == (4, 1)
         (name,) = event_objects(the)
-        assert name == f"{EVENTS}/tap_siem_events_{figures.run_id}.ndjson"
+        assert name == f"{EVENTS}/tap_siem_events_{stats.run_id}.ndjson"
 
 
 def test_a_flat_line_is_the_event_itself_and_its_own_bytes() -> None:
@@ -80,17 +80,17 @@ def test_a_flat_line_is_the_event_itself_and_its_own_bytes() -> None:
 
 def test_without_a_prefix_nothing_changes() -> None:
     with lab(busy_world()) as the:
-        figures = the.run().good
-        assert figures.event_lines == figures.event_objects == 0
+        stats = the.run().good
+        assert stats.event_lines == stats.event_objects == 0
         assert all(name.startswith(("tap-forensics/", "state/")) for name in the.bucket.names())
         assert SEEN not in the.bucket.names()
 
 
 def test_without_forensics_it_is_a_collector_of_events_with_a_checkpoint_of_its_own() -> None:
     with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        figures = the.run().good
-        assert figures.outcome == "complete"
-        assert figures.event_lines == len(the.world.events)
+        stats = the.run().good
+        assert stats.outcome == "complete"
+        assert stats.event_lines == len(the.world.events)
         assert the.tap.calls_to(FORENSICS) == []
         assert "backlog" not in the.state()
         assert the.state()["last_event_time"] > (START - 2 * MINUTE).isoformat()
@@ -102,9 +102,9 @@ def test_overlaps_bring_no_event_twice_and_an_idle_run_writes_no_object() -> Non
         before = (the.bucket.names(), the.bucket.generation(SEEN))
         for _ in range(12):
             the.time.advance(minutes=5)
-            figures = the.run().good
-            assert figures.event_lines == figures.event_objects == 0
-            assert figures.siem_calls <= 2
+            stats = the.run().good
+            assert stats.event_lines == stats.event_objects == 0
+            assert stats.siem_calls <= 2
         assert (the.bucket.names(), the.bucket.generation(SEEN)) == before
         assert len(event_lines(the)) == len(the.world.events)
 
@@ -154,9 +154,9 @@ def test_what_an_event_says_under_our_own_names_gives_way() -> None:
     raw = b'{"clicksBlocked":[{"id":"1","_update":true,"\\u005feventType":"x","_key":"y"},7,null,"text"]}'
     with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
         the.tap.faults.add(SIEM, Fault("body", body=raw))
-        figures = the.run().good
+        stats = the.run().good
         assert event_lines(the) == [{"id": "1", "_eventType": "clicksBlocked"}]
-        assert figures.odd_entries == 3
+        assert stats.odd_entries == 3
 
 
 def test_an_answer_with_line_ends_between_its_values_becomes_lines() -> None:
@@ -172,14 +172,14 @@ def test_an_event_too_long_for_a_line_is_cut_with_a_note_and_known_again_after_a
     with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
         body = {"id": "1", "subject": "x" * 4_000_000, "threatStatus": "active"}
         the.world.add_event("clicksBlocked", created=TAKEN, body=body)
-        died = run_and_die(the, at, landed=True)
+        dead_lease = run_and_die(the, at, landed=True)
         the.time.advance(minutes=5)
         ran = the.run()
         (event,) = event_lines(the)
         assert event["subject"] == {"_bytes": 4_000_002}
         assert event["id"] == "1"
         assert max(map(len, event_objects(the).values())) < LONGEST_LINE_BYTES
-        assert died.says("too large", logging.WARNING) or ran.says("too large", logging.WARNING)
+        assert dead_lease.says("too large", logging.WARNING) or ran.says("too large", logging.WARNING)
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -189,14 +189,14 @@ def test_killed_at_every_call_to_the_bucket_each_event_comes_once(landed: bool) 
     while True:
         at += 1
         with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-            died = run_and_die(the, at, landed=landed)
+            dead_lease = run_and_die(the, at, landed=landed)
             assert len(event_objects(the)) <= 9
             the.time.advance(minutes=5)
             the.run()
             found = Counter(json.dumps(event, sort_keys=True) for event in event_lines(the))
             assert len(found) == len(the.world.events)
             assert set(found.values()) == {1}
-            if died.error is None:
+            if dead_lease.error is None:
                 break
     assert at > 6
 
@@ -237,7 +237,7 @@ def test_a_memory_that_cannot_be_kept_leaves_the_lease_to_whoever_makes_it_anew(
             def broken(*_: Any) -> None:
                 raise StorageFailed("no")
 
-            patch.setattr(tap_forensics.discovery.event_writer.EventDelivery, "_save", broken)
+            patch.setattr(tap_forensics.discovery.event_writer.EventWriter, "_save", broken)
             assert isinstance(the.run().failure, StorageFailed)
         assert "lease" in the.state()
         the.time.advance(minutes=5)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tap_forensics.errors import CredentialsRefused
+from tap_forensics.errors import AuthenticationFailed
 from tap_forensics.sandbox.faults import Fault, overlaps
 from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.world import World
@@ -49,13 +49,13 @@ def test_one_heavy_minute_costs_a_minute_and_not_an_hour(status: int) -> None:
     with lab(a_minute_each(59), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
         heavy = (START - 30 * MINUTE, START - 30 * MINUTE + SECOND)
         the.tap.faults.add(SIEM, Fault("status", status=status, times=None), overlapping=heavy)
-        figures = the.run().good
-        assert figures.gaps == 1
+        stats = the.run().good
+        assert stats.gaps == 1
         (gap,) = the.state()["gaps"]
         seconds = datetime.fromisoformat(gap["end"]) - datetime.fromisoformat(gap["start"])
         assert timedelta(seconds=30) <= seconds < timedelta(seconds=60)
         assert len(ids(the)) >= 55
-        assert 0 < figures.extra_calls <= 14
+        assert 0 < stats.extra_calls <= 14
         the.tap.faults.clear()
         the.time.advance(minutes=5)
         assert the.run().good.gaps == 0
@@ -67,11 +67,11 @@ def test_an_answer_too_large_for_memory_is_asked_for_in_halves_and_all_of_it_is_
     with lab(a_minute_each(59), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
         fault = Fault("body", body=heavy, headers={"Content-Encoding": "gzip"}, times=None)
         the.tap.faults.add(lambda request: length(request) > 8 * MINUTE, fault)
-        figures = the.run().good
-        assert figures.gaps == 0
+        stats = the.run().good
+        assert stats.gaps == 0
         assert ids(the) == once()
         # The whole hour once: asked again it would be as large.
-        assert len(the.tap.calls_to(SIEM)) == 1 + figures.extra_calls > 1
+        assert len(the.tap.calls_to(SIEM)) == 1 + stats.extra_calls > 1
 
 
 def test_what_is_too_much_for_the_api_is_asked_for_in_pieces_that_it_can_answer() -> None:
@@ -225,7 +225,7 @@ def test_401_and_403_name_the_variable_and_leave_the_windows_open(status: int) -
     with lab(a_minute_each(59), EVENTS_PREFIX=EVENTS) as the:
         the.tap.faults.add(SIEM, Fault("status", status=status))
         ran = the.run()
-        assert isinstance(ran.failure, CredentialsRefused)
+        assert isinstance(ran.failure, AuthenticationFailed)
         assert ran.says("TAP_PRINCIPAL", logging.ERROR)
         assert the.state()["gaps"]
         the.run()

@@ -66,7 +66,7 @@ def test_an_evidence_too_large_for_a_line_becomes_its_type_display_and_size() ->
     small = {"type": "url", "what": {"url": "http://example.com"}}
     world = world_of(ONE)
     report = {"scope": "THREAT", "id": ONE, "forensics": [small, huge, small]}
-    world.literal[ONE] = json.dumps({"generated": "2026-03-04T10:00:00Z", "reports": [report]}).encode()
+    world.overrides[ONE] = json.dumps({"generated": "2026-03-04T10:00:00Z", "reports": [report]}).encode()
     with lab(world) as the:
         ran = the.run()
         assert ran.says("an evidence of type file", logging.WARNING)
@@ -94,7 +94,7 @@ HOSTILE = [
 @pytest.mark.parametrize("body", HOSTILE)
 def test_every_line_is_valid_json_whatever_the_api_sent(body: bytes) -> None:
     world = world_of(ONE)
-    world.literal[ONE] = body
+    world.overrides[ONE] = body
     with lab(world) as the:
         the.run().good  # noqa: B018 - raises where the run failed
         (data,) = the.evidence().values()
@@ -129,10 +129,10 @@ def test_giant_answers_fit_the_functions_memory_and_cost_the_others_nothing(
         fault = Fault("body", body=packed, headers={"Content-Encoding": "gzip"}, times=None)
         for name in list(world.threats)[:4]:
             the.tap.faults.add(FORENSICS, fault, threat_id=name)
-        figures, growth = measured(the)
+        stats, growth = measured(the)
         assert growth < 250 * 1024 * 1024
-        assert figures["threats_fetched"] == fetched
-        assert figures["threats_left"] == 12 - fetched
+        assert stats["threats_fetched"] == fetched
+        assert stats["threats_left"] == 12 - fetched
 
 
 def test_memory_stays_bounded_where_much_more_is_written() -> None:
@@ -140,7 +140,7 @@ def test_memory_stays_bounded_where_much_more_is_written() -> None:
     world = World.from_threats(1200, now=now, report_bytes=150_000)
     with lab(world, now=now, MAX_THREATS="2000") as the:
         the.tap.pack_reports()
-        figures, growth = measured(the)
-        assert figures["lines_bytes"] > 150_000_000
-        assert figures["objects"] > 30
+        stats, growth = measured(the)
+        assert stats["lines_bytes"] > 150_000_000
+        assert stats["objects"] > 30
         assert growth < 60 * 1024 * 1024

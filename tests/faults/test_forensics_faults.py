@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.errors import CredentialsRefused
+from tap_forensics.errors import AuthenticationFailed
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import World
 from tests.faults.lab import FORENSICS, SIEM, START, Lab, lab
@@ -143,7 +143,7 @@ def test_refused_credentials_fail_the_run_and_keep_what_was_fetched(status: int)
         fifth = sorted(the.world.threats, key=lambda name: the.world.threats[name].number)[4]
         the.tap.faults.add(FORENSICS, Fault("status", status=status), threat_id=fifth)
         ran = the.run()
-        assert isinstance(ran.failure, CredentialsRefused)
+        assert isinstance(ran.failure, AuthenticationFailed)
         assert "TAP_PRINCIPAL" in str(ran.failure)
         assert 0 < len(the.delivered()) < 10
         assert "lease" not in the.state()
@@ -168,10 +168,10 @@ def test_the_final_line_has_all_figures_of_the_run() -> None:
     with lab() as the:
         ran = the.run()
         last = ran.records[-1]
-        figures: dict[str, Any] = last.__dict__["fields"]["run"]
+        stats: dict[str, Any] = last.__dict__["fields"]["run"]
         assert last.getMessage() == "Run complete"
-        assert figures["threats_found"] == figures["threats_fetched"] == figures["forensics_calls"] == 10
-        assert figures["lines_bytes"] == sum(map(len, the.evidence().values()))
-        assert figures["objects"] == len(the.evidence())
-        assert figures["siem_calls"] == len(the.tap.calls_to(SIEM)) == figures["windows"]
-        assert 60 <= figures["cursor_lag_seconds"] < 70
+        assert stats["threats_found"] == stats["threats_fetched"] == stats["forensics_calls"] == 10
+        assert stats["lines_bytes"] == sum(map(len, the.evidence().values()))
+        assert stats["objects"] == len(the.evidence())
+        assert stats["siem_calls"] == len(the.tap.calls_to(SIEM)) == stats["windows"]
+        assert 60 <= stats["cursor_lag_seconds"] < 70

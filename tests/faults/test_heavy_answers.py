@@ -73,9 +73,9 @@ def named_as_failed(the: Lab, logged: list[str]) -> set[str]:
 def test_an_answer_too_heavy_for_memory_costs_only_its_threat(the: Lab, body: bytes, times: int) -> None:
     bad = list(the.world.threats)[:times]
     answers(the, bad, body)
-    figures, growth, logged = run_heard(the.env)
+    stats, growth, logged = run_heard(the.env)
     assert growth < MOST_GROWTH
-    assert figures["threats_fetched"] == 28 - times
+    assert stats["threats_fetched"] == 28 - times
     assert named_as_failed(the, logged) == set(bad)
 
 
@@ -96,9 +96,9 @@ def test_the_heaviest_answers_that_fit_are_delivered_by_eight_workers(
     the: Lab, body: bytes, times: int
 ) -> None:
     answers(the, list(the.world.threats)[:times], body)
-    figures, growth, logged = run_heard(the.env)
+    stats, growth, logged = run_heard(the.env)
     assert growth < MOST_GROWTH
-    assert figures["threats_fetched"] == 28
+    assert stats["threats_fetched"] == 28
     assert named_as_failed(the, logged) == set()
 
 
@@ -131,9 +131,9 @@ def test_an_event_too_heavy_for_memory_is_a_line_and_costs_the_others_nothing(th
     lists = b'{"clicksPermitted":[%s],"messagesDelivered":[{"GUID":"good"},%s]}' % (clicks, event)
     body = gzip.compress(lists)
     the.tap.faults.add(SIEM, Fault("body", body=body, headers={"Content-Encoding": "gzip"}))
-    figures, growth, logged = run_heard(the.env)
+    stats, growth, logged = run_heard(the.env)
     assert growth < MOST_GROWTH
-    assert (figures["gaps"], figures["threats_fetched"]) == (0, 28)
+    assert (stats["gaps"], stats["threats_fetched"]) == (0, 28)
     written = b"\n".join(data for name, data in the.bucket.objects().items() if name.startswith(EVENTS))
     assert written.count(b'"GUID":"good"') == 1
     assert written.count(b'"GUID":"bad"') + written.count(b'"_bytes":%d' % len(event)) == 1
@@ -143,7 +143,7 @@ def test_an_event_too_heavy_for_memory_is_a_line_and_costs_the_others_nothing(th
 def test_a_siem_answer_too_heavy_for_memory_is_asked_for_in_smaller_windows(the: Lab) -> None:
     body = gzip.compress(b'{"messagesDelivered":[%s{}]}' % (b"{}," * 3_900_000))
     the.tap.faults.add(SIEM, Fault("body", body=body, headers={"Content-Encoding": "gzip"}))
-    figures, growth, logged = run_heard(the.env)
+    stats, growth, logged = run_heard(the.env)
     assert growth < MOST_GROWTH
-    assert (figures["extra_calls"], figures["gaps"], figures["threats_fetched"]) == (2, 0, 28)
+    assert (stats["extra_calls"], stats["gaps"], stats["threats_fetched"]) == (2, 0, 28)
     assert not [line for line in logged if "ERROR" in line]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tap_forensics.errors import CredentialsRefused
+from tap_forensics.errors import AuthenticationFailed
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import World
 from tests.faults.lab import SIEM, START, Lab, lab
@@ -146,7 +146,7 @@ def test_refused_credentials_fail_the_run_and_leave_its_windows_open(status: int
         the.time.advance(hours=1)
         the.tap.faults.add(SIEM, Fault("status", status=status, times=None))
         ran = the.run()
-        assert isinstance(ran.failure, CredentialsRefused)
+        assert isinstance(ran.failure, AuthenticationFailed)
         assert ran.says(words, logging.ERROR)
         after = the.state()
         assert ran.records[-1].__dict__["fields"]["run"]["cursor_lag_seconds"] > 3600

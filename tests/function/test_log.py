@@ -82,11 +82,11 @@ def without_execution_id(function: FunctionServer) -> list[dict[str, Any]]:
 def test_the_last_line_has_the_figures_of_the_run(deployment: Deployment) -> None:
     with deployment.serving() as function:
         deployment.post(function)
-    figures = entries(function)[-1]["run"]
-    assert figures["outcome"] == "complete"
-    assert (figures["threats_fetched"], figures["threats_left"], figures["reports"]) == (6, 0, 7)
-    assert figures["forensics_calls"] == len(deployment.tap.calls_to("/v2/forensics"))
-    assert figures["siem_calls"] == len(deployment.tap.calls_to("/v2/siem/all"))
+    stats = entries(function)[-1]["run"]
+    assert stats["outcome"] == "complete"
+    assert (stats["threats_fetched"], stats["threats_left"], stats["reports"]) == (6, 0, 7)
+    assert stats["forensics_calls"] == len(deployment.tap.calls_to("/v2/forensics"))
+    assert stats["siem_calls"] == len(deployment.tap.calls_to("/v2/siem/all"))
 
 
 def test_nothing_of_what_the_api_repeats_of_the_credentials_is_logged(deployment: Deployment) -> None:

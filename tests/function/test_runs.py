@@ -147,8 +147,10 @@ def test_events_good_and_bad_leave_no_thread_and_no_descriptor_behind(deployment
 def settle_at(leader: int, threads: int, descriptors: int) -> None:
     """Waits until the server holds no more than this."""
     until = time.monotonic() + PATIENCE_SECONDS
-    while (held := held_by(leader))[0] > threads or held[1] > descriptors:
-        assert time.monotonic() < until, f"{held} threads and descriptors, and not ({threads}, {descriptors})"
+    while (store := held_by(leader))[0] > threads or store[1] > descriptors:
+        assert time.monotonic() < until, (
+            f"{store} threads and descriptors, and not ({threads}, {descriptors})"
+        )
         time.sleep(0.05)
 
 

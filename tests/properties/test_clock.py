@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.clock import iso, parse_iso, whole_second
+from tap_forensics.clock import floor_to_second, iso, parse_iso
 
 moments = st.builds(
     lambda since, zone: (datetime(2, 1, 1, tzinfo=UTC) + since).astimezone(zone),
@@ -38,6 +38,6 @@ def test_what_can_be_read_is_aware_utc(text: str) -> None:
 
 @given(moments)
 def test_a_whole_second_is_the_latest_not_after_the_moment(moment: datetime) -> None:
-    second = whole_second(moment)
+    second = floor_to_second(moment)
     assert second.microsecond == 0
     assert timedelta(0) <= moment - second < timedelta(seconds=1)

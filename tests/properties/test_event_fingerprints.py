@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from tap_forensics.records.event_lines import (
     Event,
     Fingerprint,
+    envelope,
     fingerprint,
     line_of,
     read_line,
     read_record,
-    tails,
-    take_event,
+    to_event,
 )
 
 TEXTS = st.text(max_size=12) | st.sampled_from(['a",', "}]", "},{", '["', "x\\", '","', "ü☕", "null"])
@@ -174,7 +174,7 @@ def test_an_event_nested_to_the_limit_is_known_all_the_same() -> None:
 
     def taken(record: bytes, fields: dict[str, Any], calls: int) -> Event:
         """As many calls further down, where less may be nested."""
-        return taken(record, fields, calls - 1) if calls else take_event("messagesDelivered", record, fields)
+        return taken(record, fields, calls - 1) if calls else to_event("messagesDelivered", record, fields)
 
     deepest = max(levels for levels in range(1, 5000) if "a" in read_record(nested(levels)))
     record = nested(deepest)
@@ -197,7 +197,7 @@ def test_a_new_verdict_is_another_version_of_the_same_event(
 @given(EVENTS, st.sampled_from(["api", "flat"]), st.booleans())
 def test_a_line_gives_its_event_back(told: tuple[str, dict[str, Any]], shape: str, update: bool) -> None:
     kind, event = told
-    line = line_of(rendered(event), tails(kind, shape), update=update)
+    line = line_of(rendered(event), envelope(kind, shape), update=update)
     assert read_line(line) == (kind, rendered(event))
     assert b"\n" not in line
     document = json.loads(line)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.log import harmless, run_log
+from tap_forensics.log import escape_unprintable, run_log
 
 anything = st.text(alphabet=st.characters(exclude_categories=[]))
 BIDI = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u061c"
-figures = st.dictionaries(
+stats = st.dictionaries(
     st.text(alphabet="abc_", min_size=1),
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | anything,
 )
@@ -29,7 +29,7 @@ def logged(environ: dict[str, str], headers: dict[str, str], message: str, field
 
 @given(anything | st.text(alphabet=BIDI), st.integers(0, 50))
 def test_no_control_no_bidi_mark_and_no_line_end_survives(text: str, limit: int) -> None:
-    shown = harmless(text, limit)
+    shown = escape_unprintable(text, limit)
     assert all(unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in shown)
     assert len(shown.splitlines()) <= 1
     assert not set(shown) & set(BIDI)
@@ -37,15 +37,15 @@ def test_no_control_no_bidi_mark_and_no_line_end_survives(text: str, limit: int)
 
 @given(anything, st.integers(0, 50))
 def test_harmless_text_is_bounded(text: str, limit: int) -> None:
-    assert len(harmless(text, limit)) <= 10 * limit + 1
+    assert len(escape_unprintable(text, limit)) <= 10 * limit + 1
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S"]), max_size=50))
 def test_what_prints_is_not_touched(text: str) -> None:
-    assert harmless(text, 50) == text
+    assert escape_unprintable(text, 50) == text
 
 
-@given(anything, figures)
+@given(anything, stats)
 def test_whatever_is_logged_on_cloud_run_is_one_json_object_on_one_line(
     message: str, fields: dict[str, object]
 ) -> None:
@@ -57,7 +57,7 @@ def test_whatever_is_logged_on_cloud_run_is_one_json_object_on_one_line(
     assert entry["message"].isprintable()
 
 
-@given(anything, figures)
+@given(anything, stats)
 def test_whatever_is_logged_in_a_terminal_is_one_line_that_prints(
     message: str, fields: dict[str, object]
 ) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.discovery.siem import _lists_of, _reading
-from tap_forensics.forensics.workers import _understood
+from tap_forensics.forensics.workers import _decode
 from tap_forensics.memory_budget import (
     EVENT,
     WORST_PER_BYTE,
@@ -24,7 +24,7 @@ from tap_forensics.memory_budget import (
     reserve_reports,
 )
 from tap_forensics.records.event_lines import read_record
-from tap_forensics.records.ndjson import repaired
+from tap_forensics.records.ndjson import sanitize_utf8
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
 # What decoders keep for themselves, whatever they read.
@@ -71,7 +71,7 @@ def distinct(number: int) -> bytes:
 def test_a_forensics_answer_weighs_what_it_takes(reports: list[Any], times: int, keys: int) -> None:
     items = compact(reports)[1:-1]
     body = b'{"generated":"x","reports":[%s,%s]}' % (b",".join([items] * times), distinct(keys))
-    grew = grown(lambda: _understood(repaired(body)))
+    grew = grown(lambda: _decode(sanitize_utf8(body)))
     assert grew <= weight(reserve_reports, body) + OVERHEAD_BYTES
     assert grew <= WORST_PER_BYTE * len(body) + OVERHEAD_BYTES
 
@@ -104,17 +104,17 @@ def test_the_budget_is_never_over_committed_and_everyone_gets_a_turn(
     weights: list[list[int]], rng: random.Random
 ) -> None:
     budget = MemoryBudget(12, lambda: None)
-    lock, held, most = threading.Lock(), 0, [0]
+    lock, store, most = threading.Lock(), 0, [0]
 
     def work(mine: list[int], twice: bool) -> None:
-        nonlocal held
+        nonlocal store
         for weight in mine:
             release = budget.reserve(weight)
             with lock:
-                held += weight
-                most.append(held)
+                store += weight
+                most.append(store)
             with lock:
-                held -= weight
+                store -= weight
             release()
             if twice:
                 release()
@@ -128,4 +128,4 @@ def test_the_budget_is_never_over_committed_and_everyone_gets_a_turn(
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
     assert max(most) <= 12
-    assert held == 0
+    assert store == 0

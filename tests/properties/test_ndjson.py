@@ -12,14 +12,14 @@ from tap_forensics.records.ndjson import (
     LONGEST_LINE_BYTES,
     Fields,
     Provenance,
-    fields_of,
-    repaired,
+    decode_object,
     report_lines,
+    sanitize_utf8,
 )
 
 
 def known(report: bytes) -> Fields:
-    fields = fields_of(msgspec.Raw(report))
+    fields = decode_object(msgspec.Raw(report))
     if fields is None:
         raise msgspec.DecodeError("no object")
     return fields
@@ -110,7 +110,7 @@ def inner(document: dict[str, Any], shape: str) -> dict[str, Any]:
 def test_a_line_says_what_the_report_said_and_whose_it_is(
     report: dict[str, Any], provenance: Provenance, shape: str, ascii_only: bool, indent: int | None
 ) -> None:
-    raw = repaired(
+    raw = sanitize_utf8(
         json.dumps(report, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
     )
     (line,) = written(raw, provenance, shape)
@@ -128,7 +128,7 @@ def test_a_line_says_what_the_report_said_and_whose_it_is(
 def test_evidence_that_is_sound_is_handed_on_byte_by_byte(items: list[str], shape: str) -> None:
     evidence = ",".join(items).encode()
     raw = b'{"scope":"THREAT","forensics":[' + evidence + b"]}"
-    assert repaired(raw) == raw
+    assert sanitize_utf8(raw) == raw
     (line,) = written(raw, Provenance("t", None, None), shape)
     assert b'{"scope":"THREAT","forensics":[' + evidence + b"]" in line
 
@@ -160,9 +160,9 @@ def test_a_split_report_keeps_every_evidence_in_order_in_consecutive_parts(
 
 @given(st.binary() | values.map(lambda value: json.dumps(value).encode()) | st.text().map(str.encode))
 def test_whatever_came_is_utf8_once_repaired_and_repairing_again_changes_nothing(body: bytes) -> None:
-    once = repaired(body)
+    once = sanitize_utf8(body)
     once.decode()
-    assert repaired(once) == once.removeprefix(b"\xef\xbb\xbf")
+    assert sanitize_utf8(once) == once.removeprefix(b"\xef\xbb\xbf")
 
 
 @given(
@@ -173,7 +173,7 @@ def test_whatever_came_is_utf8_once_repaired_and_repairing_again_changes_nothing
 def test_a_lone_surrogate_becomes_the_replacement_character_and_all_else_stays(text: str) -> None:
     escaped = json.dumps([text]).encode()
     whole = json.loads(escaped)[0]
-    assert msgspec.json.decode(repaired(escaped)) == [LONE.sub("\ufffd", whole)]
+    assert msgspec.json.decode(sanitize_utf8(escaped)) == [LONE.sub("\ufffd", whole)]
 
 
 @settings(max_examples=1000)
@@ -182,7 +182,7 @@ def test_a_spoilt_answer_makes_sound_lines_or_none(junk: bytes, place: int) -> N
     sound = json.dumps(
         {"scope": "THREAT", "id": "x", "forensics": [{"type": "url", "what": {"n": 1.5, "t": "é\ud800"}}]}
     ).encode()
-    body = repaired(sound[:place] + junk + sound[place:])
+    body = sanitize_utf8(sound[:place] + junk + sound[place:])
     try:
         lines = written(body, Provenance("t", None, None), "report")
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -23,7 +23,7 @@ from tap_forensics.storage.open_items import (
     reopen,
 )
 from tap_forensics.storage.state import VERSION, Gap, Lease, State, Threat
-from tap_forensics.tap.windows import KEPT, LONGEST, SHORTEST, Window, oldest_askable, plan_span
+from tap_forensics.tap.windows import MAX_WINDOW, MIN_WINDOW, RETENTION, Window, oldest_start, plan_range
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 # Shorter than the shortest window.
@@ -92,11 +92,11 @@ class Model:
 
 def planned(state: State, model: Model, now: datetime, overlap: timedelta, lag: timedelta) -> None:
     cursor = state.last_event_time
-    span = plan_span(cursor, now, lookback=HOUR, overlap=overlap, lag=lag)
+    span = plan_range(cursor, now, lookback=HOUR, overlap=overlap, lag=lag)
     end = tick_of(span.window.end)
     plan(state, span, now)
     model.open = {tick: known for tick, known in model.open.items() if tick < end}
-    if span.window.long_enough():
+    if span.window.is_long_enough():
         model.opened(span.window, anew=False)
         assert state.last_event_time == span.window.end
     else:
@@ -181,14 +181,14 @@ def test_what_is_due_is_asked_for_in_windows_that_tap_accepts(
             if gap.window() == window:
                 gap.attempts, gap.kills, gap.last_attempt_at = attempts, kills, tried
     asked = due_windows(state, NOW)
-    assert all(SHORTEST <= window.end - window.start <= LONGEST for window, _ in asked)
+    assert all(MIN_WINDOW <= window.end - window.start <= MAX_WINDOW for window, _ in asked)
     for gap in state.gaps:
         of_it = [window for window, found in asked if found is gap]
         if not gap.due(NOW):
             assert not of_it
             continue
         assert of_it[0].start == gap.start
-        assert gap.end <= of_it[-1].end < gap.end + SHORTEST
+        assert gap.end <= of_it[-1].end < gap.end + MIN_WINDOW
         assert all(a.end == b.start for a, b in itertools.pairwise(of_it))
 
 
@@ -199,7 +199,9 @@ def test_exactly_what_is_over_the_edge_expires(gaps: list[tuple[int, int]], edge
         reopen(state, Window(at(start), at(start + length)), NOW)
     before = set(open_ticks(state))
     now = next(
-        NOW + KEPT + s * TICK for s in range(-60, 90) if oldest_askable(NOW + KEPT + s * TICK) == at(edge)
+        NOW + RETENTION + s * TICK
+        for s in range(-60, 90)
+        if oldest_start(NOW + RETENTION + s * TICK) == at(edge)
     )
     expired = expire(state, now)
     after = set(open_ticks(state))
@@ -211,7 +213,7 @@ def test_exactly_what_is_over_the_edge_expires(gaps: list[tuple[int, int]], edge
 
 @given(
     st.dictionaries(
-        st.text(max_size=4), st.tuples(st.timedeltas(timedelta(0), KEPT * 2), st.booleans()), max_size=9
+        st.text(max_size=4), st.tuples(st.timedeltas(timedelta(0), RETENTION * 2), st.booleans()), max_size=9
     )
 )
 def test_a_threat_expires_seven_days_after_it_was_seen_last(
@@ -221,9 +223,12 @@ def test_a_threat_expires_seven_days_after_it_was_seen_last(
     for name, (age, covered) in threats.items():
         seen = NOW - age
         state.backlog[name] = Threat(
-            priority=1, first_seen=NOW - KEPT * 3, last_seen=seen, campaign="delivered" if covered else None
+            priority=1,
+            first_seen=NOW - RETENTION * 3,
+            last_seen=seen,
+            campaign="delivered" if covered else None,
         )
-    gone = {name for name, (age, _) in threats.items() if age > KEPT}
+    gone = {name for name, (age, _) in threats.items() if age > RETENTION}
     expired = expire(state, NOW)
     assert set(state.backlog) == set(threats) - gone
     assert set(expired.threats) == {name for name in gone if not threats[name][1]}

@@ -11,10 +11,10 @@ from tap_forensics.config.settings import load_settings
 from tap_forensics.context import RunContext
 from tap_forensics.forensics.evidence_writer import record_object
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import decode, encode
-from tap_forensics.storage.state_store import HeldState, Place
+from tap_forensics.storage.state_store import StateLocation, StateStore
 
 SETTINGS = load_settings({"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "p", "TAP_SECRET": "s"})
 
@@ -36,17 +36,17 @@ pieces = st.one_of(lines, spoilt, st.binary(max_size=30), st.just(b"\n"), lines.
 def test_whatever_lies_under_our_name_is_survived_and_leaves_a_state_that_can_be_committed() -> None:
     with FakeBucket() as fake:
         bucket = Bucket(fake.client(), fake.name, lambda: 30.0)
-        held = HeldState(bucket, Place("state.json", None), Clock(), 180)
-        held.acquire(lambda *_: None)
-        run = RunContext(SETTINGS, logging.getLogger("run"), Figures(), held, bucket, lambda *_: None)
+        store = StateStore(bucket, StateLocation("state.json", None), Clock(), 180)
+        store.acquire(lambda *_: None)
+        run = RunContext(SETTINGS, logging.getLogger("run"), RunStats(), store, bucket, lambda *_: None)
 
         @settings(max_examples=400)
         @given(st.lists(pieces, max_size=6).map(b"\n".join))
         def survive(data: bytes) -> None:
-            before = held.lease.batches
+            before = store.lease.batches
             record_object(run, data)
-            assert held.lease.batches == before + 1
-            with held.changing() as state:
+            assert store.lease.batches == before + 1
+            with store.transaction() as state:
                 assert decode(encode(state), "again", run.clock.now()) == state
 
         survive()

@@ -21,8 +21,8 @@ from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.tap import redact
-from tap_forensics.tap.client import Tap
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.client import TapClient
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.redact import describe
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
@@ -130,8 +130,11 @@ def test_no_error_of_the_client_holds_a_piece_of_a_credential(
     server.faults.add(REPORTS, Fault("status", status=status, body=echo.encode()))
     environ = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": principal, "TAP_SECRET": secret}
     loaded = load_settings(environ | {"TAP_API_BASE": server.url})
-    ledger = Ledger({}, {SIEM: None, FORENSICS: None})
-    with Tap(loaded, clock, Deadline.after(clock, 60), ledger) as tap, pytest.raises(CollectorError) as met:
+    quota = Quota({}, {SIEM: None, FORENSICS: None})
+    with (
+        TapClient(loaded, clock, Deadline.after(clock, 60), quota) as tap,
+        pytest.raises(CollectorError) as met,
+    ):
         tap.forensics("t")
     if status not in (401, 403, 429):  # these have sentences of their own
         assert shown_of(principal, secret, str(met.value)[len("TAP answered 000: ") :]) == []

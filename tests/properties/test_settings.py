@@ -6,13 +6,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock, Deadline
-from tap_forensics.config.settings import DECLARED, load_settings
-from tap_forensics.errors import SettingsFault
-from tap_forensics.tap.client import Tap
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.config.settings import VARIABLES, load_settings
+from tap_forensics.errors import InvalidSettings
+from tap_forensics.tap.client import TapClient
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 
 SOUND = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
-NAMES = [variable.name for variable in DECLARED if not variable.name.endswith("_FILE")]
+NAMES = [variable.name for variable in VARIABLES if not variable.name.endswith("_FILE")]
 anything = st.text(alphabet=st.characters(exclude_categories=[], exclude_characters="\x00"))
 one_line = st.text(alphabet=st.characters(exclude_categories=["C", "Z"]), min_size=1)
 hosts = st.text(alphabet="abc.-_%[]:@/?#\\ \x7f*0159", max_size=12)
@@ -22,7 +22,7 @@ def said(environ: dict[str, str]) -> str:
     """All that a wrong environment makes the collector say."""
     try:
         return repr(load_settings(environ))
-    except SettingsFault as fault:
+    except InvalidSettings as fault:
         return str(fault) + repr(fault)
 
 
@@ -52,7 +52,7 @@ def test_no_word_depends_on_the_password_of_a_proxy(password: str) -> None:
 def test_whatever_is_given_there_are_settings_or_named_faults(environ: dict[str, str]) -> None:
     try:
         load_settings(SOUND | environ)
-    except SettingsFault as fault:
+    except InvalidSettings as fault:
         assert fault.faults
         assert all(any(name in sentence for name in NAMES) for sentence in fault.faults)
         assert all(len(sentence) < 1500 and sentence.isprintable() for sentence in fault.faults)
@@ -68,7 +68,7 @@ def test_whatever_is_given_there_are_settings_or_named_faults(environ: dict[str,
 def test_each_wrong_variable_is_named_once(wrong: set[str]) -> None:
     try:
         load_settings(SOUND | dict.fromkeys(wrong, "~"))
-    except SettingsFault as fault:
+    except InvalidSettings as fault:
         assert sorted(sentence.partition("=")[0] for sentence in fault.faults) == sorted(wrong)
     else:
         assert not wrong
@@ -78,7 +78,7 @@ def test_each_wrong_variable_is_named_once(wrong: set[str]) -> None:
 def test_a_prefix_is_trimmed_and_the_state_lies_under_it(given: str) -> None:
     try:
         loaded = load_settings(SOUND | {"GCS_PREFIX": given})
-    except SettingsFault:
+    except InvalidSettings:
         return
     assert not loaded.gcs_prefix.startswith("/")
     assert not loaded.gcs_prefix.endswith("/")
@@ -94,8 +94,8 @@ def test_a_prefix_is_trimmed_and_the_state_lies_under_it(given: str) -> None:
 def test_a_client_can_be_made_for_every_address_that_is_allowed(base: str, proxy: str) -> None:
     try:
         loaded = load_settings(SOUND | {"TAP_API_BASE": base, "HTTPS_PROXY": proxy})
-    except SettingsFault:
+    except InvalidSettings:
         return
     clock = Clock()
-    with Tap(loaded, clock, Deadline.after(clock, 1), Ledger({}, {SIEM: None, FORENSICS: None})):
+    with TapClient(loaded, clock, Deadline.after(clock, 1), Quota({}, {SIEM: None, FORENSICS: None})):
         pass

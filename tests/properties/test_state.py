@@ -33,8 +33,8 @@ from tap_forensics.storage.state import (
     encode,
     new_lease,
 )
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger, Pool
-from tap_forensics.tap.windows import plan_span
+from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, Quota
+from tap_forensics.tap.windows import plan_range
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -165,7 +165,7 @@ def put_to_use(state: State) -> None:
     state.lease = new_lease(state, NOW, 180)
     new_lease(State(VERSION, last_run_id=state.lease.run_id), NOW, 180)
     expire(state, NOW)
-    plan(state, plan_span(state.last_event_time, NOW, lookback=HOUR, overlap=HOUR, lag=SECOND), NOW)
+    plan(state, plan_range(state.last_event_time, NOW, lookback=HOUR, overlap=HOUR, lag=SECOND), NOW)
     count_kills(state, state.lease, NOW)
     prune(state, NOW, 24)
     assert all(gap.end - gap.start < 8 * DAY for gap in state.gaps)
@@ -174,11 +174,11 @@ def put_to_use(state: State) -> None:
     all_read_until(state)
     sorted(threat.sort_key() for threat in state.backlog.values() if threat.due(NOW))
     drop_surplus(state, 1)
-    ledger = Ledger(state.calls, {SIEM: None, FORENSICS: None})
-    ledger.take(SIEM, NOW)
-    ledger.standing(SIEM, NOW)
-    ledger.standing(FORENSICS, NOW)
-    state.calls = ledger.dump()
+    quota = Quota(state.calls, {SIEM: None, FORENSICS: None})
+    quota.reserve(SIEM, NOW)
+    quota.status(SIEM, NOW)
+    quota.status(FORENSICS, NOW)
+    state.calls = quota.dump()
     decode(encode(state), "again", NOW)
 
 

@@ -15,8 +15,8 @@ from tap_forensics.errors import CollectorError, Unavailable
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.tap.client import Tap, _unpacked
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.client import TapClient, _unpacked
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 
 NOW = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 REPORTS = "/v2/forensics"
@@ -31,12 +31,12 @@ def server() -> Iterator[TapServer]:
 
 
 @contextmanager
-def connected(server: TapServer, secret: str) -> Iterator[Tap]:
+def connected(server: TapServer, secret: str) -> Iterator[TapClient]:
     environ = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": PRINCIPAL, "TAP_SECRET": secret}
     clock = Clock()
-    ledger = Ledger({}, {SIEM: None, FORENSICS: None})
+    quota = Quota({}, {SIEM: None, FORENSICS: None})
     loaded = load_settings(environ | {"TAP_API_BASE": server.url})
-    with Tap(loaded, clock, Deadline.after(clock, 60), ledger) as tap:
+    with TapClient(loaded, clock, Deadline.after(clock, 60), quota) as tap:
         yield tap
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tap_forensics.config.settings import Settings
 from tap_forensics.config.tenants import load_tenant
-from tap_forensics.errors import SettingsFault
-from tap_forensics.storage.state_store import state_place
+from tap_forensics.errors import InvalidSettings
+from tap_forensics.storage.state_store import state_location
 
 folders = st.lists(st.sampled_from(["state", "tap", "siem", "acme", "working-state"]), min_size=1, max_size=3)
 paths = folders.map("/".join)
@@ -36,12 +36,12 @@ def test_no_two_tenants_share_a_folder_or_a_state_and_no_state_lies_in_a_feed(
     try:
         single = load_tenant(environ, None)
         tenants = [load_tenant(environ, name) for name in NAMES]
-    except SettingsFault:
+    except InvalidSettings:
         assert events is not None  # the two feeds contain one another
         return
     folders = [folder for tenant in tenants for folder in feeds(tenant)]
     assert not [(a, b) for a in folders for b in folders if a is not b and a.startswith(b)]
-    states = [state_place(settings).name for settings in (single, *tenants)]
+    states = [state_location(settings).name for settings in (single, *tenants)]
     assert len(set(states)) == len(states)
     assert not [state for state in states if state.startswith((*folders, *feeds(single)))]
 

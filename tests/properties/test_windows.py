@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tap_forensics.tap.windows import (
     EDGE_MARGIN,
-    KEPT,
-    LONGEST,
-    SHORTEST,
+    MAX_WINDOW,
+    MIN_WINDOW,
+    RETENTION,
     Window,
-    oldest_askable,
-    plan_span,
+    oldest_start,
+    plan_range,
     plan_windows,
 )
 
@@ -43,7 +43,7 @@ def whole(moment: datetime) -> bool:
 def test_windows_tile_their_span_exactly(span: Window) -> None:
     windows = plan_windows(span)
     if not windows:
-        assert span.end - span.start < SHORTEST
+        assert span.end - span.start < MIN_WINDOW
         return
     assert (windows[0].start, windows[-1].end) == (span.start, span.end)
     assert all(left.end == right.start for left, right in itertools.pairwise(windows))
@@ -52,7 +52,7 @@ def test_windows_tile_their_span_exactly(span: Window) -> None:
 @given(spans)
 def test_a_window_is_never_shorter_than_thirty_seconds_nor_longer_than_an_hour(span: Window) -> None:
     for window in plan_windows(span):
-        assert SHORTEST <= window.end - window.start <= LONGEST
+        assert MIN_WINDOW <= window.end - window.start <= MAX_WINDOW
         assert whole(window.start)
         assert whole(window.end)
 
@@ -60,12 +60,12 @@ def test_a_window_is_never_shorter_than_thirty_seconds_nor_longer_than_an_hour(s
 @given(spans)
 def test_no_fewer_windows_would_do(span: Window) -> None:
     windows = plan_windows(span)
-    assert (len(windows) - 1) * LONGEST < span.end - span.start or not windows
+    assert (len(windows) - 1) * MAX_WINDOW < span.end - span.start or not windows
 
 
 @given(moments)
 def test_the_oldest_second_that_may_be_asked_is_the_first_inside_the_margin(now: datetime) -> None:
-    oldest, edge = oldest_askable(now), now - KEPT + EDGE_MARGIN
+    oldest, edge = oldest_start(now), now - RETENTION + EDGE_MARGIN
     assert whole(oldest)
     assert edge <= oldest < edge + SECOND
 
@@ -75,11 +75,11 @@ def test_a_later_run_reads_from_the_overlap_to_the_lag_inside_seven_days(
     now: datetime, age: timedelta, overlap: timedelta, lag: timedelta
 ) -> None:
     cursor = now - age
-    window = plan_span(cursor, now, lookback=LONGEST, overlap=overlap, lag=lag).window
+    window = plan_range(cursor, now, lookback=MAX_WINDOW, overlap=overlap, lag=lag).window
     assert whole(window.start)
     assert whole(window.end)
-    assert oldest_askable(now) <= window.start <= window.end
-    assert window.start <= max(cursor - overlap, oldest_askable(now))
+    assert oldest_start(now) <= window.start <= window.end
+    assert window.start <= max(cursor - overlap, oldest_start(now))
     assert window.end > now - lag - SECOND
     assert window.end <= now - lag or window.end == window.start
 
@@ -89,24 +89,24 @@ def test_beyond_is_exactly_what_lies_between_the_cursor_and_what_may_be_asked(
     now: datetime, age: timedelta, overlap: timedelta, lag: timedelta
 ) -> None:
     cursor = now - age
-    span = plan_span(cursor, now, lookback=LONGEST, overlap=overlap, lag=lag)
-    if cursor >= oldest_askable(now):
-        assert span.beyond is None
+    span = plan_range(cursor, now, lookback=MAX_WINDOW, overlap=overlap, lag=lag)
+    if cursor >= oldest_start(now):
+        assert span.expired is None
         assert span.window.start <= cursor
     else:
-        assert span.beyond == Window(cursor.replace(microsecond=0), span.window.start)
+        assert span.expired == Window(cursor.replace(microsecond=0), span.window.start)
 
 
 @given(moments, lookbacks, overlaps, lags)
 def test_a_first_run_reads_its_lookback_or_names_what_of_it_is_gone(
     now: datetime, lookback: timedelta, overlap: timedelta, lag: timedelta
 ) -> None:
-    span = plan_span(None, now, lookback=lookback, overlap=overlap, lag=lag)
+    span = plan_range(None, now, lookback=lookback, overlap=overlap, lag=lag)
     wanted = (now - lookback).replace(microsecond=0)
-    assert span.window.start == max(wanted, oldest_askable(now))
-    assert (span.beyond is None) == (lookback <= KEPT)
-    if span.beyond:
-        assert span.beyond == Window(wanted, span.window.start)
+    assert span.window.start == max(wanted, oldest_start(now))
+    assert (span.expired is None) == (lookback <= RETENTION)
+    if span.expired:
+        assert span.expired == Window(wanted, span.window.start)
 
 
 @given(
@@ -118,7 +118,7 @@ def test_a_first_run_reads_its_lookback_or_names_what_of_it_is_gone(
 def test_a_clock_that_steps_between_two_runs_leaves_no_second_unread(
     now: datetime, age: timedelta, step: timedelta, overlap: timedelta
 ) -> None:
-    first = plan_span(now - age, now, lookback=LONGEST, overlap=overlap, lag=timedelta(0))
+    first = plan_range(now - age, now, lookback=MAX_WINDOW, overlap=overlap, lag=timedelta(0))
     cursor = first.window.end
-    later = plan_span(cursor, now + step, lookback=LONGEST, overlap=overlap, lag=timedelta(0))
+    later = plan_range(cursor, now + step, lookback=MAX_WINDOW, overlap=overlap, lag=timedelta(0))
     assert later.window.start <= cursor

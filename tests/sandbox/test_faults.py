@@ -54,7 +54,7 @@ def test_a_cut_promises_more_than_it_sends(raw: Raw, server: TapServer, target: 
 
 def test_a_drip_sends_the_whole_body_in_pieces(raw: Raw, server: TapServer, world: World) -> None:
     threat = world.add_threat()
-    world.literal[threat.id] = b'{"reports":[]}'
+    world.overrides[threat.id] = b'{"reports":[]}'
     server.faults.add("/v2/forensics", Fault("drip", chunk_bytes=7, delay_seconds=0.02))
     started = time.monotonic()
     connection = raw(f"/v2/forensics?threatId={threat.id}")

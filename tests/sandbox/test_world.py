@@ -7,7 +7,7 @@ from typing import Any
 
 from tap_forensics.sandbox.messages import JUNK_ENTRIES
 from tap_forensics.sandbox.reports import DOCUMENTED, UNDOCUMENTED
-from tap_forensics.sandbox.world import KINDS, Odds, World
+from tap_forensics.sandbox.world import KINDS, Rates, World
 
 from .conftest import NOW
 
@@ -116,7 +116,7 @@ def test_events_are_shown_only_from_their_indexing_on() -> None:
 
 
 def test_windows_are_half_open() -> None:
-    world = World(1, start=NOW, end=NOW, odds=Odds(oddity=0))
+    world = World(1, start=NOW, end=NOW, odds=Rates(oddity=0))
     event = world.add_event("messagesBlocked", ["ab" * 32], created=NOW)
     assert world.events_between(NOW, NOW + timedelta(seconds=30)) == [event]
     assert world.events_between(NOW - timedelta(seconds=30), NOW) == []

@@ -71,21 +71,21 @@ class Fleet:
     def publish(self, names: Iterable[str], attempts: int = 2) -> Deliveries:
         """Publishes a message a tenant at once; what fails is delivered again, `attempts` times in all."""
         deliveries = Deliveries({name: [] for name in names})
-        waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+        before_sleep: queue.SimpleQueue[str] = queue.SimpleQueue()
         for name in deliveries.statuses:
-            waiting.put(name)
+            before_sleep.put(name)
         open_ones = threading.Semaphore(0)
         begun = time.monotonic()
 
         def serve(server: FunctionServer) -> None:
-            while name := waiting.get():
+            while name := before_sleep.get():
                 payload = json.dumps({"tenant": name}).encode()
                 status, _ = post_event(server.url, payload, timeout_seconds=60)
                 deliveries.statuses[name].append(status)
                 if status == 200 or len(deliveries.statuses[name]) == attempts:
                     open_ones.release()
                 else:
-                    waiting.put(name)
+                    before_sleep.put(name)
 
         with ThreadPoolExecutor(len(self.servers)) as pool:
             serving = [pool.submit(serve, server) for server in self.servers]
@@ -93,7 +93,7 @@ class Fleet:
                 open_ones.acquire()
             deliveries.seconds = time.monotonic() - begun
             for _ in self.servers:
-                waiting.put("")
+                before_sleep.put("")
         for served in serving:
             served.result()
         return deliveries

@@ -46,14 +46,14 @@ def test_a_run_costs_what_the_readme_reckons_with(variables: dict[str, str], bri
     with (
         TapServer(world) as tap,
         FakeBucket("counted") as bucket,
-        Gatekeeper(bucket.url, tap.url) as gate,
+        Gatekeeper(bucket.url, tap.url) as limiter,
     ):
         env = {
             "K_SERVICE": "tap-forensics-collector",
             "GCS_BUCKET": bucket.name,
             "STATE_KEY": "state/tap-forensics/state.json",
-            "STORAGE_EMULATOR_HOST": gate.url,
-            "TAP_API_BASE": gate.url,
+            "STORAGE_EMULATOR_HOST": limiter.url,
+            "TAP_API_BASE": limiter.url,
             "TAP_PRINCIPAL": tap.principal,
             "TAP_SECRET": tap.secret,
             # As much as a run of an hourly schedule reads with its overlap.
@@ -62,6 +62,6 @@ def test_a_run_costs_what_the_readme_reckons_with(variables: dict[str, str], bri
         }
         with FunctionServer(env | variables, MAIN) as server:
             for row in (brings, idle):
-                before = len(gate.journal)
+                before = len(limiter.journal)
                 assert post_event(server.url)[0] == 200
-                assert counted(gate.journal[before:]) == reckoned(row), row
+                assert counted(limiter.journal[before:]) == reckoned(row), row

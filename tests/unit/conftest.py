@@ -14,15 +14,15 @@ from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.storage.bucket import Bucket
-from tap_forensics.storage.state_store import HeldState
-from tap_forensics.tap.client import Tap
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.storage.state_store import StateStore
+from tap_forensics.tap.client import TapClient
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, configured
 from .states import PLACE, Hold
 
-Client = Callable[..., AbstractContextManager[Tap]]
+Client = Callable[..., AbstractContextManager[TapClient]]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -54,13 +54,13 @@ def server(world: World) -> Iterator[TapServer]:
 
 @contextmanager
 def connected(
-    base: str, *, within_seconds: float = 30, ledger: Ledger | None = None, **variables: str
-) -> Iterator[Tap]:
+    base: str, *, within_seconds: float = 30, quota: Quota | None = None, **variables: str
+) -> Iterator[TapClient]:
     """The client, told to use `base`; its `now` is NOW, its deadline is real."""
     clock = replace(Clock(), now=lambda: NOW)
     settings = configured(TAP_API_BASE=base, **variables)
-    counted = ledger or Ledger({}, {SIEM: None, FORENSICS: None})
-    with Tap(settings, clock, Deadline.after(clock, within_seconds), counted) as tap:
+    counted = quota or Quota({}, {SIEM: None, FORENSICS: None})
+    with TapClient(settings, clock, Deadline.after(clock, within_seconds), counted) as tap:
         yield tap
 
 
@@ -90,8 +90,8 @@ def lab(time: FakeTime) -> Iterator[LabBucket]:
 
 @pytest.fixture
 def hold(lab: LabBucket, time: FakeTime) -> Hold:
-    def hold(ahead: timedelta = timedelta()) -> HeldState:
+    def hold(ahead: timedelta = timedelta()) -> StateStore:
         clock = replace(time.clock, now=lambda: time.now() + ahead)
-        return HeldState(Bucket(lab.client(), lab.name, lambda: 30.0), PLACE, clock, 180)
+        return StateStore(Bucket(lab.client(), lab.name, lambda: 30.0), PLACE, clock, 180)
 
     return hold

@@ -7,16 +7,16 @@ from datetime import timedelta
 
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.state import Lease, State, decode, encode
-from tap_forensics.storage.state_store import HeldState, Place
+from tap_forensics.storage.state_store import StateLocation, StateStore
 
 from .fakes import NOW
 
 STATE, HANDOVER = "state/tap-forensics/state.json", "tap-forensics/state.json"
-PLACE = Place(STATE, HANDOVER)
+PLACE = StateLocation(STATE, HANDOVER)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 
 # Makes runs with a lease of three minutes; `ahead`: by how much their local clock is wrong.
-Hold = Callable[..., HeldState]
+Hold = Callable[..., StateStore]
 
 
 def no_plan(_: State, __: Lease | None) -> None:
@@ -37,6 +37,6 @@ def another_runs_lease(seconds: int = 180) -> Lease:
     return Lease("20260304_090000", "other", NOW - HOUR, seconds, batches=2, campaigns=["c1"])
 
 
-def acquired(held: HeldState) -> HeldState:
-    held.acquire(no_plan)
-    return held
+def acquired(store: StateStore) -> StateStore:
+    store.acquire(no_plan)
+    return store

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from tap_forensics.clock import Deadline, every, iso, parse_iso, whole_second
+from tap_forensics.clock import Deadline, floor_to_second, iso, parse_iso, run_periodically
 
 from .fakes import NOW, FakeTime
 
@@ -47,7 +47,7 @@ def test_what_is_no_moment_is_a_value_error(text: str) -> None:
 
 
 def test_a_whole_second_loses_only_its_fraction() -> None:
-    assert whole_second(NOW + timedelta(microseconds=999_999)) == NOW
+    assert floor_to_second(NOW + timedelta(microseconds=999_999)) == NOW
 
 
 def test_a_deadline_passes_at_its_moment_and_not_before(time: FakeTime) -> None:
@@ -60,6 +60,6 @@ def test_a_deadline_passes_at_its_moment_and_not_before(time: FakeTime) -> None:
 
 def test_an_action_is_called_again_and_again_until_it_is_stopped() -> None:
     three = threading.Semaphore(0)
-    stop = every(0.001, three.release)
+    stop = run_periodically(0.001, three.release)
     assert all(three.acquire(timeout=10) for _ in range(3))
     stop()

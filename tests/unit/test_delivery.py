@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from tap_forensics.context import RunContext
-from tap_forensics.forensics.evidence_writer import Delivery, record_object, recover_batches
+from tap_forensics.forensics.evidence_writer import EvidenceWriter, record_object, recover_objects
 from tap_forensics.forensics.workers import Fetched
 from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.stats import Figures
+from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.numbered_objects import object_name
 from tap_forensics.storage.state import VERSION, Lease, State, encode
-from tap_forensics.storage.state_store import HeldState
+from tap_forensics.storage.state_store import StateStore
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, KeptLog, configured
@@ -26,7 +26,7 @@ from .states import STATE, Hold, acquired
 
 PREFIX, RUN = "tap-forensics", "20260304_090000"
 FIRST, SECOND, THIRD = (f"{PREFIX}/tap_forensics_{RUN}{number}.ndjson" for number in ("", "_0002", "_0003"))
-Make = Callable[..., Delivery]
+Make = Callable[..., EvidenceWriter]
 Run = Callable[..., RunContext]
 
 
@@ -36,7 +36,7 @@ def fake(lab: LabBucket) -> FakeBucket:
 
 
 @pytest.fixture
-def held(fake: FakeBucket, hold: Hold, time: FakeTime) -> HeldState:
+def store(fake: FakeBucket, hold: Hold, time: FakeTime) -> StateStore:
     """A run that has taken over another, of which the state knows no batch."""
     dead = Lease(RUN, "dead", NOW - timedelta(hours=2), seconds=60)
     fake.put(STATE, encode(State(VERSION, lease=dead)))
@@ -45,8 +45,8 @@ def held(fake: FakeBucket, hold: Hold, time: FakeTime) -> HeldState:
 
 
 @pytest.fixture
-def figures() -> Figures:
-    return Figures()
+def stats() -> RunStats:
+    return RunStats()
 
 
 @pytest.fixture
@@ -55,16 +55,16 @@ def log() -> KeptLog:
 
 
 @pytest.fixture
-def run(held: HeldState, bucket: Bucket, log: KeptLog, figures: Figures) -> Run:
+def run(store: StateStore, bucket: Bucket, log: KeptLog, stats: RunStats) -> Run:
     def run(**variables: str) -> RunContext:
-        return RunContext(configured(**variables), log.logger, figures, held, bucket, lambda *_: None)
+        return RunContext(configured(**variables), log.logger, stats, store, bucket, lambda *_: None)
 
     return run
 
 
 @pytest.fixture
 def delivery(run: Run) -> Make:
-    return lambda **variables: Delivery(run(**variables))
+    return lambda **variables: EvidenceWriter(run(**variables))
 
 
 def fetched(threat_id: str, *reports: object) -> Fetched:
@@ -72,18 +72,18 @@ def fetched(threat_id: str, *reports: object) -> Fetched:
     return Fetched(threat_id, msgspec.Raw(b'"2026-03-04T08:00:00Z"'), raws, release=lambda: None)
 
 
-def delivered(delivery: Delivery, *outcomes: Fetched, campaign: str | None = None) -> None:
+def delivered(delivery: EvidenceWriter, *outcomes: Fetched, campaign: str | None = None) -> None:
     for outcome in outcomes:
-        delivery.take(outcome, campaign)
-    delivery.finish()
+        delivery.add(outcome, campaign)
+    delivery.close()
 
 
 def documents(fake: FakeBucket, name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in fake.get(name).splitlines()]
 
 
-def collected(held: HeldState) -> set[str]:
-    with held.changing() as state:
+def collected(store: StateStore) -> set[str]:
+    with store.transaction() as state:
         return set(state.collected)
 
 
@@ -109,7 +109,7 @@ def test_objects_are_named_as_the_published_function_names_them(prefix: str, num
 
 
 def test_what_was_fetched_lies_in_one_object_and_is_settled(
-    fake: FakeBucket, held: HeldState, delivery: Make, log: KeptLog, figures: Figures
+    fake: FakeBucket, store: StateStore, delivery: Make, log: KeptLog, stats: RunStats
 ) -> None:
     delivered(
         delivery(), fetched("t1", {"id": "r1"}, {"id": "r2"}), fetched("t2", {"id": "r3"}), campaign="c1"
@@ -119,19 +119,19 @@ def test_what_was_fetched_lies_in_one_object_and_is_settled(
         {"id": report, "_threatId": threat, "_campaignId": "c1", "generated": generated}
         for threat, report in (("t1", "r1"), ("t1", "r2"), ("t2", "r3"))
     ]
-    assert collected(held) == {"t1", "t2"}
+    assert collected(store) == {"t1", "t2"}
     assert f"Wrote 3 records to gs://demo-bucket/{FIRST}" in log.said()
-    assert (figures.threats_fetched, figures.reports, figures.lines, figures.objects) == (2, 3, 3, 1)
-    assert figures.lines_bytes == len(fake.get(FIRST))
-    assert held.lease.batches == 1
+    assert (stats.threats_fetched, stats.reports, stats.lines, stats.objects) == (2, 3, 3, 1)
+    assert stats.lines_bytes == len(fake.get(FIRST))
+    assert store.lease.batches == 1
 
 
 def test_a_batch_without_a_line_makes_no_object_and_is_settled(
-    fake: FakeBucket, held: HeldState, delivery: Make
+    fake: FakeBucket, store: StateStore, delivery: Make
 ) -> None:
     delivered(delivery(), fetched("t1", 5, "text", []))
     assert fake.names(PREFIX) == []
-    assert collected(held) == {"t1"}
+    assert collected(store) == {"t1"}
 
 
 def test_nothing_to_deliver_writes_nothing(fake: FakeBucket, delivery: Make) -> None:
@@ -140,10 +140,12 @@ def test_nothing_to_deliver_writes_nothing(fake: FakeBucket, delivery: Make) -> 
     assert (fake.names(), fake.generation(STATE)) == ([STATE], before)
 
 
-def test_a_campaigns_report_is_written_once_a_run(fake: FakeBucket, held: HeldState, delivery: Make) -> None:
+def test_a_campaigns_report_is_written_once_a_run(
+    fake: FakeBucket, store: StateStore, delivery: Make
+) -> None:
     delivered(delivery(), *(fetched(threat, {"id": threat}, campaign("c1")) for threat in ("t1", "t2", "t3")))
     assert [document["id"] for document in documents(fake, FIRST)] == ["t1", "c1", "t2", "t3"]
-    assert held.lease.campaigns == ["c1"]
+    assert store.lease.campaigns == ["c1"]
 
 
 def test_a_campaigns_report_is_written_every_time_if_asked_for(fake: FakeBucket, delivery: Make) -> None:
@@ -157,20 +159,20 @@ def test_a_campaign_that_a_dead_run_had_written_is_not_written_again(
     fake: FakeBucket, run: Run, delivery: Make
 ) -> None:
     fake.put(FIRST, line("t0", scope="CAMPAIGN", id="c1"))
-    recover_batches(run())
+    recover_objects(run())
     delivered(delivery(), fetched("t1", {"id": "r1"}, campaign("c1")))
     assert [document["id"] for document in documents(fake, SECOND)] == ["r1"]
 
 
 def test_a_name_taken_by_a_sleeper_costs_no_evidence_and_repeats_none(
-    fake: FakeBucket, held: HeldState, delivery: Make
+    fake: FakeBucket, store: StateStore, delivery: Make
 ) -> None:
     theirs = line("t1", id="theirs")
     fake.put(FIRST, theirs)
     delivered(delivery(), fetched("t1", {"id": "r1"}), fetched("t2", {"id": "r2"}))
     assert fake.get(FIRST) == theirs
     assert [document["_threatId"] for document in documents(fake, SECOND)] == ["t2"]
-    assert collected(held) == {"t1", "t2"}
+    assert collected(store) == {"t1", "t2"}
 
 
 @pytest.mark.parametrize("shape", ["report", "response"])
@@ -244,19 +246,19 @@ def test_a_report_that_a_worker_could_just_read_is_written_or_named_in_an_error(
 
 
 def test_a_dead_runs_objects_are_found_until_one_is_missing(
-    fake: FakeBucket, held: HeldState, run: Run
+    fake: FakeBucket, store: StateStore, run: Run
 ) -> None:
     fake.put(FIRST, line("t1") + line("t1", _part=2) + line("t2", scope="CAMPAIGN", id="c1"))
     fake.put(SECOND, line("t3", reports=[campaign("c2"), {"scope": "THREAT", "id": "x"}]))
     fake.put(f"{PREFIX}/tap_forensics_{RUN}_0004.ndjson", line("not ours"))
-    assert recover_batches(run()) == 2
-    assert collected(held) == {"t1", "t2", "t3"}
-    assert (held.lease.batches, held.lease.campaigns) == (2, ["c1", "c2"])
+    assert recover_objects(run()) == 2
+    assert collected(store) == {"t1", "t2", "t3"}
+    assert (store.lease.batches, store.lease.campaigns) == (2, ["c1", "c2"])
 
 
-def test_a_dead_run_without_objects_left_nothing_to_find(held: HeldState, run: Run) -> None:
-    assert recover_batches(run()) == 0
-    assert held.lease.batches == 0
+def test_a_dead_run_without_objects_left_nothing_to_find(store: StateStore, run: Run) -> None:
+    assert recover_objects(run()) == 0
+    assert store.lease.batches == 0
 
 
 HOSTILE = [
@@ -281,16 +283,16 @@ HOSTILE = [
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
 def test_what_is_no_line_of_ours_under_our_name_is_passed_over(
-    fake: FakeBucket, held: HeldState, run: Run, hostile: bytes
+    fake: FakeBucket, store: StateStore, run: Run, hostile: bytes
 ) -> None:
     fake.put(FIRST, line("before") + hostile + b"\n" + line("after"))
     fake.put(SECOND, hostile)
     fake.put(THIRD, line("third"))
-    assert recover_batches(run()) == 3
-    assert {"before", "after", "third"} <= collected(held) <= {"before", "after", "third", "u"}
-    held.commit()
+    assert recover_objects(run()) == 3
+    assert {"before", "after", "third"} <= collected(store) <= {"before", "after", "third", "u"}
+    store.commit()
 
 
-def test_a_lines_order_and_ends_do_not_matter(held: HeldState, run: Run) -> None:
+def test_a_lines_order_and_ends_do_not_matter(store: StateStore, run: Run) -> None:
     record_object(run(), b'  {"x":1,"_threatId":"a"}\r\n{"_threatId":"b"}')
-    assert collected(held) == {"a", "b"}
+    assert collected(store) == {"a", "b"}

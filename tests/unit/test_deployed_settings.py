@@ -8,7 +8,7 @@ import pytest
 
 from tap_forensics.config.settings import load_settings
 from tap_forensics.config.tenants import load_places, load_tenant
-from tap_forensics.errors import SettingsFault
+from tap_forensics.errors import InvalidSettings
 
 from .fakes import REQUIRED, configured
 
@@ -16,7 +16,7 @@ ADDRESS = "http://user:hunter22@proxy.example.com:3128"
 
 
 def faults_of(**variables: str) -> list[str]:
-    with pytest.raises(SettingsFault) as caught:
+    with pytest.raises(InvalidSettings) as caught:
         configured(**variables)
     assert "hunter22" not in str(caught.value)
     return caught.value.faults
@@ -92,7 +92,7 @@ def test_on_cloud_run_an_emulator_elsewhere_is_the_one_fault(address: str) -> No
     (fault,) = faults_of(K_SERVICE="collector", STORAGE_EMULATOR_HOST=address)
     assert fault.startswith("STORAGE_EMULATOR_HOST=")
     assert "is not allowed on Cloud Run: remove it" in fault
-    with pytest.raises(SettingsFault, match="STORAGE_EMULATOR_HOST"):
+    with pytest.raises(InvalidSettings, match="STORAGE_EMULATOR_HOST"):
         load_places(REQUIRED | {"K_SERVICE": "collector", "STORAGE_EMULATOR_HOST": address}, None)
 
 

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from tap_forensics.records.event_lines import cut_to, line_of, read_line, read_record, tails, take_event
+from tap_forensics.records.event_lines import envelope, line_of, read_line, read_record, to_event, truncate
 
 MIB = 1024 * 1024
 
@@ -17,13 +17,13 @@ def test_an_event_without_fields_is_a_line_however_it_is_written(
     event: bytes, shape: str, update: bool
 ) -> None:
     kind = "messagesBlocked"
-    taken = take_event(kind, event, read_record(event))
-    line = line_of(bytes(taken.record), tails(kind, shape), update=update)
+    taken = to_event(kind, event, read_record(event))
+    line = line_of(bytes(taken.record), envelope(kind, shape), update=update)
     document = json.loads(line)
     record = document[kind][0] if shape == "api" else document
     assert record == {"_eventType": kind, **({"_update": True} if update else {})}
     assert read_line(line) == (kind, b"{}")
-    assert taken.known_by == take_event(kind, b"{}", {}).known_by
+    assert taken.fingerprint == to_event(kind, b"{}", {}).fingerprint
 
 
 def nested(levels: int) -> bytes:
@@ -53,10 +53,10 @@ def test_a_number_that_cannot_be_read_in_a_nested_event_is_not_copied_once_a_lev
 
 def test_an_event_of_too_many_fields_is_cut_to_its_size_in_little_memory() -> None:
     event = b"{" + b",".join(b'"%x":0' % number for number in range(600_000)) + b"}"
-    known_by = take_event("clicksBlocked", event, read_record(event)).known_by
+    known_by = to_event("clicksBlocked", event, read_record(event)).fingerprint
     tracemalloc.start()
     try:
-        cut = json.loads(cut_to(event, 3 * MIB, known_by))
+        cut = json.loads(truncate(event, 3 * MIB, known_by))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tap_forensics.config.settings import Settings, load_settings
-from tap_forensics.errors import SettingsFault
-from tap_forensics.storage.state_store import Place, state_place
+from tap_forensics.errors import InvalidSettings
+from tap_forensics.storage.state_store import StateLocation, state_location
 
 REQUIRED = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
 
@@ -20,7 +20,7 @@ def configured(**variables: str) -> Settings:
     [("tap", "tap"), ("tap", "tap/siem"), ("tap/forensics", "/tap/"), ("", "tap-siem"), ("tap", "/")],
 )
 def test_prefixes_that_contain_one_another_are_refused_by_name(evidence: str, events: str) -> None:
-    with pytest.raises(SettingsFault, match=r"GCS_PREFIX=.* and EVENTS_PREFIX=.* contain one another"):
+    with pytest.raises(InvalidSettings, match=r"GCS_PREFIX=.* and EVENTS_PREFIX=.* contain one another"):
         configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events)
 
 
@@ -30,7 +30,7 @@ def test_prefixes_side_by_side_are_fine(evidence: str, events: str) -> None:
 
 
 def test_neither_forensics_nor_events_is_a_fault() -> None:
-    with pytest.raises(SettingsFault, match="FORENSICS=off without EVENTS_PREFIX"):
+    with pytest.raises(InvalidSettings, match="FORENSICS=off without EVENTS_PREFIX"):
         configured(FORENSICS="off")
 
 
@@ -55,21 +55,26 @@ def test_statuses_types_and_the_first_moment_are_read() -> None:
     ],
 )
 def test_anything_else_is_a_fault_that_says_what_is_allowed(name: str, value: str) -> None:
-    with pytest.raises(SettingsFault, match=f"{name}='{value}' is not allowed: give "):
+    with pytest.raises(InvalidSettings, match=f"{name}='{value}' is not allowed: give "):
         configured(**{"EVENTS_PREFIX": "tap-siem", name: value})
 
 
 @pytest.mark.parametrize(
     ("evidence", "events", "key", "place"),
     [
-        ("tap", "siem", "tap/s.json", Place("state/tap/s.json", "tap/s.json")),
-        ("tap", "siem", "siem/s.json", Place("state/siem/s.json", None, "siem/s.json")),
-        ("tap", "state", "tap/s.json", Place("working-state/tap/s.json", "tap/s.json")),
-        ("state", "working-state", "state/s.json", Place("collector-state/state/s.json", "state/s.json")),
-        ("tap", "siem", "elsewhere/s.json", Place("elsewhere/s.json", None)),
+        ("tap", "siem", "tap/s.json", StateLocation("state/tap/s.json", "tap/s.json")),
+        ("tap", "siem", "siem/s.json", StateLocation("state/siem/s.json", None, "siem/s.json")),
+        ("tap", "state", "tap/s.json", StateLocation("working-state/tap/s.json", "tap/s.json")),
+        (
+            "state",
+            "working-state",
+            "state/s.json",
+            StateLocation("collector-state/state/s.json", "state/s.json"),
+        ),
+        ("tap", "siem", "elsewhere/s.json", StateLocation("elsewhere/s.json", None)),
     ],
 )
 def test_the_working_state_lies_outside_both_feeds(
-    evidence: str, events: str, key: str, place: Place
+    evidence: str, events: str, key: str, place: StateLocation
 ) -> None:
-    assert state_place(configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events, STATE_KEY=key)) == place
+    assert state_location(configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events, STATE_KEY=key)) == place

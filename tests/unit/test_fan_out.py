@@ -10,11 +10,11 @@ import pytest
 
 from tap_forensics.clock import Clock, Deadline
 from tap_forensics.errors import StorageFailed
-from tap_forensics.forensics.workers import FanOut, Fetched, fetch_forensics
+from tap_forensics.forensics.workers import Fetched, WorkerPool, fetch_forensics
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
-from tap_forensics.tap.client import Tap
-from tap_forensics.tap.rate_limit import Gate
+from tap_forensics.tap.client import TapClient
+from tap_forensics.tap.rate_limit import RateLimiter
 
 from .conftest import Client
 
@@ -22,9 +22,9 @@ FORENSICS = "/v2/forensics"
 REPORT = b'{"generated":"2026-03-04T08:00:00Z","reports":[{"id":"r"}]}'
 
 
-def fan_out(tap: Tap) -> FanOut:
+def pool(tap: TapClient) -> WorkerPool:
     deadline = Deadline.after(Clock(), 30)
-    return FanOut(tap, Gate(Clock(), deadline, one_call=False), deadline, lambda *_: None)
+    return WorkerPool(tap, RateLimiter(Clock(), deadline, probe_only=False), deadline, lambda *_: None)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_worker_that_cannot_be_started_leaves_no_other_behind(
         monkeypatch.setattr(threading.Thread, "start", start_three)
         with (
             pytest.raises(RuntimeError),
-            closing(fetch_forensics(fan_out(tap), map(str, range(999)), 8)) as it,
+            closing(fetch_forensics(pool(tap), map(str, range(999)), 8)) as it,
         ):
             list(it)
         monkeypatch.undo()
@@ -72,7 +72,7 @@ def test_a_commit_that_fails_before_a_threat_is_asked_for_ends_the_fan_out_and_i
         raise StorageFailed("the bucket is gone")
 
     with client() as tap:
-        fan = fan_out(tap)
+        fan = pool(tap)
         outcomes = [outcome for outcome in fetch_forensics(fan, announced(), 4) if outcome]
     assert [type(outcome) for outcome in outcomes] == [Fetched]
-    assert isinstance(fan.ended_by, StorageFailed)
+    assert isinstance(fan.stop_reason, StorageFailed)

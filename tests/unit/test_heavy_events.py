@@ -33,7 +33,7 @@ def test_an_event_nested_without_end_costs_only_what_is_nested(
     with client() as tap:
         reading = read_window(tap, WINDOW, NOW, events=True)
     assert set(reading.threats) == {"before", "deep", "after"}
-    assert len({event.known_by for event in reading.records}) == 3
+    assert len({event.fingerprint for event in reading.records}) == 3
 
 
 def test_an_event_nested_deeper_than_python_goes_keeps_its_bytes_and_its_threats(
@@ -58,4 +58,4 @@ def test_an_event_of_too_many_values_keeps_its_bytes_and_is_known_by_its_text(
         reading = read_window(tap, WINDOW, NOW, events=True)
     assert (reading.events, reading.odd) == (2, 2)
     assert [bytes(kept.record) for kept in reading.records] == [event % 1, event % 2]
-    assert len({kept.known_by for kept in reading.records}) == 2
+    assert len({kept.fingerprint for kept in reading.records}) == 2

@@ -12,7 +12,7 @@ from tap_forensics.errors import LeaseHeld, StateUnreadable, StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import VERSION, Lease, State
-from tap_forensics.storage.state_store import HeldState, Place, state_place
+from tap_forensics.storage.state_store import StateLocation, StateStore, state_location
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, configured
@@ -34,32 +34,32 @@ from .states import (
 @pytest.mark.parametrize(
     ("prefix", "key", "place"),
     [
-        ("tap", "tap/state.json", Place("state/tap/state.json", "tap/state.json")),
-        ("tap", "tap/deep/s.json", Place("state/tap/deep/s.json", "tap/deep/s.json")),
-        ("tap", "tapestry/state.json", Place("tapestry/state.json", None)),
-        ("tap", "elsewhere/state.json", Place("elsewhere/state.json", None)),
-        ("tap", "tap", Place("tap", None)),
-        ("", "state.json", Place("state.json", None)),
-        ("state", "state/state.json", Place("working-state/state/state.json", "state/state.json")),
+        ("tap", "tap/state.json", StateLocation("state/tap/state.json", "tap/state.json")),
+        ("tap", "tap/deep/s.json", StateLocation("state/tap/deep/s.json", "tap/deep/s.json")),
+        ("tap", "tapestry/state.json", StateLocation("tapestry/state.json", None)),
+        ("tap", "elsewhere/state.json", StateLocation("elsewhere/state.json", None)),
+        ("tap", "tap", StateLocation("tap", None)),
+        ("", "state.json", StateLocation("state.json", None)),
+        ("state", "state/state.json", StateLocation("working-state/state/state.json", "state/state.json")),
         (
             "state/state",
             "state/state/s.json",
-            Place("working-state/state/state/s.json", "state/state/s.json"),
+            StateLocation("working-state/state/state/s.json", "state/state/s.json"),
         ),
         (
             "working-state",
             "working-state/s.json",
-            Place("state/working-state/s.json", "working-state/s.json"),
+            StateLocation("state/working-state/s.json", "working-state/s.json"),
         ),
     ],
 )
-def test_the_working_state_lies_where_no_feed_looks(prefix: str, key: str, place: Place) -> None:
-    assert state_place(configured(GCS_PREFIX=prefix, STATE_KEY=key)) == place
+def test_the_working_state_lies_where_no_feed_looks(prefix: str, key: str, place: StateLocation) -> None:
+    assert state_location(configured(GCS_PREFIX=prefix, STATE_KEY=key)) == place
 
 
 def test_a_first_run_takes_the_lease(lab: LabBucket, hold: Hold) -> None:
-    held = acquired(hold())
-    assert (held.died, held.new_here) == (None, True)
+    store = acquired(hold())
+    assert (store.dead_lease, store.is_new_here) == (None, True)
     lease = stored(lab).lease
     assert lease is not None
     assert (lease.run_id, lease.seconds, lease.started) == ("20260304_100000", 180, NOW)
@@ -68,8 +68,8 @@ def test_a_first_run_takes_the_lease(lab: LabBucket, hold: Hold) -> None:
 def test_what_is_planned_is_in_the_commit_that_takes_the_lease(lab: LabBucket, hold: Hold) -> None:
     put(lab, State(VERSION, last_event_time=NOW - HOUR))
 
-    def plan(state: State, died: Lease | None) -> None:
-        assert died is None
+    def plan(state: State, dead_lease: Lease | None) -> None:
+        assert dead_lease is None
         assert state.lease is not None
         state.last_event_time = NOW
 
@@ -91,8 +91,8 @@ def test_a_plan_that_fails_writes_nothing(lab: LabBucket, hold: Hold) -> None:
 def test_the_published_functions_object_is_taken_over_and_left_as_it_is(lab: LabBucket, hold: Hold) -> None:
     theirs = b'{"last_event_time": "2026-03-04T09:00:00+00:00"}'
     lab.put(HANDOVER, theirs)
-    held = acquired(hold())
-    assert held.cursor == NOW - HOUR
+    store = acquired(hold())
+    assert store.cursor == NOW - HOUR
     assert (stored(lab).last_event_time, lab.get(HANDOVER)) == (NOW - HOUR, theirs)
 
 
@@ -101,18 +101,18 @@ def test_once_there_is_a_working_state_the_published_functions_object_is_not_rea
 ) -> None:
     put(lab, State(VERSION, last_event_time=NOW - HOUR))
     lab.put(HANDOVER, b"not json")
-    held = acquired(hold())
-    assert (held.cursor, held.new_here) == (NOW - HOUR, False)
+    store = acquired(hold())
+    assert (store.cursor, store.is_new_here) == (NOW - HOUR, False)
 
 
 def test_a_missing_state_beside_our_own_handover_object_is_not_a_first_run(
     lab: LabBucket, hold: Hold
 ) -> None:
-    held = acquired(hold())
-    with held.changing() as state:
+    store = acquired(hold())
+    with store.transaction() as state:
         state.last_event_time = NOW
-    held.write_handover()
-    held.release()
+    store.write_legacy_state()
+    store.release()
     lab.delete(STATE)
     with pytest.raises(StateUnreadable, match=f"{STATE} is gone.*`tap-forensics state repair` restores it"):
         acquired(hold())
@@ -139,10 +139,10 @@ def test_a_lease_that_ran_out_by_the_buckets_clock_is_taken_over_under_its_name(
     dead = another_runs_lease()
     put(lab, State(VERSION, lease=dead))
     time.advance(age)
-    held = hold(ahead=ahead)
+    store = hold(ahead=ahead)
     given: list[Lease | None] = []
-    held.acquire(lambda _, died: given.append(died))
-    assert given == [held.died] == [dead]
+    store.acquire(lambda _, dead_lease: given.append(dead_lease))
+    assert given == [store.dead_lease] == [dead]
     found = stored(lab).lease
     assert found is not None
     assert (found.run_id, found.started, found.batches, found.campaigns) == (
@@ -175,9 +175,9 @@ def test_a_lease_of_0_1_0_holds_for_the_configured_time(lab: LabBucket, hold: Ho
     with pytest.raises(LeaseHeld):
         acquired(hold())
     time.advance(1)
-    held = acquired(hold())
+    store = acquired(hold())
     # 0.1.0 did not mark its hand-over object.
-    assert (held.lease.run_id, held.new_here) == ("20260304_090000", True)
+    assert (store.lease.run_id, store.is_new_here) == ("20260304_090000", True)
 
 
 @pytest.mark.parametrize(("age", "missed"), [(0, False), (5, False), (8, False), (9, True), (179, True)])
@@ -195,16 +195,16 @@ def test_a_holder_that_missed_its_renewal_is_told(
 @pytest.mark.parametrize("hours", [-8000, -1, 1, 8000])
 def test_a_wrong_local_clock_is_set_right(lab: LabBucket, hold: Hold, time: FakeTime, hours: int) -> None:
     put(lab, State(VERSION, last_event_time=NOW - HOUR))
-    held = acquired(hold(ahead=hours * HOUR))
-    assert abs(held.clock.now() - time.now()) <= SECOND
-    assert held.lease.started == NOW
+    store = acquired(hold(ahead=hours * HOUR))
+    assert abs(store.clock.now() - time.now()) <= SECOND
+    assert store.lease.started == NOW
     time.advance(100)
-    assert abs(held.clock.now() - time.now()) <= SECOND
+    assert abs(store.clock.now() - time.now()) <= SECOND
 
 
 def test_a_local_clock_that_is_right_to_a_few_seconds_is_left_alone(hold: Hold, time: FakeTime) -> None:
-    held = acquired(hold(ahead=4 * SECOND))
-    assert held.clock.now() == time.now() + 4 * SECOND
+    store = acquired(hold(ahead=4 * SECOND))
+    assert store.clock.now() == time.now() + 4 * SECOND
 
 
 def test_of_two_runs_at_once_one_gets_the_lease(lab: LabBucket, hold: Hold) -> None:
@@ -212,10 +212,10 @@ def test_of_two_runs_at_once_one_gets_the_lease(lab: LabBucket, hold: Hold) -> N
     got: list[bool] = []
     together = threading.Barrier(4)
 
-    def acquire(held: HeldState) -> None:
+    def acquire(store: StateStore) -> None:
         together.wait(10)
         try:
-            held.acquire(no_plan)
+            store.acquire(no_plan)
         except LeaseHeld as busy:
             got.append(busy.missed_renewal)
         else:
@@ -255,6 +255,6 @@ def test_a_state_that_cannot_be_used_is_named_and_left_untouched(
 
 
 def test_a_missing_bucket_is_named(fake: FakeBucket, time: FakeTime) -> None:
-    held = HeldState(Bucket(fake.client(), "other-bucket", lambda: 30.0), PLACE, time.clock, 180)
+    store = StateStore(Bucket(fake.client(), "other-bucket", lambda: 30.0), PLACE, time.clock, 180)
     with pytest.raises(StorageFailed, match="gs://other-bucket/"):
-        held.acquire(no_plan)
+        store.acquire(no_plan)

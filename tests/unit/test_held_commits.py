@@ -9,10 +9,17 @@ import pytest
 from requests import PreparedRequest, Response
 from requests.exceptions import ConnectionError as NoConnection
 
-from tap_forensics.errors import LeaseHeld, LeaseLost, QuotaSpent, RunFailed, StateUnreadable, StorageFailed
+from tap_forensics.errors import (
+    LeaseHeld,
+    LeaseLost,
+    QuotaExceeded,
+    RunFailed,
+    StateUnreadable,
+    StorageFailed,
+)
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import Threat
-from tap_forensics.storage.state_store import HeldState
+from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.quota import FORENSICS, SIEM
 from tap_forensics.tap.windows import Window
 from tests.faults.lab_bucket import LabBucket, Through
@@ -47,11 +54,11 @@ def uploads(lab: LabBucket) -> AroundUploads:
 def test_a_commit_writes_what_was_changed_and_renews_the_lease(
     lab: LabBucket, hold: Hold, time: FakeTime
 ) -> None:
-    held, other = acquired(hold()), hold()
+    store, other = acquired(hold()), hold()
     time.advance(100)
-    with held.changing() as state:
+    with store.transaction() as state:
         state.collected["t"] = 5
-    held.commit()
+    store.commit()
     assert stored(lab).collected == {"t": 5}
     time.advance(179)
     with pytest.raises(LeaseHeld):
@@ -61,20 +68,20 @@ def test_a_commit_writes_what_was_changed_and_renews_the_lease(
 
 
 def test_no_commit_waits_for_another(hold: Hold, time: FakeTime) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     for _ in range(5):
-        held.commit()
+        store.commit()
     assert time.sleeps == []
 
 
 def test_a_commit_that_is_not_due_is_left_to_the_next(lab: LabBucket, hold: Hold, time: FakeTime) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     before = lab.generation(STATE)
     time.advance(0.9)
-    held.commit_if_due()
+    store.commit_if_due()
     assert lab.generation(STATE) == before
     time.advance(0.2)
-    held.commit_if_due()
+    store.commit_if_due()
     assert lab.generation(STATE) != before
 
 
@@ -83,13 +90,13 @@ def test_the_lease_is_renewed_every_few_seconds(
     lab: LabBucket, time: FakeTime, lease_seconds: int, due: float
 ) -> None:
     bucket = Bucket(lab.client(), lab.name, lambda: 30.0)
-    held = acquired(HeldState(bucket, PLACE, time.clock, lease_seconds))
+    store = acquired(StateStore(bucket, PLACE, time.clock, lease_seconds))
     before = lab.generation(STATE)
     time.advance(due - 0.25)
-    held.renew_if_due()
+    store.renew_if_due()
     assert lab.generation(STATE) == before
     time.advance(0.25)
-    held.renew_if_due()
+    store.renew_if_due()
     assert lab.generation(STATE) != before
 
 
@@ -97,26 +104,26 @@ def test_a_state_that_takes_long_to_write_is_renewed_less_often(
     lab: LabBucket, hold: Hold, time: FakeTime, uploads: AroundUploads
 ) -> None:
     uploads.before = lambda: time.advance(2)
-    held = acquired(hold())
+    store = acquired(hold())
     before = lab.generation(STATE)
     time.advance(17)
-    held.renew_if_due()
+    store.renew_if_due()
     assert lab.generation(STATE) == before
     time.advance(1)
-    held.renew_if_due()
+    store.renew_if_due()
     assert lab.generation(STATE) != before
 
 
 def test_a_lease_that_ran_out_and_nobody_took_is_ours_again(
     lab: LabBucket, hold: Hold, time: FakeTime
 ) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     time.advance(179)
     before = lab.generation(STATE)
-    held.renew_if_run_out()
+    store.ensure_lease()
     assert lab.generation(STATE) == before
     time.advance(1)
-    held.renew_if_run_out()
+    store.ensure_lease()
     assert lab.generation(STATE) != before
 
 
@@ -125,7 +132,7 @@ def test_a_lease_that_ran_out_and_was_taken_is_lost(lab: LabBucket, hold: Hold, 
     time.advance(200)
     acquired(other)
     theirs = lab.get(STATE)
-    for step in (zombie.renew_if_run_out, zombie.commit, zombie.commit_if_due, zombie.release):
+    for step in (zombie.ensure_lease, zombie.commit, zombie.commit_if_due, zombie.release):
         with pytest.raises(LeaseLost, match=f"gs://demo-bucket/{STATE} was changed by another run"):
             step()
         time.advance(100)
@@ -138,43 +145,43 @@ def test_once_the_lease_is_lost_the_state_can_no_longer_be_changed(hold: Hold, t
     acquired(other)
     with pytest.raises(LeaseLost):
         zombie.commit()
-    with pytest.raises(LeaseLost), zombie.changing():
+    with pytest.raises(LeaseLost), zombie.transaction():
         pass
     zombie.renew_if_due()
 
 
 def test_a_state_that_was_deleted_meanwhile_is_lost(lab: LabBucket, hold: Hold) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     lab.delete(STATE)
     with pytest.raises(LeaseLost):
-        held.commit()
+        store.commit()
     assert lab.names() == []
 
 
 def test_a_state_that_became_unreadable_meanwhile_is_named_and_left_untouched(
     lab: LabBucket, hold: Hold
 ) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     lab.put(STATE, b"edited by hand")
     with pytest.raises((LeaseLost, StateUnreadable), match=f"gs://demo-bucket/{STATE}"):
-        held.commit()
+        store.commit()
     assert lab.get(STATE) == b"edited by hand"
 
 
 def test_a_commit_of_ours_whose_response_was_lost_is_adopted(lab: LabBucket, hold: Hold) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     lab.put(STATE, lab.get(STATE))
-    with held.changing() as state:
+    with store.transaction() as state:
         state.collected["t"] = 5
-    held.commit()
+    store.commit()
     assert stored(lab).collected == {"t": 5}
-    held.commit()
+    store.commit()
 
 
 def test_a_state_that_changes_before_each_commit_is_a_storage_failure(
     lab: LabBucket, hold: Hold, uploads: AroundUploads
 ) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     tries: list[int] = []
 
     def an_earlier_commit_lands() -> None:
@@ -182,14 +189,14 @@ def test_a_state_that_changes_before_each_commit_is_a_storage_failure(
         lab.put(STATE, lab.get(STATE))
 
     uploads.before = an_earlier_commit_lands
-    with held.changing() as state:
+    with store.transaction() as state:
         state.collected["t"] = 5
     with pytest.raises(StorageFailed, match="changes faster than it can be written") as caught:
-        held.commit()
+        store.commit()
     assert isinstance(caught.value, RunFailed)
     assert 1 < len(tries) < 10
     uploads.before = None
-    held.commit()
+    store.commit()
 
 
 def test_a_lease_that_was_released_is_free_at_once_and_its_name_is_remembered(
@@ -199,24 +206,24 @@ def test_a_lease_that_was_released_is_free_at_once_and_its_name_is_remembered(
     state = stored(lab)
     assert (state.lease, state.last_run_id) == (None, "20260304_100000")
     later = acquired(hold())
-    assert later.died is None
+    assert later.dead_lease is None
     assert later.lease.run_id > "20260304_100000"
 
 
 def test_after_the_release_there_is_no_lease_to_ask_for(hold: Hold) -> None:
-    held = acquired(hold())
-    held.release()
+    store = acquired(hold())
+    store.release()
     with pytest.raises(LeaseLost):
-        _ = held.lease
+        _ = store.lease
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_release_whose_response_was_lost_is_no_lost_lease(
     lab: LabBucket, hold: Hold, uploads: AroundUploads, taken: bool
 ) -> None:
-    held = acquired(hold())
+    store = acquired(hold())
     lab.between = None
-    others: list[HeldState] = []
+    others: list[StateStore] = []
 
     def the_response_is_lost() -> None:
         uploads.after = None
@@ -225,7 +232,7 @@ def test_a_release_whose_response_was_lost_is_no_lost_lease(
         raise NoConnection
 
     uploads.after = the_response_is_lost
-    held.release()
+    store.release()
     assert len(others) == taken
     assert (stored(lab).lease is not None) == taken
     for other in others:
@@ -241,42 +248,42 @@ def test_a_release_after_the_lease_was_taken_is_a_lost_lease(hold: Hold, time: F
 
 
 def test_with_a_batch_in_doubt_the_lease_stays_for_who_takes_over(hold: Hold, time: FakeTime) -> None:
-    held = acquired(hold())
-    held.in_doubt = True
-    held.release()
+    store = acquired(hold())
+    store.in_doubt = True
+    store.release()
     later = hold()
     with pytest.raises(LeaseHeld):
         acquired(later)
     time.advance(200)
     acquired(later)
-    assert later.died is not None
+    assert later.dead_lease is not None
     assert later.lease.run_id == "20260304_100000"
 
 
 def test_what_is_announced_is_committed_beside_what_is_still_open(lab: LabBucket, hold: Hold) -> None:
-    held = acquired(hold())
-    with held.changing() as state:
+    store = acquired(hold())
+    with store.transaction() as state:
         state.backlog = {name: Threat(priority=1, first_seen=NOW) for name in ("a", "b", "c", "d")}
-    held.announce(threats=["a", "b", "c"], windows=[Window(NOW - HOUR, NOW)])
+    store.announce(threats=["a", "b", "c"], windows=[Window(NOW - HOUR, NOW)])
     lease = stored(lab).lease
     assert lease is not None
     assert (lease.asking, lease.reading) == (["a", "b", "c"], [(NOW - HOUR, NOW)])
-    with held.changing() as state:
+    with store.transaction() as state:
         del state.backlog["a"]
-    held.answered("b")
-    held.answered("never asked for")
-    held.announce(threats=["d"])
+    store.answered("b")
+    store.answered("never asked for")
+    store.announce(threats=["d"])
     lease = stored(lab).lease
     assert lease is not None
     assert (lease.asking, lease.reading) == (["c", "d"], [])
 
 
 def test_a_runs_call_count_goes_with_its_commits_and_on_to_the_next_run(hold: Hold, time: FakeTime) -> None:
-    held = acquired(hold())
-    ledger = held.keep_ledger({SIEM: 2, FORENSICS: None})
-    ledger.take(SIEM, NOW)
-    ledger.take(SIEM, NOW)
-    held.release()
+    store = acquired(hold())
+    quota = store.attach_quota({SIEM: 2, FORENSICS: None})
+    quota.reserve(SIEM, NOW)
+    quota.reserve(SIEM, NOW)
+    store.release()
     later = acquired(hold())
-    with pytest.raises(QuotaSpent):
-        later.keep_ledger({SIEM: 2, FORENSICS: None}).take(SIEM, time.now())
+    with pytest.raises(QuotaExceeded):
+        later.attach_quota({SIEM: 2, FORENSICS: None}).reserve(SIEM, time.now())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tap_forensics.log import harmless, run_log
+from tap_forensics.log import escape_unprintable, run_log
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 OTHER = "105445aa7843bc8bf206b12000100000"
@@ -145,8 +145,8 @@ def test_in_a_terminal_figures_are_as_harmless_as_messages() -> None:
 
 
 def test_harmless_text_stays_as_it_is() -> None:
-    assert harmless("TAP answered 400: Größe, 大きさ, 😀") == "TAP answered 400: Größe, 大きさ, 😀"
+    assert escape_unprintable("TAP answered 400: Größe, 大きさ, 😀") == "TAP answered 400: Größe, 大きさ, 😀"
 
 
 def test_text_is_cut_at_its_limit_and_says_so() -> None:
-    assert (harmless("abc", 3), harmless("abcd", 3)) == ("abc", "abc…")
+    assert (escape_unprintable("abc", 3), escape_unprintable("abcd", 3)) == ("abc", "abc…")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tap_forensics.errors import OutOfTime, TooLarge, Unavailable
+from tap_forensics.errors import DeadlineExceeded, TooLarge, Unavailable
 from tap_forensics.memory_budget import (
     BUDGET_BYTES,
     MemoryBudget,
@@ -19,7 +19,7 @@ def never_over() -> None:
     return
 
 
-def waiting(budget: MemoryBudget, weight: int, done: list[int]) -> threading.Thread:
+def before_sleep(budget: MemoryBudget, weight: int, done: list[int]) -> threading.Thread:
     def wait() -> None:
         budget.reserve(weight)
         done.append(weight)
@@ -44,8 +44,8 @@ def test_what_is_heavier_than_the_whole_budget_is_refused_at_once() -> None:
 def test_a_light_one_does_not_overtake_a_heavy_one_that_waits() -> None:
     budget, done = MemoryBudget(10, never_over), list[int]()
     release = budget.reserve(6)
-    heavy = waiting(budget, 10, done)
-    light = waiting(budget, 1, done)
+    heavy = before_sleep(budget, 10, done)
+    light = before_sleep(budget, 1, done)
     assert done == []
     release()
     heavy.join(10)
@@ -56,11 +56,11 @@ def test_a_light_one_does_not_overtake_a_heavy_one_that_waits() -> None:
 def test_who_gives_up_waiting_leaves_the_way_free_for_the_others() -> None:
     def raise_if_over() -> None:
         if threading.current_thread() is threading.main_thread():
-            raise OutOfTime("over")
+            raise DeadlineExceeded("over")
 
     budget, done = MemoryBudget(10, raise_if_over), list[int]()
     budget.reserve(6)
-    with pytest.raises(OutOfTime):
+    with pytest.raises(DeadlineExceeded):
         budget.reserve(10)
     budget.reserve(4)
     assert done == []
@@ -73,7 +73,7 @@ def test_what_is_not_counted_gets_no_memory_that_the_others_need() -> None:
     assert release
     assert budget.reserve_if_free(1) is None
     release()
-    waiting(budget, 9, done)
+    before_sleep(budget, 9, done)
     assert budget.reserve_if_free(1) is None
     assert budget.reserved == 2
 
@@ -85,7 +85,7 @@ def test_memory_given_back_twice_counts_once() -> None:
     release()
     release()
     budget.reserve(6)
-    thread = waiting(budget, 1, done)
+    thread = before_sleep(budget, 1, done)
     thread.join(0.3)
     assert done == []
 

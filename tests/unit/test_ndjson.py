@@ -12,14 +12,14 @@ from tap_forensics.records.ndjson import (
     LONGEST_LINE_BYTES,
     Fields,
     Provenance,
-    fields_of,
-    repaired,
+    decode_object,
     report_lines,
+    sanitize_utf8,
 )
 
 
 def known(report: bytes) -> Fields:
-    fields = fields_of(msgspec.Raw(report))
+    fields = decode_object(msgspec.Raw(report))
     assert fields is not None
     return fields
 
@@ -222,12 +222,12 @@ def test_a_long_report_without_evidence_is_one_part() -> None:
     ],
 )
 def test_only_what_no_utf8_can_hold_is_replaced(given: bytes, expected: bytes) -> None:
-    assert repaired(given) == expected
+    assert sanitize_utf8(given) == expected
 
 
 def test_a_flood_of_backslashes_is_repaired_in_a_moment() -> None:
     body = b'"' + b"\\\\" * (8 * MIB) + rb"\ud800" + b'"'
-    same = repaired(body) == b'"' + b"\\\\" * (8 * MIB) + rb"\ufffd" + b'"'
+    same = sanitize_utf8(body) == b'"' + b"\\\\" * (8 * MIB) + rb"\ufffd" + b'"'
     assert same
 
 
@@ -242,7 +242,7 @@ def test_a_flood_of_backslashes_is_repaired_in_a_moment() -> None:
 def test_repairing_takes_little_more_than_the_body_and_its_copy(body: bytes) -> None:
     tracemalloc.start()
     try:
-        changed = repaired(body)
+        changed = sanitize_utf8(body)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -252,4 +252,4 @@ def test_repairing_takes_little_more_than_the_body_and_its_copy(body: bytes) -> 
 
 def test_bytes_that_are_no_text_are_refused_before_they_are_made_one_of_three_times_the_length() -> None:
     with pytest.raises(UnicodeDecodeError, match="much of it is something else"):
-        repaired(b"\xff" * 3_000_000)
+        sanitize_utf8(b"\xff" * 3_000_000)

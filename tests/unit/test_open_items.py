@@ -23,12 +23,12 @@ from tap_forensics.storage.open_items import (
     reopen,
 )
 from tap_forensics.storage.state import VERSION, Gap, Lease, Lost, State, Threat
-from tap_forensics.tap.windows import EDGE_MARGIN, KEPT, Span, Window
+from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION, ReadRange, Window
 
 from .fakes import NOW
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
-EDGE = NOW - KEPT + EDGE_MARGIN
+EDGE = NOW - RETENTION + EDGE_MARGIN
 
 
 def window(start: float, end: float) -> Window:
@@ -51,14 +51,14 @@ def threat(priority: int, first_seen: Any = NOW, **fields: Any) -> Threat:
 
 def test_a_plan_opens_the_span_and_moves_the_cursor_to_its_end() -> None:
     state = State(VERSION)
-    plan(state, Span(window(3, 0), None), NOW)
+    plan(state, ReadRange(window(3, 0), None), NOW)
     assert windows(state) == [window(3, 0)]
     assert (state.last_event_time, state.gaps[0].planned_at) == (NOW, NOW)
 
 
 def test_a_plan_keeps_what_is_known_of_windows_that_are_open() -> None:
     state = opened(window(3, 2), attempts=4, last_attempt_at=NOW)
-    plan(state, Span(window(4, 0), None), NOW)
+    plan(state, ReadRange(window(4, 0), None), NOW)
     assert [(gap.window(), gap.attempts) for gap in state.gaps] == [
         (window(4, 3), 0),
         (window(3, 2), 4),
@@ -68,13 +68,13 @@ def test_a_plan_keeps_what_is_known_of_windows_that_are_open() -> None:
 
 def test_untried_neighbours_become_one_window() -> None:
     state = opened(window(3, 2), window(1, 0.5))
-    plan(state, Span(window(2, 0), None), NOW)
+    plan(state, ReadRange(window(2, 0), None), NOW)
     assert windows(state) == [window(3, 0)]
 
 
 def test_a_plan_for_less_than_thirty_seconds_waits_for_the_next_run() -> None:
     state = State(VERSION, last_event_time=NOW - 29 * SECOND)
-    plan(state, Span(Window(NOW - 29 * SECOND, NOW), None), NOW)
+    plan(state, ReadRange(Window(NOW - 29 * SECOND, NOW), None), NOW)
     assert (state.gaps, state.last_event_time) == ([], NOW - 29 * SECOND)
 
 
@@ -83,20 +83,20 @@ def test_what_a_clock_ahead_had_planned_is_planned_anew(seconds: int) -> None:
     ahead = NOW + HOUR
     state = opened(Window(NOW - HOUR, ahead), attempts=3)
     state.last_event_time = ahead
-    plan(state, Span(Window(NOW - seconds * SECOND, NOW), None), NOW)
+    plan(state, ReadRange(Window(NOW - seconds * SECOND, NOW), None), NOW)
     assert windows(state) == [window(1, 0)]
     assert state.last_event_time == NOW
 
 
 def test_what_a_plan_can_no_longer_ask_for_is_recorded_as_lost() -> None:
     state = State(VERSION, last_event_time=EDGE - HOUR)
-    plan(state, Span(Window(EDGE, NOW), Window(EDGE - HOUR, EDGE)), NOW)
+    plan(state, ReadRange(Window(EDGE, NOW), Window(EDGE - HOUR, EDGE)), NOW)
     assert [(lost.start, lost.end) for lost in state.lost] == [(EDGE - HOUR, EDGE)]
 
 
 def test_what_lies_before_a_first_run_is_not_lost() -> None:
     state = State(VERSION)
-    plan(state, Span(Window(EDGE, NOW), Window(EDGE - HOUR, EDGE)), NOW)
+    plan(state, ReadRange(Window(EDGE, NOW), Window(EDGE - HOUR, EDGE)), NOW)
     assert state.lost == []
 
 
@@ -152,12 +152,12 @@ def test_the_latest_fifty_lost_intervals_are_kept() -> None:
 
 def test_what_tap_no_longer_keeps_expires_and_is_told() -> None:
     state = opened(Window(EDGE - HOUR, EDGE + HOUR), Window(EDGE + HOUR, NOW))
-    week = KEPT + SECOND
+    week = RETENTION + SECOND
     state.campaigns = {"delivered": 1}
     state.backlog = {
         "gone": threat(1, NOW - week, last_seen=NOW - week),
         "covered": threat(1, NOW - week, last_seen=NOW - week, campaign="delivered"),
-        "seen again": threat(1, NOW - week, last_seen=NOW - KEPT),
+        "seen again": threat(1, NOW - week, last_seen=NOW - RETENTION),
         "campaign not delivered": threat(1, NOW - week, campaign="other"),
     }
     expired = expire(state, NOW)
@@ -229,8 +229,8 @@ def test_with_dedup_off_only_this_runs_threats_are_remembered() -> None:
 
 def test_campaigns_are_remembered_for_seven_days_and_the_newest_if_there_are_many() -> None:
     state = State(VERSION)
-    mark_campaigns(state, ["old"], NOW - KEPT - SECOND)
-    mark_campaigns(state, ["edge"], NOW - KEPT)
+    mark_campaigns(state, ["old"], NOW - RETENTION - SECOND)
+    mark_campaigns(state, ["edge"], NOW - RETENTION)
     prune(state, NOW, 24)
     assert set(state.campaigns) == {"edge"}
     mark_campaigns(state, ["a", "b", "edge", "c"], NOW, most=2)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tap_forensics.clock import Deadline
-from tap_forensics.errors import RateLimited, Refused, Unavailable
-from tap_forensics.tap.retry import patiently
+from tap_forensics.errors import RateLimited, RequestRejected, Unavailable
+from tap_forensics.tap.retry import retry
 
 from .fakes import FakeTime
 
@@ -32,12 +32,12 @@ def ask(time: FakeTime, told: Told) -> Callable[..., Any]:
                 raise outcome
             return outcome
 
-        return patiently(
+        return retry(
             once,
             attempts=attempts,
             deadline=Deadline.after(time.clock, within_seconds),
-            waits_for=(Unavailable,),
-            waiting=lambda error, seconds: told.append((error, seconds)),
+            retry_on=(Unavailable,),
+            before_sleep=lambda error, seconds: told.append((error, seconds)),
         )
 
     return patient
@@ -62,7 +62,7 @@ def test_the_last_failure_is_raised_without_another_wait(time: FakeTime, ask: Ca
 
 
 def test_other_failures_are_not_waited_for(time: FakeTime, ask: Callable[..., Any]) -> None:
-    for error in (RateLimited("429"), Refused(400, "no")):
+    for error in (RateLimited("429"), RequestRejected(400, "no")):
         with pytest.raises(type(error)):
             ask(error, "too late")
     assert time.sleeps == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tap_forensics.errors import TryLater, Unavailable
+from tap_forensics.errors import Retryable, Unavailable
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 
@@ -210,7 +210,7 @@ def test_a_proxy_whose_answer_drips_is_cut_at_the_deadline() -> None:
         serving(dripping) as port,
         connected(BASE, within_seconds=1, HTTPS_PROXY=f"http://127.0.0.1:{port}") as tap,
     ):
-        with pytest.raises(TryLater):
+        with pytest.raises(Retryable):
             tap.forensics("t")
         assert time.monotonic() - begun < 5
 
@@ -240,6 +240,6 @@ def test_behind_a_proxy_over_tls_a_call_that_hangs_is_cut_at_the_deadline_too(au
         serving(ConnectProxy(origin), tls_for(authority, "localhost")) as port,
         connected(BASE, within_seconds=1, HTTPS_PROXY=f"https://localhost:{port}") as tap,
     ):
-        with pytest.raises(TryLater):
+        with pytest.raises(Retryable):
             tap.forensics("t")
         assert time.monotonic() - begun < 5

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tap_forensics.config.settings import DECLARED, load_settings
-from tap_forensics.errors import SettingsFault
+from tap_forensics.config.settings import VARIABLES, load_settings
+from tap_forensics.errors import InvalidSettings
 
 from .fakes import PRINCIPAL, REQUIRED, SECRET, configured
 
@@ -56,7 +56,7 @@ DEFAULTS = {
 
 
 def faults_of(environ: Mapping[str, str]) -> list[str]:
-    with pytest.raises(SettingsFault) as caught:
+    with pytest.raises(InvalidSettings) as caught:
         load_settings(environ)
     assert str(caught.value) == "; ".join(caught.value.faults)
     return caught.value.faults
@@ -85,7 +85,7 @@ def test_the_required_variables_are_enough_and_the_rest_has_its_default() -> Non
 
 
 def test_nothing_of_the_real_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in DECLARED:
+    for variable in VARIABLES:
         monkeypatch.setenv(variable.name, "3")
     assert vars(load_settings(REQUIRED)) == DEFAULTS
 
@@ -161,7 +161,7 @@ def test_an_own_state_key_does_not_depend_on_the_prefix() -> None:
 
 
 def test_blank_variables_count_as_unset() -> None:
-    blanks = {variable.name: " \t" for variable in DECLARED if variable.name != "GCS_PREFIX"}
+    blanks = {variable.name: " \t" for variable in VARIABLES if variable.name != "GCS_PREFIX"}
     assert vars(load_settings(blanks | REQUIRED)) == DEFAULTS
 
 
@@ -377,6 +377,6 @@ def test_a_missing_variable_is_named_even_where_another_value_holds_its_name() -
 
 def test_bytes_that_are_no_text_in_the_environment_are_a_fault_and_no_crash() -> None:
     odd = os.fsdecode(b"\xff")
-    wrong = {variable.name: odd for variable in DECLARED if variable.name != "NO_PROXY"}
+    wrong = {variable.name: odd for variable in VARIABLES if variable.name != "NO_PROXY"}
     del wrong["TAP_PRINCIPAL_FILE"], wrong["TAP_SECRET_FILE"]
     assert len(faults_of(wrong)) == len(wrong)

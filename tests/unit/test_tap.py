@@ -16,22 +16,22 @@ import pytest
 
 from tap_forensics import __version__
 from tap_forensics.errors import (
+    AuthenticationFailed,
     CollectorError,
-    CredentialsRefused,
-    OutOfTime,
-    QuotaSpent,
+    DeadlineExceeded,
+    QuotaExceeded,
     RateLimited,
-    Refused,
+    RequestRejected,
+    Retryable,
     TooLarge,
-    TryLater,
     Unavailable,
 )
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.tap import client as tap_module
-from tap_forensics.tap.client import Answer, Tap
-from tap_forensics.tap.quota import FORENSICS, SIEM, Ledger
+from tap_forensics.tap.client import TapClient, TapResponse
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window
 
 from .conftest import Client, connected
@@ -56,7 +56,7 @@ ODD_IDS = [
 
 
 @contextmanager
-def asked(handle: Handle, **given: object) -> Iterator[Callable[[], Answer]]:
+def asked(handle: Handle, **given: object) -> Iterator[Callable[[], TapResponse]]:
     """A way to ask whatever answers as `handle` does for the reports of one threat."""
     with serving(handle) as port, connected(f"http://127.0.0.1:{port}", **given) as client:  # type: ignore[arg-type]  # passed on
         yield lambda: client.forensics("t")
@@ -128,7 +128,7 @@ def test_an_odd_id_arrives_as_it_is_in_one_parameter(
     world: World, server: TapServer, client: Client, odd: str
 ) -> None:
     world.add_threat(odd)
-    world.literal[odd] = b'{"reports":[]}'
+    world.overrides[odd] = b'{"reports":[]}'
     with client() as tap:
         assert tap.forensics(odd).body == b'{"reports":[]}'
     (call,) = server.calls
@@ -166,7 +166,7 @@ def test_calls_of_several_threads_are_in_flight_together() -> None:
         together.wait(10)
         connection.sendall(answer(b"{}"))
 
-    found: list[Answer] = []
+    found: list[TapResponse] = []
     with asked(answered_together) as ask:
         threads = [threading.Thread(target=lambda: found.append(ask())) for _ in range(4)]
         for thread in threads:
@@ -221,7 +221,7 @@ def test_any_other_answer_is_a_refusal_with_its_words(server: TapServer, client:
         REPORTS, Fault("status", status=status, body=b"" if status == 304 else b"no such thing")
     )
     error = failed(client)
-    assert isinstance(error, Refused)
+    assert isinstance(error, RequestRejected)
     assert error.status == status
     assert (
         str(error)
@@ -236,14 +236,14 @@ def test_a_redirect_is_never_followed(server: TapServer, client: Client, world: 
             REPORTS, Fault("status", status=status, headers={"Location": elsewhere.url + REPORTS})
         )
         error = failed(client)
-        assert isinstance(error, Refused)
+        assert isinstance(error, RequestRejected)
         assert elsewhere.calls == []
     assert len(server.calls) == 1
 
 
 def test_wrong_credentials_name_the_variables_and_the_remedy(client: Client) -> None:
     error = failed(client, TAP_SECRET=SECRET[::-1])
-    assert isinstance(error, CredentialsRefused)
+    assert isinstance(error, AuthenticationFailed)
     for words in ("401", "TAP_PRINCIPAL", "TAP_SECRET", "new service credential in the TAP dashboard"):
         assert words in str(error)
 
@@ -253,7 +253,7 @@ def test_credentials_without_the_right_name_the_variable_and_the_remedy(
 ) -> None:
     server.faults.add(REPORTS, Fault("status", status=403))
     error = failed(client)
-    assert isinstance(error, CredentialsRefused)
+    assert isinstance(error, AuthenticationFailed)
     for words in ("403", "TAP_PRINCIPAL", "ask for SIEM and Forensics API access"):
         assert words in str(error)
 
@@ -285,7 +285,7 @@ def test_a_wish_for_when_to_ask_again_is_passed_on(
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, CredentialsRefused), (403, CredentialsRefused), (404, Refused), (429, RateLimited)],
+    [(401, AuthenticationFailed), (403, AuthenticationFailed), (404, RequestRejected), (429, RateLimited)],
 )
 def test_a_status_counts_even_where_its_body_cannot_be_read(
     server: TapServer, client: Client, status: int, kind: type[CollectorError]
@@ -348,7 +348,7 @@ def test_an_answer_that_breaks_off_is_unavailable(
     world: World, server: TapServer, client: Client, kind: str, after_bytes: int
 ) -> None:
     world.add_threat("t")
-    world.literal["t"] = b'{"reports":[]}'
+    world.overrides["t"] = b'{"reports":[]}'
     server.faults.add(REPORTS, Fault(kind, after_bytes=after_bytes))  # type: ignore[arg-type]  # both are kinds
     assert isinstance(failed(client), Unavailable)
 
@@ -442,7 +442,7 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked(
 
 def test_bodies_that_do_not_fit_together_come_one_after_the_other(server: TapServer, client: Client) -> None:
     server.faults.add(REPORTS, Fault("body", body=b"x" * (25 * MIB), times=2))
-    second: list[Answer] = []
+    second: list[TapResponse] = []
     with client() as tap:
         first = tap.forensics("first")
         thread = threading.Thread(target=lambda: second.append(tap.forensics("second")))
@@ -458,15 +458,15 @@ def test_bodies_that_fit_together_do_not_wait_for_each_other(server: TapServer, 
     server.faults.add(REPORTS, Fault("body", body=b"x" * (3 * MIB), times=8))
     server.faults.add(REPORTS, Fault("body", body=b"x" * 400_000, times=8))
     with client() as tap, ended_within(10):
-        held = [tap.forensics("t") for _ in range(16)]
-    assert len(held) == 16
+        store = [tap.forensics("t") for _ in range(16)]
+    assert len(store) == 16
 
 
 def test_who_waits_for_memory_is_let_go_at_the_deadline(server: TapServer, client: Client) -> None:
     server.faults.add(REPORTS, Fault("body", body=b"x" * (25 * MIB), times=2))
     with client(within_seconds=1.5) as tap, ended_within(10):
         tap.forensics("never released")
-        with pytest.raises(OutOfTime):
+        with pytest.raises(DeadlineExceeded):
             tap.forensics("waits")
 
 
@@ -477,7 +477,7 @@ def test_memory_given_back_twice_is_given_back_once(server: TapServer, client: C
         first.release()
         first.release()
         tap.forensics("second")
-        with pytest.raises(OutOfTime):
+        with pytest.raises(DeadlineExceeded):
             tap.forensics("third")
 
 
@@ -485,7 +485,7 @@ def test_a_large_body_that_breaks_off_gives_its_place_back(
     world: World, server: TapServer, client: Client
 ) -> None:
     world.add_threat("t")
-    world.literal["t"] = b"x" * (5 * MIB)
+    world.overrides["t"] = b"x" * (5 * MIB)
     server.gzip = False
     server.faults.add(REPORTS, Fault("cut", after_bytes=4 * MIB))
     with client() as tap:
@@ -507,10 +507,10 @@ def test_an_answer_that_does_not_come_to_an_end_is_cut_at_the_deadline(
     world: World, server: TapServer, client: Client, fault: Fault
 ) -> None:
     world.add_threat("t")
-    world.literal["t"] = b"x" * 1000
+    world.overrides["t"] = b"x" * 1000
     server.faults.add(REPORTS, fault)
     with ended_within(5):
-        assert isinstance(failed(client, within_seconds=0.5), TryLater)
+        assert isinstance(failed(client, within_seconds=0.5), Retryable)
 
 
 def test_an_answer_that_drips_is_cut_after_the_time_of_one_call(
@@ -518,14 +518,14 @@ def test_an_answer_that_drips_is_cut_after_the_time_of_one_call(
 ) -> None:
     monkeypatch.setattr(tap_module, "_CALL_SECONDS", 0.5)
     world.add_threat("t")
-    world.literal["t"] = b"x" * 1000
+    world.overrides["t"] = b"x" * 1000
     server.faults.add(REPORTS, Fault("drip", chunk_bytes=1, delay_seconds=0.1))
     with ended_within(5):
         assert isinstance(failed(client), Unavailable)
 
 
 def test_after_the_deadline_nothing_is_asked(server: TapServer, client: Client) -> None:
-    assert isinstance(failed(client, within_seconds=0), OutOfTime)
+    assert isinstance(failed(client, within_seconds=0), DeadlineExceeded)
     assert server.calls == []
 
 
@@ -533,10 +533,10 @@ def test_a_call_under_way_ends_when_the_client_is_closed(server: TapServer, clie
     server.faults.add(REPORTS, Fault("hang"))
     ended: list[BaseException] = []
 
-    def ask(tap: Tap) -> None:
+    def ask(tap: TapClient) -> None:
         try:
             tap.forensics("t")
-        except TryLater as error:
+        except Retryable as error:
             ended.append(error)
 
     with client() as tap:
@@ -568,17 +568,17 @@ def test_every_socket_is_closed_when_the_client_is() -> None:
 
 
 def test_each_call_is_counted_in_its_pool_before_it_is_made(server: TapServer, client: Client) -> None:
-    ledger = Ledger({}, {SIEM: 1, FORENSICS: 2})
+    quota = Quota({}, {SIEM: 1, FORENSICS: 2})
     server.faults.add(REPORTS, Fault("reset"))
     server.faults.add(REPORTS, Fault("status", status=429))
-    with client(ledger=ledger) as tap:
+    with client(quota=quota) as tap:
         for _ in range(2):
-            with pytest.raises(TryLater):
+            with pytest.raises(Retryable):
                 tap.forensics("t")
-        with pytest.raises(QuotaSpent):
+        with pytest.raises(QuotaExceeded):
             tap.forensics("t")
         tap.siem(Window(NOW - timedelta(hours=1), NOW))
-        with pytest.raises(QuotaSpent):
+        with pytest.raises(QuotaExceeded):
             tap.siem(Window(NOW - timedelta(hours=1), NOW))
-    assert (ledger.made, ledger.refused) == ({SIEM: 1, FORENSICS: 2}, {SIEM: 0, FORENSICS: 1})
+    assert (quota.made, quota.refused) == ({SIEM: 1, FORENSICS: 2}, {SIEM: 0, FORENSICS: 1})
     assert len(server.calls) == 3

@@ -9,8 +9,8 @@ import pytest
 
 from tap_forensics.config.settings import Settings, load_settings
 from tap_forensics.config.tenants import checked_name, load_tenant, requested_tenant
-from tap_forensics.errors import SettingsFault
-from tap_forensics.storage.state_store import Place, state_place
+from tap_forensics.errors import InvalidSettings
+from tap_forensics.storage.state_store import StateLocation, state_location
 
 from .conftest import connected
 from .fakes import REQUIRED
@@ -32,7 +32,7 @@ def requested(data: Any) -> str | None:
 
 
 def fault_of(*given: Any, load: Any = requested) -> str:
-    with pytest.raises(SettingsFault) as caught:
+    with pytest.raises(InvalidSettings) as caught:
         load(*given)
     (fault,) = caught.value.faults
     return fault
@@ -113,7 +113,7 @@ def test_without_tenants_dir_any_message_that_speaks_of_none_means_run(data: Any
 
 @pytest.mark.parametrize("body", [b'{"tenant":7}', b'{"Tenant":"acme"}', b'{"tenant":"../acme"}'])
 def test_without_tenants_dir_a_message_that_speaks_of_a_tenant_is_never_run_for_another(body: bytes) -> None:
-    with pytest.raises(SettingsFault):
+    with pytest.raises(InvalidSettings):
         requested_tenant(event(body), {"TENANTS_DIR": " "})
 
 
@@ -126,7 +126,7 @@ def test_a_tenant_has_credentials_prefixes_and_a_state_of_its_own(environ: dict[
     found = acme(environ | REQUIRED, EVENTS_PREFIX="tap-siem")
     assert (found.tenant, found.tap_principal, found.tap_secret) == ("acme", "of-acme", SECRET)
     assert (found.gcs_prefix, found.events_prefix) == ("tap-forensics/acme", "tap-siem/acme")
-    assert state_place(found) == Place("state/tap-forensics/acme/state.json", None)
+    assert state_location(found) == StateLocation("state/tap-forensics/acme/state.json", None)
     assert SECRET not in repr(found)
 
 
@@ -144,7 +144,7 @@ def test_the_state_lies_in_a_folder_of_the_tenant_s_name_and_below_no_feed(
     given: str, made: str, environ: dict[str, str]
 ) -> None:
     found = acme(environ, STATE_KEY=given, EVENTS_PREFIX="tap-siem")
-    assert state_place(found) == Place(made, None)
+    assert state_location(found) == StateLocation(made, None)
 
 
 def test_everything_else_is_the_function_s_and_no_tenant_is_as_ever(environ: dict[str, str]) -> None:
@@ -210,7 +210,7 @@ def test_a_wrong_file_is_named_and_nothing_of_it_is_shown(
 
 def test_both_fields_that_are_wrong_are_named(environ: dict[str, str], tmp_path: Path) -> None:
     mount(tmp_path, '{"principal": "a:b", "secret": ""}')
-    with pytest.raises(SettingsFault) as caught:
+    with pytest.raises(InvalidSettings) as caught:
         acme(environ)
     assert [fault.split()[0] for fault in caught.value.faults] == ["principal", "secret"]
 
@@ -228,7 +228,7 @@ def test_shared_variables_that_are_wrong_are_all_named_and_the_single_tenant_s_c
     environ: dict[str, str],
 ) -> None:
     wrong = {"MAX_THREATS": "many", "GCS_PREFIX": "a//b", "TAP_SECRET_FILE": "/nowhere", "TAP_PRINCIPAL": ":"}
-    with pytest.raises(SettingsFault) as caught:
+    with pytest.raises(InvalidSettings) as caught:
         acme(environ, **wrong)
     assert [fault.partition("=")[0] for fault in caught.value.faults] == ["GCS_PREFIX", "MAX_THREATS"]
 

@@ -5,38 +5,38 @@ import threading
 import pytest
 
 from tap_forensics.clock import Deadline
-from tap_forensics.errors import OutOfTime, RateLimited
-from tap_forensics.tap.rate_limit import Gate
+from tap_forensics.errors import DeadlineExceeded, RateLimited
+from tap_forensics.tap.rate_limit import RateLimiter
 
 from .fakes import FakeTime
 
 
-def gate_for(time: FakeTime, seconds: float = 1000, *, one_call: bool = False) -> Gate:
-    return Gate(time.clock, Deadline.after(time.clock, seconds), one_call=one_call)
+def gate_for(time: FakeTime, seconds: float = 1000, *, probe_only: bool = False) -> RateLimiter:
+    return RateLimiter(time.clock, Deadline.after(time.clock, seconds), probe_only=probe_only)
 
 
 def limited_until_it_ends(
-    gate: Gate, retry_after_seconds: float | None = None
+    limiter: RateLimiter, retry_after_seconds: float | None = None
 ) -> tuple[list[float | None], RateLimited]:
     """Meets nothing but 429: the waits, and what ended them."""
     waits: list[float | None] = []
     while True:
         try:
-            waits.append(gate.limited(gate.enter(), retry_after_seconds))
+            waits.append(limiter.rate_limited(limiter.acquire(), retry_after_seconds))
         except RateLimited as end:
             return waits, end
 
 
 def test_an_open_gate_lets_all_through_at_once(time: FakeTime) -> None:
-    gate = gate_for(time)
-    assert {gate.enter() for _ in range(8)} == {0}
+    limiter = gate_for(time)
+    assert {limiter.acquire() for _ in range(8)} == {0}
     assert time.sleeps == []
 
 
 def test_after_a_429_the_next_call_waits_as_long_as_it_was_told(time: FakeTime) -> None:
-    gate = gate_for(time)
-    assert gate.limited(gate.enter(), 7.0) == 7.0
-    gate.enter()
+    limiter = gate_for(time)
+    assert limiter.rate_limited(limiter.acquire(), 7.0) == 7.0
+    limiter.acquire()
     assert 7.0 <= time.monotonic() < 7.5
 
 
@@ -48,11 +48,11 @@ def test_without_a_usable_time_waits_double_from_one_second_and_end_after_thirty
 
 
 def test_once_ended_the_gate_stays_shut_for_all(time: FakeTime) -> None:
-    gate = gate_for(time)
-    limited_until_it_ends(gate)
+    limiter = gate_for(time)
+    limited_until_it_ends(limiter)
     time.advance(500)
     with pytest.raises(RateLimited) as caught:
-        gate.enter()
+        limiter.acquire()
     assert caught.value.lasting
 
 
@@ -62,150 +62,150 @@ def test_told_times_count_into_the_thirty_seconds_of_nothing_but_429(time: FakeT
 
 
 def test_an_answer_between_starts_the_thirty_seconds_anew(time: FakeTime) -> None:
-    gate = gate_for(time)
+    limiter = gate_for(time)
     for _ in range(10):
-        gate.limited(gate.enter(), 20.0)
-        gate.passed(gate.enter())
+        limiter.rate_limited(limiter.acquire(), 20.0)
+        limiter.succeeded(limiter.acquire())
     assert time.monotonic() >= 200
 
 
 def test_an_answer_between_starts_the_doubling_anew(time: FakeTime) -> None:
-    gate = gate_for(time)
-    assert [gate.limited(gate.enter(), None) for _ in range(3)] == [1, 2, 4]
-    gate.passed(gate.enter())
-    assert gate.limited(gate.enter(), None) == 1
+    limiter = gate_for(time)
+    assert [limiter.rate_limited(limiter.acquire(), None) for _ in range(3)] == [1, 2, 4]
+    limiter.succeeded(limiter.acquire())
+    assert limiter.rate_limited(limiter.acquire(), None) == 1
 
 
 def test_a_retry_after_of_three_hundred_seconds_is_obeyed(time: FakeTime) -> None:
-    gate = gate_for(time)
-    assert gate.limited(gate.enter(), 300) == 300
+    limiter = gate_for(time)
+    assert limiter.rate_limited(limiter.acquire(), 300) == 300
 
 
 def test_a_longer_retry_after_is_as_good_as_none(time: FakeTime) -> None:
-    gate = gate_for(time)
-    assert gate.limited(gate.enter(), 300.5) == 1
+    limiter = gate_for(time)
+    assert limiter.rate_limited(limiter.acquire(), 300.5) == 1
 
 
 def test_a_retry_after_beyond_the_deadline_ends_the_run_but_is_not_remembered_as_a_limit(
     time: FakeTime,
 ) -> None:
-    gate = gate_for(time, seconds=100)
+    limiter = gate_for(time, seconds=100)
     with pytest.raises(RateLimited) as caught:
-        gate.limited(gate.enter(), 200)
+        limiter.rate_limited(limiter.acquire(), 200)
     assert not caught.value.lasting
     assert time.sleeps == []
     with pytest.raises(RateLimited):
-        gate.enter()
+        limiter.acquire()
 
 
 def test_a_retry_after_just_inside_the_deadline_is_waited_for(time: FakeTime) -> None:
-    gate = gate_for(time, seconds=100)
-    gate.limited(gate.enter(), 99)
-    gate.enter()
+    limiter = gate_for(time, seconds=100)
+    limiter.rate_limited(limiter.acquire(), 99)
+    limiter.acquire()
     assert time.monotonic() >= 99
 
 
 def test_at_the_deadline_no_call_begins(time: FakeTime) -> None:
-    gate = gate_for(time, seconds=5)
+    limiter = gate_for(time, seconds=5)
     time.advance(5)
-    with pytest.raises(OutOfTime):
-        gate.enter()
+    with pytest.raises(DeadlineExceeded):
+        limiter.acquire()
 
 
 def test_who_waits_for_a_try_that_never_ends_is_let_go_at_the_deadline(time: FakeTime) -> None:
-    gate = gate_for(time, seconds=50)
-    gate.limited(gate.enter(), None)
-    gate.enter()
-    with pytest.raises(OutOfTime):
-        gate.enter()
+    limiter = gate_for(time, seconds=50)
+    limiter.rate_limited(limiter.acquire(), None)
+    limiter.acquire()
+    with pytest.raises(DeadlineExceeded):
+        limiter.acquire()
     assert 50 <= time.monotonic() < 50.5
 
 
 def test_while_one_call_tries_the_others_wait_until_it_passed(time: FakeTime) -> None:
-    gate = gate_for(time)
-    gate.limited(gate.enter(), None)
-    first_try = gate.enter()
+    limiter = gate_for(time)
+    limiter.rate_limited(limiter.acquire(), None)
+    first_try = limiter.acquire()
 
     def pass_after_a_minute() -> None:
         if time.monotonic() >= 60:
-            gate.passed(first_try)
+            limiter.succeeded(first_try)
 
     time.on_sleep = pass_after_a_minute
-    gate.enter()
+    limiter.acquire()
     assert time.monotonic() >= 60
     time.on_sleep = lambda: None
     before = time.monotonic()
-    gate.enter()
+    limiter.acquire()
     assert time.monotonic() == before
 
 
 def test_a_try_without_an_answer_makes_room_for_the_next(time: FakeTime) -> None:
-    gate = gate_for(time)
-    gate.limited(gate.enter(), None)
-    gate.left(gate.enter())
+    limiter = gate_for(time)
+    limiter.rate_limited(limiter.acquire(), None)
+    limiter.aborted(limiter.acquire())
     before = time.monotonic()
-    gate.enter()
+    limiter.acquire()
     assert time.monotonic() == before
 
 
 def test_the_late_429s_of_calls_made_before_count_as_one(time: FakeTime) -> None:
-    gate = gate_for(time)
-    tickets = [gate.enter() for _ in range(8)]
-    assert [gate.limited(ticket, None) for ticket in tickets] == [1] + [None] * 7
-    assert gate.limited(gate.enter(), None) == 2
+    limiter = gate_for(time)
+    tickets = [limiter.acquire() for _ in range(8)]
+    assert [limiter.rate_limited(epoch, None) for epoch in tickets] == [1] + [None] * 7
+    assert limiter.rate_limited(limiter.acquire(), None) == 2
 
 
 def test_a_late_answer_of_a_call_made_before_does_not_open_the_gate(time: FakeTime) -> None:
-    gate = gate_for(time)
-    slow, quick = gate.enter(), gate.enter()
-    gate.limited(quick, 10)
-    gate.passed(slow)
-    gate.enter()
+    limiter = gate_for(time)
+    slow, quick = limiter.acquire(), limiter.acquire()
+    limiter.rate_limited(quick, 10)
+    limiter.succeeded(slow)
+    limiter.acquire()
     assert time.monotonic() >= 10
 
 
 def test_a_call_made_before_that_ends_without_an_answer_is_not_taken_for_the_try(time: FakeTime) -> None:
-    gate = gate_for(time, seconds=20)
-    slow, quick = gate.enter(), gate.enter()
-    gate.limited(quick, 1)
-    gate.enter()
-    gate.left(slow)
-    with pytest.raises(OutOfTime):
-        gate.enter()
+    limiter = gate_for(time, seconds=20)
+    slow, quick = limiter.acquire(), limiter.acquire()
+    limiter.rate_limited(quick, 1)
+    limiter.acquire()
+    limiter.aborted(slow)
+    with pytest.raises(DeadlineExceeded):
+        limiter.acquire()
 
 
 def test_whether_anything_passed_is_remembered(time: FakeTime) -> None:
-    gate = gate_for(time)
-    slow = gate.enter()
-    gate.limited(gate.enter(), None)
-    assert not gate.ever_passed
-    gate.passed(slow)
-    assert gate.ever_passed
+    limiter = gate_for(time)
+    slow = limiter.acquire()
+    limiter.rate_limited(limiter.acquire(), None)
+    assert not limiter.ever_succeeded
+    limiter.succeeded(slow)
+    assert limiter.ever_succeeded
 
 
 def test_with_one_call_the_others_wait_until_it_passed(time: FakeTime) -> None:
-    gate = gate_for(time, seconds=60, one_call=True)
-    ticket = gate.enter()
+    limiter = gate_for(time, seconds=60, probe_only=True)
+    epoch = limiter.acquire()
     assert time.sleeps == []
-    with pytest.raises(OutOfTime):
-        gate.enter()
-    gate.passed(ticket)
+    with pytest.raises(DeadlineExceeded):
+        limiter.acquire()
+    limiter.succeeded(epoch)
 
 
 def test_with_one_call_its_429_is_the_end(time: FakeTime) -> None:
-    gate = gate_for(time, one_call=True)
+    limiter = gate_for(time, probe_only=True)
     with pytest.raises(RateLimited) as caught:
-        gate.limited(gate.enter(), 5)
+        limiter.rate_limited(limiter.acquire(), 5)
     assert caught.value.lasting
     with pytest.raises(RateLimited):
-        gate.enter()
+        limiter.acquire()
 
 
 def test_with_one_call_an_answer_opens_the_gate_for_all(time: FakeTime) -> None:
-    gate = gate_for(time, one_call=True)
-    gate.passed(gate.enter())
-    gate.enter()
-    gate.enter()
+    limiter = gate_for(time, probe_only=True)
+    limiter.succeeded(limiter.acquire())
+    limiter.acquire()
+    limiter.acquire()
     assert time.sleeps == []
 
 
@@ -231,19 +231,19 @@ class LimitedApi:
         return good
 
 
-def work(gate: Gate, api: LimitedApi, calls: int) -> None:
+def work(limiter: RateLimiter, api: LimitedApi, calls: int) -> None:
     while calls:
-        ticket = gate.enter()
-        if api.call(is_try=ticket > 0 and not gate.ever_passed):
-            gate.passed(ticket)
+        epoch = limiter.acquire()
+        if api.call(is_try=epoch > 0 and not limiter.ever_succeeded):
+            limiter.succeeded(epoch)
             calls -= 1
         else:
-            gate.limited(ticket, None)
+            limiter.rate_limited(epoch, None)
 
 
 def test_eight_threads_wait_together_and_try_one_at_a_time(time: FakeTime) -> None:
-    gate, api = gate_for(time), LimitedApi(time, until_seconds=10)
-    threads = [threading.Thread(target=work, args=(gate, api, 5), daemon=True) for _ in range(8)]
+    limiter, api = gate_for(time), LimitedApi(time, until_seconds=10)
+    threads = [threading.Thread(target=work, args=(limiter, api, 5), daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -97,12 +97,12 @@ def _run(env: dict[str, str], log_file: Path, batch_bytes: int, stalls_at: str) 
     if stalls_at:
         log.addFilter(lambda record: stalls_at not in record.getMessage() or _stalled())
     try:
-        figures = collect(load_settings(env), open_client, Clock(), log)
+        stats = collect(load_settings(env), open_client, Clock(), log)
     except LeaseHeld:
         sys.exit(Ending.BUSY)
     except RunFailed:
         sys.exit(Ending.FAILED)
-    sys.exit(Ending[figures.outcome.upper()])
+    sys.exit(Ending[stats.outcome.upper()])
 
 
 def _stalled() -> bool:

@@ -116,26 +116,26 @@ class Scene:
     def _log_file(self) -> Path:
         return self.folder / f"{self.name}.log"
 
-    def gate(self) -> Gatekeeper:
+    def limiter(self) -> Gatekeeper:
         return Gatekeeper(self.storage.url, self.tap.url)
 
-    def environment(self, gate: Gatekeeper | None = None) -> dict[str, str]:
+    def environment(self, limiter: Gatekeeper | None = None) -> dict[str, str]:
         return {
             "GCS_BUCKET": self.name,
             "LOOKBACK_HOURS": "2",
-            "STORAGE_EMULATOR_HOST": gate.url if gate else self.storage.url,
-            "TAP_API_BASE": gate.url if gate else self.tap.url,
+            "STORAGE_EMULATOR_HOST": limiter.url if limiter else self.storage.url,
+            "TAP_API_BASE": limiter.url if limiter else self.tap.url,
             "TAP_PRINCIPAL": self.tap.principal,
             "TAP_SECRET": self.tap.secret,
         } | self.env
 
     def start(
-        self, gate: Gatekeeper | None = None, *, batch_bytes: int = SMALL_BATCH_BYTES, stalls_at: str = ""
+        self, limiter: Gatekeeper | None = None, *, batch_bytes: int = SMALL_BATCH_BYTES, stalls_at: str = ""
     ) -> Run:
-        run = Run(self.environment(gate), self._log_file, batch_bytes, stalls_at)
+        run = Run(self.environment(limiter), self._log_file, batch_bytes, stalls_at)
         self._runs.append(run)
-        if gate:
-            gate.guard(run.kill)
+        if limiter:
+            limiter.guard(run.kill)
         return run
 
     def stop(self) -> None:
@@ -239,13 +239,13 @@ def _faults_of_evidence(evidence: dict[str, bytes], world: World) -> list[str]:
     return faults
 
 
-def _faults_of_state(state: dict[str, Any], handover: dict[str, Any], since: datetime) -> list[str]:
+def _faults_of_state(state: dict[str, Any], legacy_key: dict[str, Any], since: datetime) -> list[str]:
     faults = [f"{key} is left in the state" for key in ("lease", "gaps", "lost") if key in state]
     cursor = datetime.fromisoformat(state["last_event_time"])
     if not since - END_LAG - timedelta(seconds=1) <= cursor <= utc_now() - END_LAG:
         faults.append(f"the cursor is at {cursor}")
-    if (handover["written_by"], datetime.fromisoformat(handover["last_event_time"])) != (MARK, cursor):
-        faults.append(f"the published function would go on from {handover}, not from {cursor}")
+    if (legacy_key["written_by"], datetime.fromisoformat(legacy_key["last_event_time"])) != (MARK, cursor):
+        faults.append(f"the published function would go on from {legacy_key}, not from {cursor}")
     return faults
 
 

@@ -25,12 +25,12 @@ class Story:
     """A run that loses the answer to its n-th write; then as many as it takes."""
 
     def __init__(self, scene: Scene, number: int, *, every_attempt: bool) -> None:
-        with scene.gate() as gate:
-            order = gate.order(Act.SWALLOW, nth(number, writes), every_attempt=every_attempt)
-            self.ending = scene.start(gate).end()
-            self.first_write = next(call.number for call in gate.journal if call.writes)
+        with scene.limiter() as limiter:
+            order = limiter.order(Act.SWALLOW, nth(number, writes), every_attempt=every_attempt)
+            self.ending = scene.start(limiter).end()
+            self.first_write = next(call.number for call in limiter.journal if call.writes)
             self.lease_left = "lease" in scene.state()
-            attempts = [call for call in gate.journal if order.call and call.body == order.call.body]
+            attempts = [call for call in limiter.journal if order.call and call.body == order.call.body]
         self.lost, self.attempts = order.call, len(attempts)
         self.log_of_the_run = scene.log
         since = utc_now()
