@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from tap_forensics.sandbox.events import FunctionServer
 from tap_forensics.sandbox.faults import Fault
-from tests.function.conftest import STATE, Deployment, entries, said
+from tests.function.conftest import SECRET, STATE, Deployment, disguises, entries, said
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACES = [
@@ -80,12 +79,15 @@ def test_the_last_line_has_the_figures_of_the_run(deployment: Deployment) -> Non
     assert figures["siem_calls"] == len(deployment.tap.calls_to("/v2/siem/all"))
 
 
-def test_what_the_api_says_is_logged_without_the_credentials_that_it_repeats(deployment: Deployment) -> None:
-    token = deployment.tap.principal + ":" + deployment.tap.secret
-    body = f"you sent {token} and {base64.b64encode(token.encode()).decode()}, \x1b[31mstrange\n".encode()
+def test_an_api_that_repeats_the_credentials_brings_them_into_no_log_and_no_state(
+    deployment: Deployment,
+) -> None:
+    echo = f"\x1b[31m Bad Gateway, you sent {' '.join(sorted(disguises(SECRET)))}\n".encode()
     for path, status in (("/v2/siem/all", 503), ("/v2/forensics", 400)):
-        deployment.tap.faults.add(path, Fault("status", status=status, body=body))
+        deployment.tap.faults.add(path, Fault("status", status=status, body=echo))
     with deployment.serving() as function:
         assert deployment.post(function)[0] == 200
-    assert len([message for message in said(function, "WARNING") if "you sent" in message]) == 2
-    assert "\x1b" not in "".join(said(function, "WARNING"))
+    told = [line for line in said(function, "WARNING") + said(function, "ERROR") if "TAP answered" in line]
+    assert len(told) == 2
+    assert all('text (under 1 KiB) with the words "bad gateway"' in line for line in told)
+    assert deployment.bucket.get(STATE)  # what it says is looked through at the end of each test
