@@ -106,10 +106,13 @@ def outcomes(server: FunctionServer) -> list[str]:
 
 
 def disguises(secret: str) -> set[str]:
-    """The secret as it might show: plain, quoted for a URL or JSON, in Base64 alone or in Basic's pair."""
-    pair = f"{PRINCIPAL}:{secret}"
-    packed = {base64.b64encode(text.encode()).decode().rstrip("=") for text in (secret, pair)}
-    return packed | {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
+    """Principal and secret as they might show: plain, for a URL or JSON, in hex or Base64, and as a pair."""
+    found = set()
+    for text in (PRINCIPAL, secret, f"{PRINCIPAL}:{secret}"):
+        packed = base64.b64encode(text.encode()).decode().rstrip("=")
+        found |= {text, quote(text), quote(text, safe=""), json.dumps(text)[1:-1], text.encode().hex()}
+        found |= {packed, packed[:12], packed[4:20], packed.replace("+", "-").replace("/", "_")}
+    return found
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from tap_forensics.sandbox.cloudevents import FunctionServer
 from tap_forensics.sandbox.faults import Fault
-from tests.function.conftest import STATE, Deployment, entries, said
+from tests.function.conftest import SECRET, STATE, Deployment, disguises, entries, said
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACES = [
@@ -89,13 +88,15 @@ def test_the_last_line_has_the_figures_of_the_run(deployment: Deployment) -> Non
     assert stats["siem_calls"] == len(deployment.tap.calls_to("/v2/siem/all"))
 
 
-def test_nothing_of_what_the_api_repeats_of_the_credentials_is_logged(deployment: Deployment) -> None:
-    token = deployment.tap.principal + ":" + deployment.tap.secret
-    body = f"you sent {token} and {base64.b64encode(token.encode()).decode()}, \x1b[31mstrange\n".encode()
+def test_an_api_that_repeats_the_credentials_brings_them_into_no_log_and_no_state(
+    deployment: Deployment,
+) -> None:
+    echo = f"\x1b[31m Bad Gateway, you sent {' '.join(sorted(disguises(SECRET)))}\n".encode()
     for path, status in (("/v2/siem/all", 503), ("/v2/forensics", 400)):
-        deployment.tap.faults.add(path, Fault("status", status=status, body=body))
+        deployment.tap.faults.add(path, Fault("status", status=status, body=echo))
     with deployment.serving() as function:
         assert deployment.post(function)[0] == 200
-    told = [message for message in said(function, "WARNING") if "not shown" in message]
+    told = [line for line in said(function, "WARNING") + said(function, "ERROR") if "TAP answered" in line]
     assert len(told) == 2
-    assert not [message for message in told if "you sent" in message or "\x1b" in message]
+    assert all('text (under 1 KiB) with the words "bad gateway"' in line for line in told)
+    assert deployment.bucket.get(STATE)  # what it says is looked through at the end of each test

@@ -85,7 +85,7 @@ def test_what_lies_in_an_open_gap_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
 def test_more_than_memory_holds_is_forgotten_oldest_first_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "MOST", 2)
+    monkeypatch.setattr(memory, "MAX_ENTRIES", 2)
     seen = holding(a=0.1, b=0.2, c=0.3, d=0.4)
     assert prune(seen, NOW, HOUR, []) == 2
     assert set(seen.entries) == {0, 1}

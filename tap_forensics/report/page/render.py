@@ -60,7 +60,7 @@ def render_page(
         script=Markup(script),  # noqa: S704 - as said above
         style=Markup(style),  # noqa: S704 - as said above
         data=_json_block(_data(findings, indicators, exports)),
-        stats=key_figures(findings, indicators),
+        figures=key_figures(findings, indicators),
         charts=charts(findings),
         findings=findings,
         indicators=indicators,
