@@ -86,8 +86,8 @@ def checked_name(tenant: str) -> str:
         return tenant
     raise InvalidSettings(
         [
-            f"tenant '{escape_unprintable(tenant, _SHOWN_CHARACTERS)}' is refused: give lower-case letters, digits "
-            "and hyphens, 63 at most, the first of them no hyphen"
+            f"tenant '{escape_unprintable(tenant, _SHOWN_CHARACTERS)}' is refused: give lower-case letters, "
+            "digits and hyphens, 63 at most, the first of them no hyphen"
         ]
     )
 

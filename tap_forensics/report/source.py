@@ -71,7 +71,8 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
         found = [path]
     else:
         raise NoSource(
-            f"there is no {escape_unprintable(str(path))}: give a file, a folder, gs://bucket/prefix, or - for stdin"
+            f"there is no {escape_unprintable(str(path))}: "
+            "give a file, a folder, gs://bucket/prefix, or - for stdin"
         )
     if not found:
         raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} file lies in {escape_unprintable(str(path))}")

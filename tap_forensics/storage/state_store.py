@@ -118,8 +118,8 @@ def lease_left_seconds(
 def _refuse_marked(data: bytes, bucket: Bucket, location: StateLocation) -> None:
     if is_marked(data):
         raise StateUnreadable(
-            f"the state object gs://{bucket.name}/{location.name} is gone, though this collector has run here: "
-            f"gs://{bucket.name}/{location.legacy_key} is its own. Nothing was changed. "
+            f"the state object gs://{bucket.name}/{location.name} is gone, though this collector has run "
+            f"here: gs://{bucket.name}/{location.legacy_key} is its own. Nothing was changed. "
             "`tap-forensics state repair` restores it; `tap-forensics state reset` starts anew"
         )
 

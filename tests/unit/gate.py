@@ -95,8 +95,8 @@ def once_a_second() -> Rule:
     return rule
 
 
-def behind(limiter: Gate, fake: FakeBucket, remaining_seconds: Callable[[], float] = lambda: 30.0) -> Bucket:
+def behind(gate: Gate, fake: FakeBucket, remaining_seconds: Callable[[], float] = lambda: 30.0) -> Bucket:
     """The bucket, asked through the gate."""
     client = fake.client()
-    client._http.mount("http://", limiter)
+    client._http.mount("http://", gate)
     return Bucket(client, fake.name, remaining_seconds)

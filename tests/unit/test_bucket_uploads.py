@@ -38,54 +38,54 @@ interrupted = pytest.mark.parametrize("interruption", [rule for rule, _ in INTER
 
 
 def test_a_large_object_is_written_in_chunks(fake: FakeBucket) -> None:
-    limiter = Gate()
-    generation = behind(limiter, fake).create(NAME, LARGE, TEXT)
-    assert limiter.asked == WHOLE_UPLOAD
+    gate = Gate()
+    generation = behind(gate, fake).create(NAME, LARGE, TEXT)
+    assert gate.asked == WHOLE_UPLOAD
     assert (fake.get(NAME), fake.generation(NAME)) == (LARGE, generation)
 
 
 @interrupted
 def test_an_interrupted_upload_starts_again(fake: FakeBucket, interruption: Rule) -> None:
-    limiter = Gate(PUT=[interruption])
-    generation = behind(limiter, fake).create(NAME, LARGE, TEXT)
-    assert limiter.asked == ["POST", "PUT", *WHOLE_UPLOAD]
+    gate = Gate(PUT=[interruption])
+    generation = behind(gate, fake).create(NAME, LARGE, TEXT)
+    assert gate.asked == ["POST", "PUT", *WHOLE_UPLOAD]
     assert (fake.get(NAME), fake.generation(NAME)) == (LARGE, generation)
 
 
 @interrupted
 def test_the_last_chunk_can_be_interrupted_too(fake: FakeBucket, interruption: Rule) -> None:
-    limiter = Gate(PUT=[passed, interruption])
-    behind(limiter, fake).create(NAME, LARGE, TEXT)
-    assert limiter.asked == WHOLE_UPLOAD * 2
+    gate = Gate(PUT=[passed, interruption])
+    behind(gate, fake).create(NAME, LARGE, TEXT)
+    assert gate.asked == WHOLE_UPLOAD * 2
     assert fake.get(NAME) == LARGE
 
 
 @pytest.mark.parametrize(("interruption", "sentence"), INTERRUPTIONS, ids=IDS)
 def test_two_interruptions_are_a_storage_failure(fake: FakeBucket, interruption: Rule, sentence: str) -> None:
-    limiter = Gate(PUT=[interruption, interruption])
+    gate = Gate(PUT=[interruption, interruption])
     with pytest.raises(StorageFailed) as caught:
-        behind(limiter, fake).create(NAME, LARGE, TEXT)
+        behind(gate, fake).create(NAME, LARGE, TEXT)
     assert str(caught.value) == f"could not write gs://{fake.name}/{NAME}: {sentence}"
-    assert limiter.asked == ["POST", "PUT"] * 2
+    assert gate.asked == ["POST", "PUT"] * 2
     assert fake.names() == []
 
 
 def test_a_missing_bucket_is_no_lost_session(fake: FakeBucket) -> None:
-    limiter = Gate()
+    gate = Gate()
     client = fake.client()
-    client._http.mount("http://", limiter)
-    with pytest.raises(StorageFailed, match=r"NotFound \(404\); check GCS_BUCKET"):
+    client._http.mount("http://", gate)
+    with pytest.raises(StorageFailed, match=r"NotFound \(404\); check the bucket"):
         Bucket(client, "other-bucket", lambda: 30.0).create(NAME, LARGE, TEXT)
-    assert "PUT" not in limiter.asked
+    assert "PUT" not in gate.asked
 
 
 @pytest.mark.parametrize("later", [EXPIRED, GONE, PART], ids=["expired", "gone", "part"])
 def test_our_own_bytes_count_after_a_lost_response(fake: FakeBucket, later: Rule) -> None:
     """The last chunk landed, its session is over, and the second upload finds the object there."""
     begin = precondition(fake, NAME, 0)
-    limiter = Gate(POST=[begin, begin], PUT=[passed, lost, later])
-    generation = behind(limiter, fake).create(NAME, LARGE, TEXT)
-    assert limiter.asked == [*WHOLE_UPLOAD, "PUT", "POST", "GET"]
+    gate = Gate(POST=[begin, begin], PUT=[passed, lost, later])
+    generation = behind(gate, fake).create(NAME, LARGE, TEXT)
+    assert gate.asked == [*WHOLE_UPLOAD, "PUT", "POST", "GET"]
     assert (fake.get(NAME), fake.generation(NAME)) == (LARGE, generation)
 
 
@@ -95,9 +95,9 @@ def test_what_another_wrote_meanwhile_is_a_conflict(fake: FakeBucket) -> None:
         return EXPIRED(arrived)
 
     begin = precondition(fake, NAME, 0)
-    limiter = Gate(POST=[begin, begin], PUT=[expired_meanwhile])
+    gate = Gate(POST=[begin, begin], PUT=[expired_meanwhile])
     with pytest.raises(Conflict) as caught:
-        behind(limiter, fake).create(NAME, LARGE, TEXT)
+        behind(gate, fake).create(NAME, LARGE, TEXT)
     assert caught.value.stored == Stored(b"theirs", fake.generation(NAME))
 
 
@@ -105,31 +105,31 @@ def test_an_error_of_a_small_upload_is_no_interruption(fake: FakeBucket) -> None
     def broken(arrived: Arrived) -> Response:
         raise ValueError(f"no chunk: {arrived.request.method}")
 
-    limiter = Gate(POST=[broken])
+    gate = Gate(POST=[broken])
     with pytest.raises(ValueError, match="no chunk: POST"):
-        behind(limiter, fake).create(NAME, b"small", TEXT)
-    assert limiter.asked == ["POST"]
+        behind(gate, fake).create(NAME, b"small", TEXT)
+    assert gate.asked == ["POST"]
 
 
 def test_a_second_write_within_a_second_waits_for_the_bucket(fake: FakeBucket) -> None:
-    limiter = Gate(POST=[once_a_second()] * 100)
-    bucket = behind(limiter, fake)
+    gate = Gate(POST=[once_a_second()] * 100)
+    bucket = behind(gate, fake)
     first = bucket.create(NAME, b"one", TEXT)
     assert fake.get(NAME) == b"one"
     second = bucket.replace(NAME, b"two", TEXT, first)
     assert (fake.get(NAME), fake.generation(NAME)) == (b"two", second)
-    assert limiter.answered[:2] == [200, 429]
-    assert limiter.answered.count(200) == 2
+    assert gate.answered[:2] == [200, 429]
+    assert gate.answered.count(200) == 2
 
 
 def test_a_bucket_that_is_busy_without_end_costs_no_more_than_the_run_has_left(
     fake: FakeBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_module, "_LEAST_PATIENCE_SECONDS", 0.1)
-    limiter = Gate(POST=[answered(429)] * 1000)
+    gate = Gate(POST=[answered(429)] * 1000)
     began = time.monotonic()
     with pytest.raises(StorageFailed, match=f"could not write gs://{fake.name}/{NAME}"):
-        behind(limiter, fake, lambda: 1.0).create(NAME, b"one", TEXT)
+        behind(gate, fake, lambda: 1.0).create(NAME, b"one", TEXT)
     assert time.monotonic() - began < 20  # not the 60 s of a run with time
 
 
@@ -137,8 +137,8 @@ def test_each_chunk_waits_no_longer_than_the_run_has_left_by_then(
     fake: FakeBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_module, "_LEAST_PATIENCE_SECONDS", 0.1)
-    limiter = Gate(PUT=[passed, *[answered(503)] * 1000])
+    gate = Gate(PUT=[passed, *[answered(503)] * 1000])
     began = time.monotonic()
     with pytest.raises(StorageFailed):
-        behind(limiter, fake, lambda: 0.0 if 308 in limiter.answered else 60.0).create(NAME, LARGE, TEXT)
+        behind(gate, fake, lambda: 0.0 if 308 in gate.answered else 60.0).create(NAME, LARGE, TEXT)
     assert time.monotonic() - began < 20  # not the 60 s that were left when it began

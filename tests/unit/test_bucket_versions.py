@@ -48,15 +48,15 @@ def test_the_age_of_an_object_is_its_time_since_it_was_written(bucket: Bucket) -
 
 
 def test_the_age_is_counted_by_the_times_in_one_response_alone(fake: FakeBucket) -> None:
-    limiter = Gate(GET=[told()])
-    assert behind(limiter, fake).age_seconds(NAME, 7) == 41.75  # whatever the local clock says
-    assert limiter.asked == ["GET"]
+    gate = Gate(GET=[told()])
+    assert behind(gate, fake).age_seconds(NAME, 7) == 41.75  # whatever the local clock says
+    assert gate.asked == ["GET"]
 
 
 def test_an_age_is_never_negative(fake: FakeBucket) -> None:
     """`Date` has whole seconds, so it can be before the write."""
-    limiter = Gate(GET=[told(date="Wed, 04 Mar 2026 10:00:00 GMT")])
-    assert behind(limiter, fake).age_seconds(NAME, 7) == 0
+    gate = Gate(GET=[told(date="Wed, 04 Mar 2026 10:00:00 GMT")])
+    assert behind(gate, fake).age_seconds(NAME, 7) == 0
 
 
 def test_a_generation_that_was_replaced_has_no_age(bucket: Bucket) -> None:
@@ -79,15 +79,15 @@ def test_an_old_version_has_no_age(fake: FakeBucket, versioned: Bucket) -> None:
 
 
 def test_the_age_is_asked_again_after_a_failure(fake: FakeBucket) -> None:
-    limiter = Gate(GET=[answered(503), answered(429), told()])
-    assert behind(limiter, fake).age_seconds(NAME, 7) == 41.75
-    assert limiter.asked == ["GET"] * 3
+    gate = Gate(GET=[answered(503), answered(429), told()])
+    assert behind(gate, fake).age_seconds(NAME, 7) == 41.75
+    assert gate.asked == ["GET"] * 3
 
 
 def test_a_refused_age_names_object_and_remedy(fake: FakeBucket) -> None:
-    limiter = Gate(GET=[answered(403)])
+    gate = Gate(GET=[answered(403)])
     with pytest.raises(StorageFailed, match=rf"age of gs://{fake.name}/{NAME}: Forbidden \(403\); "):
-        behind(limiter, fake).age_seconds(NAME, 7)
+        behind(gate, fake).age_seconds(NAME, 7)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_a_refused_age_names_object_and_remedy(fake: FakeBucket) -> None:
     ],
 )
 def test_an_age_that_nobody_told_is_a_failure(fake: FakeBucket, answer: Rule) -> None:
-    limiter = Gate(GET=[answer])
+    gate = Gate(GET=[answer])
     with pytest.raises(StorageFailed, match=f"could not read the age of gs://{fake.name}/{NAME}: "):
-        behind(limiter, fake).age_seconds(NAME, 7)
+        behind(gate, fake).age_seconds(NAME, 7)
 
 
 def test_the_live_object_comes_before_its_old_versions(versioned: Bucket) -> None:

@@ -49,7 +49,7 @@ def test_no_other_module_names_a_role() -> None:
         for path in CODE.rglob("*.py")
         if re.search(r"object(Admin|User|Viewer)|roles/storage", path.read_text(encoding="utf-8"))
     ]
-    assert naming == ["storage_errors.py"]
+    assert naming == ["remedies.py"]
 
 
 @pytest.mark.parametrize(

@@ -116,26 +116,26 @@ class Scene:
     def _log_file(self) -> Path:
         return self.folder / f"{self.name}.log"
 
-    def limiter(self) -> Gatekeeper:
+    def gate(self) -> Gatekeeper:
         return Gatekeeper(self.storage.url, self.tap.url)
 
-    def environment(self, limiter: Gatekeeper | None = None) -> dict[str, str]:
+    def environment(self, gate: Gatekeeper | None = None) -> dict[str, str]:
         return {
             "GCS_BUCKET": self.name,
             "LOOKBACK_HOURS": "2",
-            "STORAGE_EMULATOR_HOST": limiter.url if limiter else self.storage.url,
-            "TAP_API_BASE": limiter.url if limiter else self.tap.url,
+            "STORAGE_EMULATOR_HOST": gate.url if gate else self.storage.url,
+            "TAP_API_BASE": gate.url if gate else self.tap.url,
             "TAP_PRINCIPAL": self.tap.principal,
             "TAP_SECRET": self.tap.secret,
         } | self.env
 
     def start(
-        self, limiter: Gatekeeper | None = None, *, batch_bytes: int = SMALL_BATCH_BYTES, stalls_at: str = ""
+        self, gate: Gatekeeper | None = None, *, batch_bytes: int = SMALL_BATCH_BYTES, stalls_at: str = ""
     ) -> Run:
-        run = Run(self.environment(limiter), self._log_file, batch_bytes, stalls_at)
+        run = Run(self.environment(gate), self._log_file, batch_bytes, stalls_at)
         self._runs.append(run)
-        if limiter:
-            limiter.guard(run.kill)
+        if gate:
+            gate.guard(run.kill)
         return run
 
     def stop(self) -> None:

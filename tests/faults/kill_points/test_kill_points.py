@@ -64,19 +64,19 @@ class Story:
 def calls_by_kind(scene: Scene, before: Before) -> Counter[str]:
     """How often a run that nobody kills makes each kind of call."""
     before(scene)
-    with scene.limiter() as limiter:
-        assert scene.start(limiter).end() is Ending.COMPLETE
-        return Counter(kind(call) for call in limiter.journal)
+    with scene.gate() as gate:
+        assert scene.start(gate).end() is Ending.COMPLETE
+        return Counter(kind(call) for call in gate.journal)
 
 
 def killed_at(scene: Scene, before: Before, act: Act, point: Point) -> Story:
     """A run that dies at a point; then as many as it takes."""
     before(scene)
-    with scene.limiter() as limiter:
-        order = limiter.order(act, nth(point.number, lambda call: kind(call) == point.kind))
-        ending = scene.start(limiter).end()
+    with scene.gate() as gate:
+        order = gate.order(act, nth(point.number, lambda call: kind(call) == point.kind))
+        ending = scene.start(gate).end()
         assert ending is (Ending.KILLED if order.met else Ending.COMPLETE), scene.log
-        limiter.wait_until_quiet()
+        gate.wait_until_quiet()
     since = utc_now()
     scene.run_until_done()
     return Story(point, order.call, scene.check(since), scene.log)
@@ -105,10 +105,10 @@ def nothing(_: Scene) -> None:
 
 def a_run_died(scene: Scene) -> None:
     """Its second object landed, and it never heard of that."""
-    with scene.limiter() as limiter:
-        limiter.order(Act.KILL_AFTER, nth(2, writes_evidence))
-        assert scene.start(limiter).end() is Ending.KILLED
-        limiter.wait_until_quiet()
+    with scene.gate() as gate:
+        gate.order(Act.KILL_AFTER, nth(2, writes_evidence))
+        assert scene.start(gate).end() is Ending.KILLED
+        gate.wait_until_quiet()
     scene.wait_for_the_lease_to_run_out()
 
 
@@ -170,15 +170,15 @@ def large_scene(storage: FakeBucket, tmp_path: Path) -> Iterator[Scene]:
 def test_the_deployed_function_killed_by_its_group_goes_on_in_a_new_one(
     act: Act, point: Point, large_scene: Scene
 ) -> None:
-    with large_scene.limiter() as limiter, ThreadPoolExecutor(1) as trigger:
-        order = limiter.order(act, nth(point.number, lambda call: kind(call) == point.kind))
-        with FunctionServer(large_scene.environment(limiter)) as function:
-            limiter.guard(function.kill)
+    with large_scene.gate() as gate, ThreadPoolExecutor(1) as trigger:
+        order = gate.order(act, nth(point.number, lambda call: kind(call) == point.kind))
+        with FunctionServer(large_scene.environment(gate)) as function:
+            gate.guard(function.kill)
             answer = trigger.submit(post_event, function.url)
             with pytest.raises(urllib3.exceptions.ProtocolError):
                 answer.result()
         order.wait_until_met()
-        limiter.wait_until_quiet()
+        gate.wait_until_quiet()
     large_scene.wait_for_the_lease_to_run_out()
     since = utc_now()
     with FunctionServer(large_scene.environment()) as function:

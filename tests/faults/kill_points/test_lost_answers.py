@@ -9,7 +9,7 @@ import pytest
 
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.faults.kill_points.conftest import NewScene
-from tests.faults.kill_points.gatekeeper import Act, Call, nth
+from tests.faults.kill_points.gatekeeper import Act, Applies, Call, nth
 from tests.faults.kill_points.runner import Ending
 from tests.faults.kill_points.scene import Scene, kind, writes_evidence
 
@@ -22,15 +22,15 @@ def writes(call: Call) -> bool:
 
 
 class Story:
-    """A run that loses the answer to its n-th write; then as many as it takes."""
+    """A run that loses the answer to one of its writes; then as many as it takes."""
 
-    def __init__(self, scene: Scene, number: int, *, every_attempt: bool) -> None:
-        with scene.limiter() as limiter:
-            order = limiter.order(Act.SWALLOW, nth(number, writes), every_attempt=every_attempt)
-            self.ending = scene.start(limiter).end()
-            self.first_write = next(call.number for call in limiter.journal if call.writes)
+    def __init__(self, scene: Scene, loses: Applies, *, every_attempt: bool) -> None:
+        with scene.gate() as gate:
+            order = gate.order(Act.SWALLOW, loses, every_attempt=every_attempt)
+            self.ending = scene.start(gate).end()
+            self.first_write = next(call.number for call in gate.journal if call.writes)
             self.lease_left = "lease" in scene.state()
-            attempts = [call for call in limiter.journal if order.call and call.body == order.call.body]
+            attempts = [call for call in gate.journal if order.call and call.body == order.call.body]
         self.lost, self.attempts = order.call, len(attempts)
         self.log_of_the_run = scene.log
         since = utc_now()
@@ -42,14 +42,24 @@ class Story:
         return f"lost the answer to {self.lost}: {'; '.join(self.faults)}\n{self.log}"
 
 
+def of_kind(wanted: str) -> Applies:
+    return lambda call: kind(call) == wanted
+
+
 def told_to_the_end(new_scene: Callable[[], Scene], *, every_attempt: bool) -> list[Story]:
-    """The stories of the writes 1, 2, … until a run makes no more of them."""
+    """The stories of the writes 1, 2, … until a run makes no more of them; and of one write of each kind, for
+    how many a run makes depends on its pace, and so does which number the last of them has.
+    """
     stories: list[Story] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def tell(losses: list[Applies]) -> list[Story]:
+            told = [pool.submit(Story, new_scene(), one, every_attempt=every_attempt) for one in losses]
+            return [story.result() for story in told]
+
         while not stories or stories[-1].lost:
-            numbers = range(len(stories) + 1, len(stories) + AT_ONCE + 1)
-            tell = [pool.submit(Story, new_scene(), n, every_attempt=every_attempt) for n in numbers]
-            stories += [story.result() for story in tell]
+            stories += tell([nth(len(stories) + n, writes) for n in range(1, AT_ONCE + 1)])
+        stories += tell([of_kind(wanted) for wanted in sorted(WRITES)])
     lost = [story for story in stories if story.lost]
     assert {kind(story.lost) for story in lost if story.lost} == WRITES
     assert all(story.attempts > 1 for story in lost)

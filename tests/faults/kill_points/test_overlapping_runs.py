@@ -26,15 +26,15 @@ def scene(new_scene: NewScene) -> Scene:
 
 
 @pytest.fixture
-def limiter(scene: Scene) -> Iterator[Gatekeeper]:
-    with scene.limiter() as limiter:
-        yield limiter
+def gate(scene: Scene) -> Iterator[Gatekeeper]:
+    with scene.gate() as gate:
+        yield gate
 
 
 @pytest.fixture
-def servers(scene: Scene, limiter: Gatekeeper) -> Iterator[list[FunctionServer]]:
+def servers(scene: Scene, gate: Gatekeeper) -> Iterator[list[FunctionServer]]:
     with ExitStack() as stack:
-        env = scene.environment(limiter)
+        env = scene.environment(gate)
         yield [stack.enter_context(FunctionServer(env)) for _ in range(2)]
 
 
@@ -57,15 +57,15 @@ def assert_the_others_ended_well(servers: list[FunctionServer]) -> None:
     assert {entry["severity"] for entry in entries(servers)} == {"INFO"}
 
 
-def forensics_calls(limiter: Gatekeeper) -> list[str]:
-    return [call.path for call in limiter.journal if call.path.startswith("/v2/forensics")]
+def forensics_calls(gate: Gatekeeper) -> list[str]:
+    return [call.path for call in gate.journal if call.path.startswith("/v2/forensics")]
 
 
 def test_of_four_events_that_read_the_same_state_exactly_one_works(
-    scene: Scene, limiter: Gatekeeper, servers: list[FunctionServer]
+    scene: Scene, gate: Gatekeeper, servers: list[FunctionServer]
 ) -> None:
     since = utc_now()
-    reads = [limiter.order(Act.HOLD, reads_state) for _ in range(EVENTS)]
+    reads = [gate.order(Act.HOLD, reads_state) for _ in range(EVENTS)]
     with ThreadPoolExecutor(EVENTS) as pool:
         answers = post_all(pool, servers)
         for read in reads:
@@ -74,15 +74,15 @@ def test_of_four_events_that_read_the_same_state_exactly_one_works(
             read.release()
         assert [answer.result()[0] for answer in answers] == [200] * EVENTS
     assert_the_others_ended_well(servers)
-    assert sorted(forensics_calls(limiter)) == sorted(set(forensics_calls(limiter)))
+    assert sorted(forensics_calls(gate)) == sorted(set(forensics_calls(gate)))
     assert not scene.check(since)
 
 
 def test_three_events_that_come_while_a_run_is_at_work_change_nothing(
-    scene: Scene, limiter: Gatekeeper, servers: list[FunctionServer]
+    scene: Scene, gate: Gatekeeper, servers: list[FunctionServer]
 ) -> None:
     since = utc_now()
-    upload = limiter.order(Act.HOLD, writes_evidence)
+    upload = gate.order(Act.HOLD, writes_evidence)
     with ThreadPoolExecutor(EVENTS) as pool:
         working = pool.submit(post_event, servers[0].url)
         upload.wait_until_met()

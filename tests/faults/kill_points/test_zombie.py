@@ -32,10 +32,10 @@ TWO_RUNS_AT_ONCE = "was changed by another run"
 class Sleeper:
     """A run that fell asleep with one call on its way."""
 
-    def __init__(self, scene: Scene, limiter: Gatekeeper, at: Applies, batch_bytes: int) -> None:
-        self._gate = limiter
-        self._store = limiter.order(Act.HOLD, at)
-        self.run = scene.start(limiter, batch_bytes=batch_bytes)
+    def __init__(self, scene: Scene, gate: Gatekeeper, at: Applies, batch_bytes: int) -> None:
+        self._gate = gate
+        self._store = gate.order(Act.HOLD, at)
+        self.run = scene.start(gate, batch_bytes=batch_bytes)
         self._store.wait_until_met()
         self.run.sleep()
 
@@ -53,8 +53,8 @@ class Sleeper:
 @contextmanager
 def asleep(scene: Scene, at: Applies, batch_bytes: int = SMALL_BATCH_BYTES) -> Iterator[Sleeper]:
     """A run asleep in mid-call, its lease run out."""
-    with scene.limiter() as limiter:
-        zombie = Sleeper(scene, limiter, at, batch_bytes)
+    with scene.gate() as gate:
+        zombie = Sleeper(scene, gate, at, batch_bytes)
         try:
             scene.wait_for_the_lease_to_run_out()
             yield zombie
@@ -90,10 +90,10 @@ def test_a_commit_that_comes_after_another_run_has_finished_changes_nothing(new_
 
 def test_a_commit_that_comes_while_another_run_is_at_work_takes_nothing_from_it(new_scene: NewScene) -> None:
     scene = new_scene()
-    with asleep(scene, nth(2, writes_state)) as zombie, scene.limiter() as limiter:
-        upload = limiter.order(Act.HOLD, writes_evidence)
+    with asleep(scene, nth(2, writes_state)) as zombie, scene.gate() as gate:
+        upload = gate.order(Act.HOLD, writes_evidence)
         since = utc_now()
-        successor = scene.start(limiter)
+        successor = scene.start(gate)
         upload.wait_until_met()
         assert zombie.call_lands().status == 412
         assert zombie.wakes() is Ending.FAILED
@@ -131,10 +131,10 @@ def test_a_sleeper_s_object_under_the_next_name_counts_as_done(
     scene = new_scene()
     if batch > 1:
         die_after_one_batch(scene)
-    with asleep(scene, writes_evidence, of_the_sleeper) as zombie, scene.limiter() as limiter:
-        upload = limiter.order(Act.HOLD, writes_evidence)
+    with asleep(scene, writes_evidence, of_the_sleeper) as zombie, scene.gate() as gate:
+        upload = gate.order(Act.HOLD, writes_evidence)
         since = utc_now()
-        successor = scene.start(limiter, batch_bytes=of_its_successor)
+        successor = scene.start(gate, batch_bytes=of_its_successor)
         wanted = upload.wait_until_met()
         landed = zombie.call_lands()
         assert (landed.status, landed.object_name) == (200, wanted.object_name)
@@ -148,10 +148,10 @@ def test_a_sleeper_s_object_under_the_next_name_counts_as_done(
 
 
 def die_after_one_batch(scene: Scene) -> None:
-    with scene.limiter() as limiter:
-        limiter.order(Act.KILL_BEFORE, nth(2, writes_evidence))
-        assert scene.start(limiter).end() is Ending.KILLED
-        limiter.wait_until_quiet()
+    with scene.gate() as gate:
+        gate.order(Act.KILL_BEFORE, nth(2, writes_evidence))
+        assert scene.start(gate).end() is Ending.KILLED
+        gate.wait_until_quiet()
     scene.wait_for_the_lease_to_run_out()
 
 
@@ -185,14 +185,14 @@ def test_a_batch_counts_in_the_state_only_together_with_its_threats(new_scene: N
     """Whatever comes between the two steps, here a log line on a pipe that is full: the lease is renewed by a
     commit meanwhile, and then the run dies."""
     scene = new_scene()
-    with scene.limiter() as limiter:
-        wrote = limiter.order(Act.HOLD, writes_evidence)
-        run = scene.start(limiter, stalls_at="Wrote ")
+    with scene.gate() as gate:
+        wrote = gate.order(Act.HOLD, writes_evidence)
+        run = scene.start(gate, stalls_at="Wrote ")
         wrote.wait_until_met()
-        limiter.order(Act.KILL_AFTER, writes_state)
+        gate.order(Act.KILL_AFTER, writes_state)
         wrote.release()
         assert run.end() is Ending.KILLED
-        limiter.wait_until_quiet()
+        gate.wait_until_quiet()
     assert len(scene.evidence()) == 1
     since = utc_now()
     scene.run_until_done()
@@ -204,17 +204,17 @@ def test_a_lease_that_ran_out_and_that_nobody_took_is_renewed_before_the_next_ba
 ) -> None:
     scene = new_scene()
     since = utc_now()
-    with scene.limiter() as limiter:
-        fetch = limiter.order(Act.HOLD, asks_for_forensics)
-        run = scene.start(limiter)
+    with scene.gate() as gate:
+        fetch = gate.order(Act.HOLD, asks_for_forensics)
+        run = scene.start(gate)
         fetch.wait_until_met()
         run.sleep()
         scene.wait_for_the_lease_to_run_out()
-        calls = len(limiter.journal)
+        calls = len(gate.journal)
         fetch.release()
         run.wake()
         assert run.end() is Ending.COMPLETE
-        assert writes_state(next(call for call in limiter.journal[calls:] if call.writes))
+        assert writes_state(next(call for call in gate.journal[calls:] if call.writes))
     assert not scene.check(since)
 
 
@@ -222,9 +222,9 @@ def test_a_run_that_takes_longer_than_its_lease_keeps_it(new_scene: NewScene) ->
     lease = timedelta(seconds=3)
     scene = new_scene(LEASE_SECONDS="3")
     since = utc_now()
-    with scene.limiter() as limiter:
-        fetch = limiter.order(Act.HOLD, asks_for_forensics)
-        run = scene.start(limiter)
+    with scene.gate() as gate:
+        fetch = gate.order(Act.HOLD, asks_for_forensics)
+        run = scene.start(gate)
         fetch.wait_until_met()
         first = scene.state_written()
         while scene.state_written() <= first + lease:
@@ -244,20 +244,20 @@ def test_a_run_that_knows_its_lease_lost_writes_no_batch(new_scene: NewScene) ->
     """The other run took the lease, wrote nothing, since TAP refused it, and gave the lease back."""
     # With three workers all threats are announced at once: the commit of another group would wait here, too.
     scene = new_scene(LEASE_SECONDS="3", FETCH_CONCURRENCY="3")
-    with scene.limiter() as limiter:
-        fetch = limiter.order(Act.HOLD, nth(3, asks_for_forensics))
-        zombie = scene.start(limiter, batch_bytes=ONE_BATCH_BYTES)
+    with scene.gate() as gate:
+        fetch = gate.order(Act.HOLD, nth(3, asks_for_forensics))
+        zombie = scene.start(gate, batch_bytes=ONE_BATCH_BYTES)
         fetch.wait_until_met()
         zombie.sleep()
         scene.wait_for_the_lease_to_run_out()
         scene.tap.faults.add("/v2/forensics", Fault("status", times=None, status=401))
         assert scene.start().end() is Ending.FAILED
         scene.tap.faults.clear()
-        renewal = limiter.order(Act.HOLD, writes_state)
+        renewal = gate.order(Act.HOLD, writes_state)
         zombie.wake()
         renewal.wait_until_met()
         fetch.release()
-        limiter.wait_until(lambda journal: sum(map(got_forensics, journal)) == len(scene.world.threats))
+        gate.wait_until(lambda journal: sum(map(got_forensics, journal)) == len(scene.world.threats))
         renewal.release()
         assert zombie.end() is Ending.FAILED
     assert not scene.evidence()
