@@ -132,12 +132,12 @@ def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
             """Silent."""
 
         def _pass_on(self) -> None:
-            limiter.asked.append(f"{self.command} {self.path}")
+            gate.asked.append(f"{self.command} {self.path}")
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if limiter.refuses:
-                self._answer(limiter.refuses, b"{}", "application/json")
-            elif "/iam/testPermissions" in self.path and limiter.rights is not None:
-                store = {"kind": "storage#testIamPermissionsResponse", "permissions": limiter.rights}
+            if gate.refuses:
+                self._answer(gate.refuses, b"{}", "application/json")
+            elif "/iam/testPermissions" in self.path and gate.rights is not None:
+                store = {"kind": "storage#testIamPermissionsResponse", "permissions": gate.rights}
                 self._answer(200, json.dumps(store).encode(), "application/json")
             else:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
@@ -158,11 +158,11 @@ def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    limiter = Gate(f"http://127.0.0.1:{server.server_port}", [])
+    gate = Gate(f"http://127.0.0.1:{server.server_port}", [])
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     with urllib3.PoolManager(retries=False, timeout=30) as onward:
         try:
-            yield limiter
+            yield gate
         finally:
             server.shutdown()
             server.server_close()

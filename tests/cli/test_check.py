@@ -103,9 +103,9 @@ def test_the_clock_is_compared_with_taps(site: Site, minutes: int, mark: str) ->
 
 @contextmanager
 def with_rights(site: Site, *rights: str) -> Iterator[dict[str, str]]:
-    with gate_before(site.bucket) as limiter:
-        limiter.rights = list(rights)
-        yield {"STORAGE_EMULATOR_HOST": limiter.url}
+    with gate_before(site.bucket) as gate:
+        gate.rights = list(rights)
+        yield {"STORAGE_EMULATOR_HOST": gate.url}
 
 
 @pytest.mark.parametrize("lacking", NEEDED)
@@ -127,9 +127,9 @@ def test_rights_that_suffice_are_good_and_more_is_warned_of(site: Site) -> None:
 
 
 def test_a_bucket_that_is_forbidden_or_not_there_is_told(site: Site) -> None:
-    with gate_before(site.bucket) as limiter:
-        limiter.refuses = 403
-        assert "(403)" in the_one(site, "bucket", STORAGE_EMULATOR_HOST=limiter.url)[1]
+    with gate_before(site.bucket) as gate:
+        gate.refuses = 403
+        assert "(403)" in the_one(site, "bucket", STORAGE_EMULATOR_HOST=gate.url)[1]
     assert "there is no such bucket" in the_one(site, "bucket", GCS_BUCKET="not-there")[1]
 
 

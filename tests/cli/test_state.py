@@ -205,10 +205,10 @@ def test_only_what_repair_needs_is_read(site: Site) -> None:
     old = utc_now() - timedelta(days=9)
     site.bucket.put(f"tap-forensics/tap_forensics_{old:%Y%m%d_%H%M%S}.ndjson", '{"_threatId":"old"}\n')
     site.bucket.put(STATE, "{")
-    with gate_before(site.bucket) as limiter:
-        site.env["STORAGE_EMULATOR_HOST"] = limiter.url
+    with gate_before(site.bucket) as gate:
+        site.env["STORAGE_EMULATOR_HOST"] = gate.url
         assert site.told("state", "repair", "--yes")["objects_read"] == 1
-        read = [asked for asked in limiter.asked if "alt=media" in asked and "ndjson" in asked]
+        read = [asked for asked in gate.asked if "alt=media" in asked and "ndjson" in asked]
     assert len(read) == 1
 
 

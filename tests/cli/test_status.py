@@ -93,14 +93,14 @@ def many(tmp_path: Path) -> Iterator[FakeBucket]:
 def test_ten_thousand_objects_cost_a_few_requests(
     many: FakeBucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with gate_before(many) as limiter:
-        site = Site(None, many, {"GCS_BUCKET": many.name, "STORAGE_EMULATOR_HOST": limiter.url})  # type: ignore[arg-type]  # no TAP here
+    with gate_before(many) as gate:
+        site = Site(None, many, {"GCS_BUCKET": many.name, "STORAGE_EMULATOR_HOST": gate.url})  # type: ignore[arg-type]  # no TAP here
         begun = time.monotonic()
         (newest,) = site.told("status")["newest"].values()
         took = time.monotonic() - begun
         assert len(newest) == 5
         assert newest[0]["name"] > newest[1]["name"]
-        listings = [asked for asked in limiter.asked if f"/b/{many.name}/o?" in asked]
+        listings = [asked for asked in gate.asked if f"/b/{many.name}/o?" in asked]
         assert len(listings) <= 3
         with capsys.disabled():
             print(f" [status on {OBJECTS} objects: {took:.2f} s, {len(listings)} listings]", end="")  # noqa: T201

@@ -48,12 +48,12 @@ def test_settings_that_are_missing_are_named_in_one_error_and_the_event_is_ackno
 
 
 def test_one_setting_that_is_missing_is_named_alone_and_nothing_is_called(deployment: Deployment) -> None:
-    with Gatekeeper(deployment.bucket.url, deployment.tap.url) as limiter:
-        env = deployment.env(STORAGE_EMULATOR_HOST=limiter.url, TAP_API_BASE=limiter.url)
+    with Gatekeeper(deployment.bucket.url, deployment.tap.url) as gate:
+        env = deployment.env(STORAGE_EMULATOR_HOST=gate.url, TAP_API_BASE=gate.url)
         del env["TAP_SECRET"]
         with deployment.serving(env) as function:
             assert deployment.post(function)[0] == 200
-        assert not limiter.journal
+        assert not gate.journal
     (error,) = said(function, "ERROR")
     assert "TAP_SECRET" in error
     assert not [name for name in ("GCS_BUCKET", "TAP_PRINCIPAL") if name in error]

@@ -46,14 +46,14 @@ def test_a_run_costs_what_the_readme_reckons_with(variables: dict[str, str], bri
     with (
         TapServer(world) as tap,
         FakeBucket("counted") as bucket,
-        Gatekeeper(bucket.url, tap.url) as limiter,
+        Gatekeeper(bucket.url, tap.url) as gate,
     ):
         env = {
             "K_SERVICE": "tap-forensics-collector",
             "GCS_BUCKET": bucket.name,
             "STATE_KEY": "state/tap-forensics/state.json",
-            "STORAGE_EMULATOR_HOST": limiter.url,
-            "TAP_API_BASE": limiter.url,
+            "STORAGE_EMULATOR_HOST": gate.url,
+            "TAP_API_BASE": gate.url,
             "TAP_PRINCIPAL": tap.principal,
             "TAP_SECRET": tap.secret,
             # As much as a run of an hourly schedule reads with its overlap.
@@ -62,6 +62,6 @@ def test_a_run_costs_what_the_readme_reckons_with(variables: dict[str, str], bri
         }
         with FunctionServer(env | variables, MAIN) as server:
             for row in (brings, idle):
-                before = len(limiter.journal)
+                before = len(gate.journal)
                 assert post_event(server.url)[0] == 200
-                assert counted(limiter.journal[before:]) == reckoned(row), row
+                assert counted(gate.journal[before:]) == reckoned(row), row
