@@ -11,6 +11,7 @@ from google.cloud.storage import Client
 
 from tap_forensics.clock import Clock, Deadline, iso, run_periodically
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.context import RunContext
 from tap_forensics.discovery.discover import discover
 from tap_forensics.discovery.event_writer import EventWriter, open_events
@@ -22,7 +23,7 @@ from tap_forensics.planning import count_suspects, plan_run
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import read_until
-from tap_forensics.storage.state_store import StateStore, state_location
+from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window

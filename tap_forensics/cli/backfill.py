@@ -18,12 +18,13 @@ from tap_forensics.cli.terminal import fields, lasting, safe_text
 from tap_forensics.clock import Deadline, floor_to_second, iso
 from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import LeaseHeld
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import reopen
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window, oldest_start, pad, plan_windows
 

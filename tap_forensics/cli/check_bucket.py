@@ -24,6 +24,7 @@ from tap_forensics.cli.status import calls
 from tap_forensics.cli.terminal import lasting, many
 from tap_forensics.clock import Clock, iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import RunFailed, StorageFailed
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.bucket import Bucket
@@ -31,7 +32,7 @@ from tap_forensics.storage.event_dedup import decode as decode_memory
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.remedies import COLLECTOR_ROLE
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.quota import FORENSICS, SIEM, Pool
 from tap_forensics.tap.windows import RETENTION
 

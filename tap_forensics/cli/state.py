@@ -13,9 +13,9 @@ from tap_forensics.cli.state_commands import decoded, open_bucket, repair, reset
 from tap_forensics.cli.terminal import ago, fields, many, safe_text
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.storage.bucket import Stored
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import state_location
 
 _SHOWN = 10
 

@@ -13,10 +13,11 @@ from tap_forensics.cli.state_repair import RepairedState, corrupted_at, rebuild
 from tap_forensics.cli.terminal import lasting, many, safe_text
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode, encode
-from tap_forensics.storage.state_store import lease_left_seconds, state_location
+from tap_forensics.storage.state_store import lease_left_seconds
 
 _BUCKET_SECONDS = 60
 _JSON = "application/json"

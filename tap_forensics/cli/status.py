@@ -14,10 +14,11 @@ from tap_forensics.cli.objects import EVENTS_STEM, EVIDENCE_STEM, ObjectInfo, li
 from tap_forensics.cli.terminal import ago, fields, grid, lasting, many
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, counted_buckets, counts_until
 from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION
 

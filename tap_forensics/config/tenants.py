@@ -15,9 +15,9 @@ import msgspec
 
 from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings, load_settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import InvalidSettings
 from tap_forensics.log import escape_unprintable
-from tap_forensics.storage.state_store import state_location
 
 CREDENTIALS_FILE = "credentials.json"
 # While the other variables are checked.

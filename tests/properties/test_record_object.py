@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import load_settings
+from tap_forensics.config.state_location import StateLocation
 from tap_forensics.context import RunContext
 from tap_forensics.forensics.evidence_writer import record_object
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import decode, encode
-from tap_forensics.storage.state_store import StateLocation, StateStore
+from tap_forensics.storage.state_store import StateStore
 
 SETTINGS = load_settings({"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "p", "TAP_SECRET": "s"})
 

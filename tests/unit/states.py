@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+from tap_forensics.config.state_location import StateLocation
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.state import Lease, State, decode, encode
-from tap_forensics.storage.state_store import StateLocation, StateStore
+from tap_forensics.storage.state_store import StateStore
 
 from .fakes import NOW
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tap_forensics.config.settings import Settings, load_settings
+from tap_forensics.config.state_location import StateLocation, state_location
 from tap_forensics.errors import InvalidSettings
-from tap_forensics.storage.state_store import StateLocation, state_location
 
 REQUIRED = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
 

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from tap_forensics.config.state_location import StateLocation
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import VERSION, Gap, State, encode
-from tap_forensics.storage.state_store import StateLocation, StateStore, is_marked
+from tap_forensics.storage.state_store import StateStore, is_marked
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime

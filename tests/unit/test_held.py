@@ -8,11 +8,12 @@ from datetime import timedelta
 
 import pytest
 
+from tap_forensics.config.state_location import StateLocation, state_location
 from tap_forensics.errors import LeaseHeld, StateUnreadable, StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import VERSION, Lease, State
-from tap_forensics.storage.state_store import StateLocation, StateStore, state_location
+from tap_forensics.storage.state_store import StateStore
 from tests.faults.lab_bucket import LabBucket
 
 from .fakes import NOW, FakeTime, configured

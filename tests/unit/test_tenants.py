@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tap_forensics.config.settings import Settings, load_settings
+from tap_forensics.config.state_location import StateLocation, state_location
 from tap_forensics.config.tenants import checked_name, load_tenant, requested_tenant
 from tap_forensics.errors import InvalidSettings
-from tap_forensics.storage.state_store import StateLocation, state_location
 
 from .conftest import connected
 from .fakes import REQUIRED
