@@ -24,7 +24,6 @@ from tap_forensics.storage.open_items import mark_collected
 from tap_forensics.storage.state import Threat
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, PoolStatus
-from tap_forensics.tap.rate_limit import RateLimiter
 
 _PROGRESS_EVERY = 50
 # So many threats a worker are announced with one commit.
@@ -37,20 +36,18 @@ def drain(run: RunContext, tap: TapClient, deadline: Deadline) -> Retryable | No
     Raises `CredentialsRefused`, or a `RunFailed` of the bucket; what was fetched until then is written.
     """
     chosen = _select(run, tap)
-    standing = tap.quota.status(FORENSICS, run.clock.now())
     if not chosen:
         return None
-    if standing is PoolStatus.BLOCKED:
+    if tap.quota.status(FORENSICS, run.clock.now()) is PoolStatus.BLOCKED:
         run.log.warning("The forensics limit was met within the hour: no call now, %d wait", len(chosen))
         return RateLimited("the forensics limit was met within the hour")
-    limiter = RateLimiter(run.clock, deadline, probe_only=standing is PoolStatus.PROBE)
     failed_before = {name for name, threat in chosen.items() if threat.attempts}
-    pool = WorkerPool(tap, limiter, deadline, run.before_sleep, failed_before)
+    pool = WorkerPool(tap, deadline, run.before_sleep, failed_before)
     try:
         _fetch_all(run, pool, chosen)
     finally:
         _log_collected(run)
-    return _ended(run, pool, limiter)
+    return _ended(run, pool)
 
 
 def _select(run: RunContext, tap: TapClient) -> dict[str, Threat]:
@@ -177,12 +174,12 @@ def _log_collected(run: RunContext) -> None:
         run.log.info("No forensic evidence retrieved.")
 
 
-def _ended(run: RunContext, pool: WorkerPool, limiter: RateLimiter) -> Retryable | None:
+def _ended(run: RunContext, pool: WorkerPool) -> Retryable | None:
     """Remembers what was learned from 429 responses; raises what is no reason to try later."""
     stop_reason, quota = pool.stop_reason, pool.client.quota
     if isinstance(stop_reason, RateLimited) and stop_reason.lasting:
         quota.block(FORENSICS, run.store.lease.started)
-    elif limiter.ever_succeeded:
+    elif pool.client.limiters[FORENSICS].ever_succeeded:
         quota.unblock(FORENSICS)
     if stop_reason is None:
         return None

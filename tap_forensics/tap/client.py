@@ -42,7 +42,8 @@ from tap_forensics.memory_budget import (
     reserve_reports,
 )
 from tap_forensics.tap.connection import connection_pool, shut
-from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
+from tap_forensics.tap.quota import FORENSICS, SIEM, PoolStatus, Quota
+from tap_forensics.tap.rate_limit import RateLimiter
 from tap_forensics.tap.redact import describe, describe_failure
 from tap_forensics.tap.retry import parse_retry_after
 from tap_forensics.tap.windows import Window
@@ -71,7 +72,10 @@ class TapResponse:
 
 
 class TapClient:
-    """One run's connection to TAP. Use as a context manager: leaving it closes every socket."""
+    """One run's connection to TAP. Use as a context manager: leaving it closes every socket.
+
+    `limiters`: one a pool, for `call_rate_limited`. `quota`: what may be called at all.
+    """
 
     def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, quota: Quota) -> None:
         self._clock, self._deadline, self.quota = clock, deadline, quota
@@ -92,6 +96,10 @@ class TapClient:
         self._one_large = MemoryBudget(1, self._raise_if_over)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
         self._tenant = settings.tenant
+        self.limiters = {
+            pool: RateLimiter(clock, deadline, probe_only=quota.status(pool, clock.now()) is PoolStatus.PROBE)
+            for pool in (SIEM, FORENSICS)
+        }
         self._pool = connection_pool(settings, self._began)
         self._stop_watching = run_periodically(0.5, self._cut_overdue)
 

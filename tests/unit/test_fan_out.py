@@ -14,7 +14,6 @@ from tap_forensics.forensics.workers import Fetched, WorkerPool, fetch_forensics
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.tap.client import TapClient
-from tap_forensics.tap.rate_limit import RateLimiter
 
 from .conftest import Client
 
@@ -24,7 +23,7 @@ REPORT = b'{"generated":"2026-03-04T08:00:00Z","reports":[{"id":"r"}]}'
 
 def pool(tap: TapClient) -> WorkerPool:
     deadline = Deadline.after(Clock(), 30)
-    return WorkerPool(tap, RateLimiter(Clock(), deadline, probe_only=False), deadline, lambda *_: None)
+    return WorkerPool(tap, deadline, lambda *_: None)
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ def ask(time: FakeTime, told: Told) -> Callable[..., Any]:
             once,
             attempts=attempts,
             deadline=Deadline.after(time.clock, within_seconds),
-            retry_on=(Unavailable,),
             before_sleep=lambda error, seconds: told.append((error, seconds)),
         )
 
