@@ -54,9 +54,9 @@ def collect(
     stats.tenant = settings.tenant or ""
     try:
         with closing(open_client()) as client:
-            budget = Deadline.after(clock, settings.run_budget_seconds)
-            bucket = Bucket(client, settings.gcs_bucket, budget.remaining_seconds)
-            store = StateStore(bucket, state_location(settings), clock, settings.lease_seconds)
+            budget = Deadline.after(clock, settings.run.budget_seconds)
+            bucket = Bucket(client, settings.bucket.name, budget.remaining_seconds)
+            store = StateStore(bucket, state_location(settings), clock, settings.run.lease_seconds)
             _run(RunContext(settings, log, stats, store, bucket, _log_waits(log)), budget, again)
     except LeaseHeld as busy:
         stats.outcome, stats.reason = "busy", str(busy)
@@ -98,15 +98,15 @@ def _run(run: RunContext, budget: Deadline, again: Window | None) -> None:
 def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
     """Everything under the lease; returns what left work for the next run."""
     settings, store = run.settings, run.store
-    reserve = min(_RESERVE_SECONDS, settings.run_budget_seconds * _RESERVE_SHARE)
+    reserve = min(_RESERVE_SECONDS, settings.run.budget_seconds * _RESERVE_SHARE)
     deadline = Deadline(run.clock, budget.at_seconds - reserve)
     quota = store.attach_quota(
-        {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
+        {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
     )
     run.stats.run_id = store.lease.run_id
     # Until it is known what a dead run wrote, its lease must not be released.
     store.in_doubt = store.dead_lease is not None
-    events = open_events(run) if settings.events_prefix else None
+    events = open_events(run) if settings.events.prefix else None
     if store.dead_lease:
         _take_over(run, events)
     with (
@@ -119,7 +119,7 @@ def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
         if discovered:
             run.log.warning("Discovery ended early; the next run continues: %s", discovered)
         _log_if_nothing_found(run)
-        fetched = drain(run, tap, deadline) if settings.forensics else None
+        fetched = drain(run, tap, deadline) if settings.forensics.enabled else None
     return [stop for stop in (discovered, fetched) if stop]
 
 
@@ -181,8 +181,8 @@ def _renew(run: RunContext) -> None:
 
 
 def _log_place(run: RunContext) -> None:
-    run.log.info("The state is in gs://%s/%s", run.settings.gcs_bucket, run.store.location.name)
-    if not run.settings.gcs_prefix:
+    run.log.info("The state is in gs://%s/%s", run.settings.bucket.name, run.store.location.name)
+    if not run.settings.bucket.prefix:
         run.log.warning(
             "GCS_PREFIX is empty: a feed that reads the whole bucket ingests the state too; "
             "set GCS_PREFIX and let the feed read that folder"
@@ -207,13 +207,13 @@ def _hand_over(run: RunContext) -> None:
 def _log_if_nothing_found(run: RunContext) -> None:
     with run.store.transaction() as state:
         all_read = not state.gaps
-    if run.settings.forensics and all_read and not run.stats.threats_found:
+    if run.settings.forensics.enabled and all_read and not run.stats.threats_found:
         run.log.info("No threats found in the specified time window.")
 
 
 def _left(run: RunContext) -> bool:
     """Whether anything stays open for the next run."""
-    return bool(run.stats.gaps or (run.settings.forensics and run.stats.threats_left))
+    return bool(run.stats.gaps or (run.settings.forensics.enabled and run.stats.threats_left))
 
 
 def _count_state(run: RunContext) -> None:

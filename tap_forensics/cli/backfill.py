@@ -122,8 +122,8 @@ def backfill(
 
 def _found(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> FoundState:
     with closing(open_client()) as client:
-        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        return find_state(bucket, state_location(settings), context.clock, settings.lease_seconds)
+        bucket = Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
+        return find_state(bucket, state_location(settings), context.clock, settings.run.lease_seconds)
 
 
 def _plan(
@@ -134,7 +134,7 @@ def _plan(
     if window:
         reopen(state, window, now)
     to_read = [gap.window() for gap in state.gaps]
-    limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
+    limits = {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
     quota = Quota(state.calls, limits)
     return Plan(
         window=window,
@@ -196,7 +196,7 @@ def _gaps_too(plan: Plan) -> str:
 
 
 def _forensics(settings: Settings, plan: Plan) -> str:
-    if not settings.forensics:
+    if not settings.forensics.enabled:
         return "none (FORENSICS=off)"
     left = _count(plan.forensics_calls_left)
     return f"one a threat not collected yet, {plan.backlog:,} wait already; {left}"
@@ -208,7 +208,7 @@ def _count(left: int | None) -> str:
 
 def _refuse_if_too_much(settings: Settings, plan: Plan) -> None:
     """The scheduled runs must not stand still for a backfill."""
-    kept = int(settings.tap_siem_daily_limit * _KEPT_FOR_THE_SCHEDULE)
+    kept = int(settings.tap.siem_daily_limit * _KEPT_FOR_THE_SCHEDULE)
     left = plan.siem_calls_left
     if plan.window and left is not None and plan.siem_calls_needed > left - kept:
         raise click.UsageError(
@@ -288,7 +288,7 @@ def _take_stock(
     state = _found(context, settings, open_client).state
     before, plan.backlog = plan.gap_seconds_left, len(state.backlog)
     plan.gap_seconds_left = sum(int((gap.end - gap.start).total_seconds()) for gap in state.gaps)
-    waits = settings.forensics and plan.backlog
+    waits = settings.forensics.enabled and plan.backlog
     plan.done = not plan.gap_seconds_left and not waits
     plan.reason = "" if plan.done else stats.reason or "a later run asks again"
     settled = stats.threats_fetched + stats.threats_skipped + stats.threats_given_up

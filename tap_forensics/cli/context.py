@@ -70,7 +70,7 @@ class CommandContext:
         if self.folder is None:
             yield open_client
             return
-        with _served(self.folder, settings.gcs_bucket) as server:
+        with _served(self.folder, settings.bucket.name) as server:
             yield server.client
 
     @contextmanager

@@ -77,7 +77,7 @@ def watched_run(
     again: Window | None,
 ) -> RunStats:
     """`collect`, watched. Raises as it does."""
-    watched = Progress(stats, context.clock, settings.run_budget_seconds)
+    watched = Progress(stats, context.clock, settings.run.budget_seconds)
     with _shown_live(context, watched):
         return collect(settings, open_client, context.clock, _log(context), stats, again)
 

@@ -40,7 +40,7 @@ def corrupted_at(client: Client, settings: Settings, broken: Stored | None, now:
 
     A run that was at work then believes in its lease for LEASE_SECONDS more, and may write one more batch.
     """
-    bucket, name = settings.gcs_bucket, state_location(settings).name
+    bucket, name = settings.bucket.name, state_location(settings).name
     if broken:
         listed = list_objects(client, bucket, name, most=1)
         return max((found.updated for found in listed if found.name == name), default=now)
@@ -106,7 +106,7 @@ def _delivered_since(state: State, now: datetime) -> datetime:
 
 
 def _evidence(client: Client, settings: Settings, since: datetime) -> Iterator[ObjectInfo]:
-    return list_own(client, settings.gcs_bucket, settings.gcs_prefix, EVIDENCE_STEM, since)
+    return list_own(client, settings.bucket.name, settings.bucket.prefix, EVIDENCE_STEM, since)
 
 
 def _count(mended: RepairedState, found: ObjectInfo, bucket: Bucket, now: datetime) -> None:

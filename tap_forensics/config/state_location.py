@@ -24,12 +24,12 @@ class StateLocation:
 
 def state_location(settings: Settings) -> StateLocation:
     """Outside the feeds' prefixes: SecOps would ingest it there at every commit, and could delete it."""
-    key = settings.state_key
-    feeds = [f"{prefix}/" for prefix in (settings.gcs_prefix, settings.events_prefix) if prefix]
+    key = settings.bucket.state_key
+    feeds = [f"{prefix}/" for prefix in (settings.bucket.prefix, settings.events.prefix) if prefix]
     if not key.startswith(tuple(feeds)):
         return StateLocation(key, None)
     folders = (f"{folder}/{key}" for folder in _STATE_FOLDERS)
     outside = next(name for name in folders if not name.startswith(tuple(feeds)))
-    if settings.gcs_prefix and key.startswith(f"{settings.gcs_prefix}/"):
+    if settings.bucket.prefix and key.startswith(f"{settings.bucket.prefix}/"):
         return StateLocation(outside, key)
     return StateLocation(outside, None, previous_key=key)

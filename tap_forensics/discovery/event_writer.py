@@ -57,7 +57,7 @@ class EventWriter:
         Raises as the bucket does; the run must not go on then.
         """
         minute = event_dedup.last_minute(window)
-        around = {kind: envelope(kind, self.run.settings.events_shape) for kind in KINDS}
+        around = {kind: envelope(kind, self.run.settings.events.shape) for kind in KINDS}
         several = event_dedup.side_by_side(event.fingerprint for event in reading.records)
         for event in reading.records:
             shown = several.get(event.fingerprint.key)
@@ -106,7 +106,7 @@ class EventWriter:
         self._count_object()
 
     def _objects(self) -> NumberedObjects:
-        run, prefix = self.run, self.run.settings.events_prefix or ""
+        run, prefix = self.run, self.run.settings.events.prefix or ""
         return NumberedObjects(
             run.store, run.bucket, run.log, prefix, STEM, lambda: run.store.lease.event_batches
         )
@@ -172,7 +172,7 @@ class EventWriter:
     def _forget(self) -> None:
         with self.run.store.transaction() as state:
             cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
-        overlap = timedelta(minutes=self.run.settings.overlap_minutes)
+        overlap = timedelta(minutes=self.run.settings.windows.overlap_minutes)
         if over := event_dedup.prune(self.index, cursor, overlap, gaps):
             self.run.log.warning("%d delivered events had to be forgotten early: they may come again", over)
 

@@ -68,7 +68,7 @@ def ask(discovery: Discovery, window: Window, attempts: int) -> Reading:
         raise DeadlineExceeded("the time for reading windows is used up")
     run.stats.windows += 1
     now, client = floor_to_second(run.clock.now()), discovery.tap
-    threats, events = run.settings.forensics, discovery.events is not None
+    threats, events = run.settings.forensics.enabled, discovery.events is not None
 
     def read_once() -> Reading:
         return read_window(client, window, now, threats=threats, events=events)

@@ -52,7 +52,7 @@ def drain(run: RunContext, tap: TapClient, deadline: Deadline) -> Retryable | No
 
 def _select(run: RunContext, tap: TapClient) -> dict[str, Threat]:
     """The threats of this run, in their order: suspects, then untried ones by priority, then failed ones."""
-    now, most = run.clock.now(), run.settings.max_threats
+    now, most = run.clock.now(), run.settings.forensics.max_threats
     with run.store.transaction() as state:
         due = [(name, threat) for name, threat in state.backlog.items() if threat.due(now)]
     due.sort(key=lambda item: item[1].sort_key())
@@ -74,7 +74,7 @@ def _fetch_all(run: RunContext, pool: WorkerPool, chosen: dict[str, Threat]) -> 
             # Written before the next one is asked for: only one at a time can kill the run.
             _fetch(run, pool, chosen, rejected, [name], workers=1)
     others = [name for name, threat in chosen.items() if not threat.kills]
-    _fetch(run, pool, chosen, rejected, others, run.settings.fetch_concurrency)
+    _fetch(run, pool, chosen, rejected, others, run.settings.forensics.fetch_concurrency)
     for outcome in rejected:
         _requeue(run, outcome)
 

@@ -90,7 +90,7 @@ class EvidenceWriter:
     def __init__(self, run: RunContext) -> None:
         self._run, self._store, self._settings = run, run.store, run.settings
         self._clock, self._log, self._stats = run.clock, run.log, run.stats
-        self._once = run.settings.campaign_reports == "once"
+        self._once = run.settings.forensics.campaign_reports == "once"
         self._campaigns = set(run.store.lease.campaigns)
         self._objects = evidence_objects(run)
         self._batch = Batch(run.clock.monotonic())
@@ -178,7 +178,7 @@ class EvidenceWriter:
         if campaign_id and self._once and campaign_id in self._campaigns:
             return None
         provenance = Provenance(fetched.threat_id, campaign_id or campaign, fetched.generated)
-        made = report_lines(fields, provenance, self._settings.record_shape, LONGEST_LINE_BYTES)
+        made = report_lines(fields, provenance, self._settings.forensics.record_shape, LONGEST_LINE_BYTES)
         if campaign_id:
             self._campaigns.add(campaign_id)
         for cut in made.cut:
@@ -242,7 +242,7 @@ class EvidenceWriter:
 
 
 def evidence_objects(run: RunContext) -> NumberedObjects:
-    prefix, store = run.settings.gcs_prefix, run.store
+    prefix, store = run.settings.bucket.prefix, run.store
     return NumberedObjects(store, run.bucket, run.log, prefix, STEM, lambda: store.lease.batches)
 
 

@@ -79,16 +79,16 @@ class TapClient:
 
     def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, quota: Quota) -> None:
         self._clock, self._deadline, self.quota = clock, deadline, quota
-        self._root = urlsplit(settings.tap_api_base).path
-        token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
-        self._credentials = (settings.tap_principal, settings.tap_secret, token)
+        self._root = urlsplit(settings.tap.api_base).path
+        token = base64.b64encode(f"{settings.tap.principal}:{settings.tap.secret}".encode()).decode()
+        self._credentials = (settings.tap.principal, settings.tap.secret, token)
         self._headers = {
             "Authorization": f"Basic {token}",
             "Accept-Encoding": "gzip",
             "User-Agent": f"tap-forensics/{__version__}",
         }
-        self._selection = [("threatStatus", status) for status in settings.threat_status]
-        self._selection += [("threatType", kind) for kind in settings.threat_type]
+        self._selection = [("threatStatus", status) for status in settings.tap.threat_status]
+        self._selection += [("threatType", kind) for kind in settings.tap.threat_type]
         self._timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         self._closed = False
         self.budget = MemoryBudget(BUDGET_BYTES, self._raise_if_over)

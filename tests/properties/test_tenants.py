@@ -47,4 +47,4 @@ def test_no_two_tenants_share_a_folder_or_a_state_and_no_state_lies_in_a_feed(
 
 
 def feeds(settings: Settings) -> list[str]:
-    return [f"{folder}/" for folder in (settings.gcs_prefix, settings.events_prefix) if folder]
+    return [f"{folder}/" for folder in (settings.bucket.prefix, settings.events.prefix) if folder]

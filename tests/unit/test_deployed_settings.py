@@ -30,9 +30,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_proxy_is_read_from_a_mounted_secret_anew_each_time(file: Path) -> None:
-    assert configured(HTTPS_PROXY_FILE=str(file)).https_proxy == ADDRESS
+    assert configured(HTTPS_PROXY_FILE=str(file)).tap.https_proxy == ADDRESS
     file.write_text("proxy.example.com:1", encoding="utf-8")
-    assert configured(HTTPS_PROXY_FILE=str(file)).https_proxy == "http://proxy.example.com:1"
+    assert configured(HTTPS_PROXY_FILE=str(file)).tap.https_proxy == "http://proxy.example.com:1"
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
@@ -67,7 +67,7 @@ def test_tenants_share_the_mounted_proxy(file: Path, tmp_path: Path) -> None:
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme" / "credentials.json").write_text('{"principal":"p","secret":"s"}', encoding="utf-8")
     environ = {"GCS_BUCKET": "demo-bucket", "TENANTS_DIR": str(tmp_path), "HTTPS_PROXY_FILE": str(file)}
-    assert load_tenant(environ, "acme").https_proxy == ADDRESS
+    assert load_tenant(environ, "acme").tap.https_proxy == ADDRESS
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_prefixes_that_contain_one_another_are_refused_by_name(evidence: str, ev
 
 @pytest.mark.parametrize(("evidence", "events"), [("tap", "tap-siem"), ("tap-siem", "tap"), ("a/b", "a/c")])
 def test_prefixes_side_by_side_are_fine(evidence: str, events: str) -> None:
-    assert configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events).events_prefix == events
+    assert configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events).events.prefix == events
 
 
 def test_neither_forensics_nor_events_is_a_fault() -> None:
@@ -38,9 +38,9 @@ def test_statuses_types_and_the_first_moment_are_read() -> None:
     settings = configured(
         THREAT_STATUS="active, falsePositive,active", THREAT_TYPE="url", SINCE_TIME="2026-03-04T10:00:00Z"
     )
-    assert settings.threat_status == ("active", "falsePositive")
-    assert settings.threat_type == ("url",)
-    assert settings.since_time == datetime(2026, 3, 4, 10, tzinfo=UTC)
+    assert settings.tap.threat_status == ("active", "falsePositive")
+    assert settings.tap.threat_type == ("url",)
+    assert settings.windows.since_time == datetime(2026, 3, 4, 10, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

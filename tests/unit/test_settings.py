@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
-from tap_forensics.config.settings import VARIABLES, load_settings
+from tap_forensics.config.settings import VARIABLES, Settings, load_settings
 from tap_forensics.errors import InvalidSettings
 
 from .fakes import PRINCIPAL, REQUIRED, SECRET, configured
@@ -55,6 +56,12 @@ DEFAULTS = {
 }
 
 
+def by_variable(settings: Settings) -> dict[str, object]:
+    """The value of each variable, wherever it is in the groups."""
+    values = {v.name.lower(): attrgetter(v.setting)(settings) for v in VARIABLES if v.setting}
+    return values | {"tenant": settings.tenant}
+
+
 def faults_of(environ: Mapping[str, str]) -> list[str]:
     with pytest.raises(InvalidSettings) as caught:
         load_settings(environ)
@@ -77,24 +84,24 @@ def mounted(folder: Path, content: bytes) -> dict[str, str]:
 
 
 def secret_of(environ: Mapping[str, str]) -> str:
-    return load_settings(environ).tap_secret
+    return load_settings(environ).tap.secret
 
 
 def test_the_required_variables_are_enough_and_the_rest_has_its_default() -> None:
-    assert vars(load_settings(REQUIRED)) == DEFAULTS
+    assert by_variable(load_settings(REQUIRED)) == DEFAULTS
 
 
 def test_nothing_of_the_real_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in VARIABLES:
         monkeypatch.setenv(variable.name, "3")
-    assert vars(load_settings(REQUIRED)) == DEFAULTS
+    assert by_variable(load_settings(REQUIRED)) == DEFAULTS
 
 
 @pytest.mark.parametrize("name", RANGES)
 def test_a_number_is_allowed_up_to_both_ends_of_its_range(name: str) -> None:
     low, high = RANGES[name]
     for number in (low, high):
-        assert vars(configured(**{name: str(number)}))[name.lower()] == number
+        assert by_variable(configured(**{name: str(number)}))[name.lower()] == number
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -111,7 +118,7 @@ def test_a_number_outside_its_range_is_refused_with_the_range(name: str, text: s
 @pytest.mark.parametrize(("name", "words"), WORDS.items())
 def test_a_choice_is_one_of_its_words_exactly(name: str, words: list[str]) -> None:
     for word in words:
-        assert vars(configured(**{name: word}))[name.lower()] == word
+        assert by_variable(configured(**{name: word}))[name.lower()] == word
         wrong = word.upper()
         expected = f"{name}={wrong!r} is not allowed: give {' or '.join(words)}"
         assert fault_of(**{name: wrong}) == expected
@@ -119,7 +126,7 @@ def test_a_choice_is_one_of_its_words_exactly(name: str, words: list[str]) -> No
 
 @pytest.mark.parametrize("name", ["my-tap-logs", "a.b_c-1", "a" * 222, "123"])
 def test_a_bare_bucket_name_is_allowed(name: str) -> None:
-    assert configured(GCS_BUCKET=name).gcs_bucket == name
+    assert configured(GCS_BUCKET=name).bucket.name == name
 
 
 @pytest.mark.parametrize(
@@ -143,7 +150,7 @@ def test_anything_else_as_a_bucket_is_refused(name: str) -> None:
 )
 def test_the_state_lies_under_the_trimmed_prefix_by_default(given: str, prefix: str, key: str) -> None:
     settings = configured(GCS_PREFIX=given)
-    assert (settings.gcs_prefix, settings.state_key) == (prefix, key)
+    assert (settings.bucket.prefix, settings.bucket.state_key) == (prefix, key)
 
 
 @pytest.mark.parametrize("given", ["a//b", "a\nb", "a" * 513, "ü" * 257])
@@ -157,17 +164,17 @@ def test_a_state_key_that_is_no_object_name_is_refused(given: str) -> None:
 
 
 def test_an_own_state_key_does_not_depend_on_the_prefix() -> None:
-    assert configured(GCS_PREFIX="logs", STATE_KEY="elsewhere/s.json").state_key == "elsewhere/s.json"
+    assert configured(GCS_PREFIX="logs", STATE_KEY="elsewhere/s.json").bucket.state_key == "elsewhere/s.json"
 
 
 def test_blank_variables_count_as_unset() -> None:
     blanks = {variable.name: " \t" for variable in VARIABLES if variable.name != "GCS_PREFIX"}
-    assert vars(load_settings(blanks | REQUIRED)) == DEFAULTS
+    assert by_variable(load_settings(blanks | REQUIRED)) == DEFAULTS
 
 
 def test_space_around_a_value_is_no_part_of_it() -> None:
     settings = configured(MAX_THREATS=" 7 ", GCS_BUCKET="\tdemo-bucket\n")
-    assert (settings.max_threats, settings.gcs_bucket) == (7, "demo-bucket")
+    assert (settings.forensics.max_threats, settings.bucket.name) == (7, "demo-bucket")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +188,7 @@ def test_space_around_a_value_is_no_part_of_it() -> None:
     ],
 )
 def test_https_anywhere_and_http_on_loopback_may_be_the_api(given: str) -> None:
-    assert configured(TAP_API_BASE=given).tap_api_base == given.rstrip("/")
+    assert configured(TAP_API_BASE=given).tap.api_base == given.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -225,11 +232,11 @@ def test_an_address_that_no_request_could_be_sent_to_is_refused(given: str) -> N
     ["http://proxy.example.com:3128", "https://proxy.example.com", "http://user:pw@proxy.example.com:1"],
 )
 def test_a_proxy_is_taken_as_it_is(given: str) -> None:
-    assert configured(HTTPS_PROXY=given).https_proxy == given
+    assert configured(HTTPS_PROXY=given).tap.https_proxy == given
 
 
 def test_a_proxy_without_a_scheme_speaks_http() -> None:
-    assert configured(HTTPS_PROXY="proxy.example.com:3128").https_proxy == "http://proxy.example.com:3128"
+    assert configured(HTTPS_PROXY="proxy.example.com:3128").tap.https_proxy == "http://proxy.example.com:3128"
 
 
 @pytest.mark.parametrize(
@@ -250,12 +257,12 @@ def test_a_proxy_that_no_connection_could_be_made_to_is_refused(given: str) -> N
 
 def test_the_lower_case_names_of_the_proxy_variables_are_known() -> None:
     settings = configured(https_proxy="http://one.example.com", no_proxy="two.example.com")
-    assert (settings.https_proxy, settings.no_proxy) == ("http://one.example.com", "two.example.com")
+    assert (settings.tap.https_proxy, settings.tap.no_proxy) == ("http://one.example.com", "two.example.com")
 
 
 def test_the_upper_case_name_of_a_proxy_variable_comes_first() -> None:
     settings = configured(HTTPS_PROXY="http://one.example.com", https_proxy="http://two.example.com")
-    assert settings.https_proxy == "http://one.example.com"
+    assert settings.tap.https_proxy == "http://one.example.com"
 
 
 def test_missing_variables_are_named_in_the_published_words_with_the_remedy() -> None:
@@ -321,7 +328,7 @@ def test_a_mounted_secret_is_read_anew_each_time(tmp_path: Path) -> None:
 def test_both_credentials_may_be_mounted(tmp_path: Path) -> None:
     environ = mounted(tmp_path, b"x") | {"TAP_PRINCIPAL_FILE": str(tmp_path / "secret")}
     del environ["TAP_PRINCIPAL"]
-    assert load_settings(environ).tap_principal == "x"
+    assert load_settings(environ).tap.principal == "x"
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def test_an_event_that_is_none_of_pub_subs_is_refused(data: Any) -> None:
 
 def test_a_tenant_has_credentials_prefixes_and_a_state_of_its_own(environ: dict[str, str]) -> None:
     found = acme(environ | REQUIRED, EVENTS_PREFIX="tap-siem")
-    assert (found.tenant, found.tap_principal, found.tap_secret) == ("acme", "of-acme", SECRET)
-    assert (found.gcs_prefix, found.events_prefix) == ("tap-forensics/acme", "tap-siem/acme")
+    assert (found.tenant, found.tap.principal, found.tap.secret) == ("acme", "of-acme", SECRET)
+    assert (found.bucket.prefix, found.events.prefix) == ("tap-forensics/acme", "tap-siem/acme")
     assert state_location(found) == StateLocation("state/tap-forensics/acme/state.json", None)
     assert SECRET not in repr(found)
 
@@ -148,16 +148,16 @@ def test_the_state_lies_in_a_folder_of_the_tenant_s_name_and_below_no_feed(
 
 
 def test_everything_else_is_the_function_s_and_no_tenant_is_as_ever(environ: dict[str, str]) -> None:
-    assert acme(environ, MAX_THREATS="7").max_threats == 7
+    assert acme(environ, MAX_THREATS="7").forensics.max_threats == 7
     assert load_tenant(REQUIRED | {"TENANTS_DIR": "/nowhere"}, None) == load_settings(REQUIRED)
     missing = fault_of(environ, None, load=load_tenant)
     assert missing.startswith("Error: Missing required environment variables: TAP_PRINCIPAL, TAP_SECRET")
 
 
 def test_the_file_is_read_anew_each_time(environ: dict[str, str], tmp_path: Path) -> None:
-    assert acme(environ).tap_secret == SECRET
+    assert acme(environ).tap.secret == SECRET
     mount(tmp_path, b'\n{"principal": " p ", "secret": "renewed\\n", "made": "by hand"}\n')
-    assert (acme(environ).tap_principal, acme(environ).tap_secret) == ("p", "renewed")
+    assert (acme(environ).tap.principal, acme(environ).tap.secret) == ("p", "renewed")
 
 
 def test_a_tenant_without_a_file_is_unknown(environ: dict[str, str]) -> None:
@@ -254,9 +254,9 @@ def test_one_tunnel_of_a_proxy_carries_one_tenant_s_credentials_only(
                 found = acme(environ, HTTPS_PROXY=f"http://user:word@127.0.0.1:{port}")
                 with connected(
                     BASE,
-                    HTTPS_PROXY=found.https_proxy or "",
-                    TAP_PRINCIPAL=found.tap_principal,
-                    TAP_SECRET=found.tap_secret,
+                    HTTPS_PROXY=found.tap.https_proxy or "",
+                    TAP_PRINCIPAL=found.tap.principal,
+                    TAP_SECRET=found.tap.secret,
                 ) as tap:
                     tap.forensics("t")
                     tap.forensics("u")
