@@ -20,6 +20,7 @@ from tap_forensics.errors import LeaseHeld, RunFailed
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.stats import RunStats
+from tap_forensics.storage.numbered_objects import BATCH_BYTES
 from tests.faults.lab_bucket import LabBucket, Through
 
 STATE = "state/tap-forensics/state.json"
@@ -105,7 +106,8 @@ class Ran:
 
 @dataclass
 class Lab:
-    """`env` is what the function would find in its environment; change it between runs."""
+    """`env` is what the function would find in its environment; change it between runs. `batch_bytes` fill an
+    object."""
 
     world: World
     tap: TapServer
@@ -113,6 +115,7 @@ class Lab:
     time: LabClock
     env: dict[str, str] = field(default_factory=dict)
     transferred: list[tuple[str, bytes]] = field(default_factory=list)
+    batch_bytes: int = BATCH_BYTES
 
     def run(self, **env: str) -> Ran:
         handler = Lines()
@@ -120,7 +123,7 @@ class Lab:
         log.addHandler(handler)
         settings, stats = load_settings({**self.env, **env}), RunStats()
         try:
-            collect(settings, self.bucket.client, self.time.clock, log, stats)
+            collect(settings, self.bucket.client, self.time.clock, log, stats, batch_bytes=self.batch_bytes)
         except LeaseHeld:
             pass  # busy, as the figures say
         except RunFailed as error:

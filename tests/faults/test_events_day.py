@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
-
-import tap_forensics.discovery.event_writer
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Event, Rates, Verdict, World
 from tests.faults.events_lab import EVENTS, event_lines
@@ -22,14 +18,6 @@ POLLS = 288
 MIDNIGHT = datetime.fromisoformat("2026-03-04T00:00:00+00:00")
 MINUTE = timedelta(minutes=1)
 CALLS_A_DAY = 1800
-
-
-@pytest.fixture(autouse=True)
-def small_batches() -> Iterator[None]:
-    """A few events fill an object, so that kills find runs of several."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tap_forensics.discovery.event_writer, "_BATCH_BYTES", 6_000)
-        yield
 
 
 def a_day(seed: int) -> World:
@@ -121,6 +109,8 @@ def test_a_day_of_polls_with_kills_and_faults_brings_each_version_of_each_event_
     world = a_day(11)
     judged(world, rng)
     with lab(world, now=MIDNIGHT, EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
+        # A few events fill an object, so that kills find runs of several.
+        the.batch_bytes = 6_000
         for _ in range(POLLS):
             if rng.random() < 0.1:
                 trouble(the, rng)

@@ -5,23 +5,36 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import requests
+from requests import PreparedRequest
 
-import tap_forensics.discovery.event_writer
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.sandbox.faults import Fault
+from tap_forensics.sandbox.http_messages import Request, Response
 from tap_forensics.sandbox.world import Rates, Verdict, World
 from tests.faults.events_lab import EVENTS, SEEN, event_lines, event_objects
 from tests.faults.lab import FORENSICS, SIEM, START, STATE, Lab, lab
+from tests.faults.lab_bucket import Through
 from tests.faults.world_faults import run_and_die
 
 MINUTE = timedelta(minutes=1)
 TAKEN = START - 10 * MINUTE
+# A few events fill an object.
+SMALL_BATCH_BYTES = 12_000
+
+
+class NoIndexWritten(Through):
+    """A bucket that fails each time the event dedup index is written."""
+
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        if request.method == "POST" and SEEN in str(request.body):
+            raise OSError("the index cannot be written")
+        return super().send(request, *args, **kwargs)
 
 
 def quiet_world() -> World:
@@ -36,13 +49,6 @@ def busy_world() -> World:
 
 def ids(the: Lab) -> Counter[str]:
     return Counter(event["id"] for event in event_lines(the))
-
-
-@pytest.fixture
-def small_batches() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tap_forensics.discovery.event_writer, "_BATCH_BYTES", 12_000)
-        yield
 
 
 def test_each_event_of_the_four_lists_is_a_line_in_the_shape_of_the_api() -> None:
@@ -182,13 +188,13 @@ def test_an_event_too_long_for_a_line_is_cut_with_a_note_and_known_again_after_a
         assert dead_lease.says("too large", logging.WARNING) or ran.says("too large", logging.WARNING)
 
 
-@pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("landed", [False, True])
 def test_killed_at_every_call_to_the_bucket_each_event_comes_once(landed: bool) -> None:
     at = 0
     while True:
         at += 1
         with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
+            the.batch_bytes = SMALL_BATCH_BYTES
             dead_lease = run_and_die(the, at, landed=landed)
             assert len(event_objects(the)) <= 9
             the.time.advance(minutes=5)
@@ -201,9 +207,9 @@ def test_killed_at_every_call_to_the_bucket_each_event_comes_once(landed: bool) 
     assert at > 6
 
 
-@pytest.mark.usefixtures("small_batches")
 def test_what_a_sleeper_wrote_under_the_name_is_not_written_again() -> None:
     with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the, lab(busy_world()) as other:
+        the.batch_bytes = other.batch_bytes = SMALL_BATCH_BYTES
         theirs = other.run(EVENTS_PREFIX=EVENTS, FORENSICS="off").good
         first = event_objects(other)[f"{EVENTS}/tap_siem_events_{theirs.run_id}.ndjson"]
         some = b"".join(first.splitlines(keepends=True)[:3])
@@ -232,12 +238,7 @@ def test_a_memory_that_cannot_be_read_fails_the_run_and_nothing_is_touched(data:
 
 def test_a_memory_that_cannot_be_kept_leaves_the_lease_to_whoever_makes_it_anew() -> None:
     with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        with pytest.MonkeyPatch.context() as patch:
-
-            def broken(*_: Any) -> None:
-                raise StorageFailed("no")
-
-            patch.setattr(tap_forensics.discovery.event_writer.EventWriter, "_save", broken)
+        with the.through(NoIndexWritten()):
             assert isinstance(the.run().failure, StorageFailed)
         assert "lease" in the.state()
         the.time.advance(minutes=5)
@@ -262,13 +263,14 @@ def test_since_time_is_where_the_first_run_begins_and_a_state_wins_over_it() -> 
 def test_statuses_and_types_are_asked_for_as_given_and_json_always() -> None:
     with lab(busy_world(), EVENTS_PREFIX=EVENTS) as the:
         asked: list[dict[str, list[str]]] = []
-        answer = the.tap._siem
+        answer = the.tap.answer
 
-        def spy(request: Any, now: Any) -> Any:
-            asked.append(dict(request.args))
-            return answer(request, now)
+        def spy(request: Request) -> Response:
+            if request.path == SIEM:
+                asked.append(dict(request.args))
+            return answer(request)
 
-        the.tap._siem = spy  # type: ignore[method-assign]  # the journal keeps one value a parameter
+        the.tap.answer = spy  # type: ignore[method-assign]  # the journal keeps one value a parameter
         the.run()
         the.time.advance(hours=2)
         the.run(THREAT_STATUS="active, falsePositive", THREAT_TYPE="url")

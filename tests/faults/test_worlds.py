@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-import tap_forensics.forensics.evidence_writer
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Verdict, World
 from tests.faults.lab import FORENSICS, SIEM, START, Ran, lab
@@ -36,12 +35,11 @@ class Worlds(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        self.batch_bytes = tap_forensics.forensics.evidence_writer._BATCH_BYTES
-        # A few threats fill a batch.
-        tap_forensics.forensics.evidence_writer._BATCH_BYTES = 4_000
         world = World.from_threats(0, now=START, campaigns=2)
         world.reports.report_bytes, world.reports.campaign_report_bytes = 1_500, 2_500
         self.lab = self.stack.enter_context(lab(world))
+        # A few threats fill a batch.
+        self.lab.batch_bytes = 4_000
         self.lab.env |= {
             "MAX_THREATS": "7",
             "DEDUP_HOURS": "168",
@@ -139,7 +137,6 @@ class Worlds(RuleBasedStateMachine):
             assert not {"gaps", "backlog", "lease"} & set(self.lab.state())
             self._events_are_right()
         finally:
-            tap_forensics.forensics.evidence_writer._BATCH_BYTES = self.batch_bytes
             self.stack.close()
 
     def _comes_to_rest(self) -> None:

@@ -54,13 +54,20 @@ def server(world: World) -> Iterator[TapServer]:
 
 @contextmanager
 def connected(
-    base: str, *, within_seconds: float = 30, quota: Quota | None = None, **variables: str
+    base: str,
+    *,
+    within_seconds: float = 30,
+    call_seconds: float = 120,
+    quota: Quota | None = None,
+    **variables: str,
 ) -> Iterator[TapClient]:
     """The client, told to use `base`; its `now` is NOW, its deadline is real."""
     clock = replace(Clock(), now=lambda: NOW)
     settings = configured(TAP_API_BASE=base, **variables)
     counted = quota or Quota({}, {SIEM: None, FORENSICS: None})
-    with TapClient(settings, clock, Deadline.after(clock, within_seconds), counted) as tap:
+    with TapClient(
+        settings, clock, Deadline.after(clock, within_seconds), counted, call_seconds=call_seconds
+    ) as tap:
         yield tap
 
 

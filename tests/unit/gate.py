@@ -95,8 +95,10 @@ def once_a_second() -> Rule:
     return rule
 
 
-def behind(gate: Gate, fake: FakeBucket, remaining_seconds: Callable[[], float] = lambda: 30.0) -> Bucket:
-    """The bucket, asked through the gate."""
+def behind(
+    gate: Gate, fake: FakeBucket, remaining_seconds: Callable[[], float] = lambda: 30.0, **options: float
+) -> Bucket:
+    """The bucket, asked through the gate; `options` as of `Bucket`."""
     client = fake.client()
     client._http.mount("http://", gate)
-    return Bucket(client, fake.name, remaining_seconds)
+    return Bucket(client, fake.name, remaining_seconds, **options)

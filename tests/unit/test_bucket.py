@@ -13,7 +13,6 @@ import pytest
 from tap_forensics.errors import StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.processes import free_port
-from tap_forensics.storage import bucket as bucket_module
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored, open_client
 from tap_forensics.storage.remedies import REMEDIES
 
@@ -78,10 +77,12 @@ def stub(server: StubServer) -> Iterator[StubServer]:
 
 
 @contextmanager
-def storage_that_answers(status: int, times: int = 10**9, onward: str = "") -> Iterator[Bucket]:
+def storage_that_answers(
+    status: int, times: int = 10**9, onward: str = "", remaining_seconds: float = 30
+) -> Iterator[Bucket]:
     with stub(StubServer(status, times, onward)) as server:
         client = FakeBucket(BUCKET, server.server_port).client()
-        yield Bucket(client, BUCKET, lambda: 30.0)
+        yield Bucket(client, BUCKET, lambda: remaining_seconds, min_wait_seconds=0.2)
         client.close()
 
 
@@ -90,12 +91,6 @@ def dropped_connections() -> Iterator[None]:
     """What the library drops is collected here, and not in another module's test."""
     yield
     gc.collect()
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket_module, "_LEAST_PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(bucket_module, "_MOST_PATIENCE_SECONDS", 0.2)
 
 
 def test_an_object_that_is_not_there_is_none(bucket: Bucket) -> None:
@@ -215,20 +210,18 @@ def test_a_failure_for_a_moment_is_asked_about_again(fake: FakeBucket) -> None:
         assert bucket.read(NAME) is None
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_failure_without_end_names_bucket_and_object(status: int) -> None:
-    with storage_that_answers(status) as bucket:
+    with storage_that_answers(status, remaining_seconds=0.2) as bucket:
         with pytest.raises(StorageFailed, match=f"could not read gs://{BUCKET}/{NAME}"):
             bucket.read(NAME)
         with pytest.raises(StorageFailed, match=f"could not write gs://{BUCKET}/{NAME}"):
             bucket.create(NAME, b"x", TEXT)
 
 
-@pytest.mark.usefixtures("impatient")
 def test_nobody_at_home_names_bucket_and_object() -> None:
     client = FakeBucket(BUCKET, free_port()).client()
-    bucket = Bucket(client, BUCKET, lambda: 30.0)
+    bucket = Bucket(client, BUCKET, lambda: 0.2, min_wait_seconds=0.2)
     with pytest.raises(StorageFailed, match=f"could not read gs://{BUCKET}/{NAME}"):
         bucket.read(NAME)
     with pytest.raises(StorageFailed, match=f"could not write gs://{BUCKET}/{NAME}"):

@@ -9,7 +9,6 @@ from requests import Response
 
 from tap_forensics.errors import StorageFailed
 from tap_forensics.sandbox.gcs import FakeBucket
-from tap_forensics.storage import bucket as bucket_module
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 
 from .gate import Arrived, Gate, Rule, answered, behind, lost, once_a_second, passed, precondition
@@ -122,23 +121,18 @@ def test_a_second_write_within_a_second_waits_for_the_bucket(fake: FakeBucket) -
     assert gate.answered.count(200) == 2
 
 
-def test_a_bucket_that_is_busy_without_end_costs_no_more_than_the_run_has_left(
-    fake: FakeBucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bucket_module, "_LEAST_PATIENCE_SECONDS", 0.1)
+def test_a_bucket_that_is_busy_without_end_costs_no_more_than_the_run_has_left(fake: FakeBucket) -> None:
     gate = Gate(POST=[answered(429)] * 1000)
     began = time.monotonic()
     with pytest.raises(StorageFailed, match=f"could not write gs://{fake.name}/{NAME}"):
-        behind(gate, fake, lambda: 1.0).create(NAME, b"one", TEXT)
+        behind(gate, fake, lambda: 1.0, min_wait_seconds=0.1).create(NAME, b"one", TEXT)
     assert time.monotonic() - began < 20  # not the 60 s of a run with time
 
 
-def test_each_chunk_waits_no_longer_than_the_run_has_left_by_then(
-    fake: FakeBucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bucket_module, "_LEAST_PATIENCE_SECONDS", 0.1)
+def test_each_chunk_waits_no_longer_than_the_run_has_left_by_then(fake: FakeBucket) -> None:
     gate = Gate(PUT=[passed, *[answered(503)] * 1000])
     began = time.monotonic()
     with pytest.raises(StorageFailed):
-        behind(gate, fake, lambda: 0.0 if 308 in gate.answered else 60.0).create(NAME, LARGE, TEXT)
+        bucket = behind(gate, fake, lambda: 0.0 if 308 in gate.answered else 60.0, min_wait_seconds=0.1)
+        bucket.create(NAME, LARGE, TEXT)
     assert time.monotonic() - began < 20  # not the 60 s that were left when it began

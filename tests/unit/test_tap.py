@@ -29,7 +29,6 @@ from tap_forensics.errors import (
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tap_forensics.tap import client as tap_module
 from tap_forensics.tap.client import TapClient, TapResponse
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window
@@ -514,14 +513,13 @@ def test_an_answer_that_does_not_come_to_an_end_is_cut_at_the_deadline(
 
 
 def test_an_answer_that_drips_is_cut_after_the_time_of_one_call(
-    world: World, server: TapServer, client: Client, monkeypatch: pytest.MonkeyPatch
+    world: World, server: TapServer, client: Client
 ) -> None:
-    monkeypatch.setattr(tap_module, "_CALL_SECONDS", 0.5)
     world.add_threat("t")
     world.overrides["t"] = b"x" * 1000
     server.faults.add(REPORTS, Fault("drip", chunk_bytes=1, delay_seconds=0.1))
     with ended_within(5):
-        assert isinstance(failed(client), Unavailable)
+        assert isinstance(failed(client, call_seconds=0.5), Unavailable)
 
 
 def test_after_the_deadline_nothing_is_asked(server: TapServer, client: Client) -> None:
@@ -542,7 +540,7 @@ def test_a_call_under_way_ends_when_the_client_is_closed(server: TapServer, clie
     with client() as tap:
         thread = threading.Thread(target=ask, args=(tap,))
         thread.start()
-        while not tap._in_flight:
+        while not server.calls:
             time.sleep(0.001)
     thread.join(5)
     assert len(ended) == 1

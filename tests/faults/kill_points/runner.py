@@ -20,7 +20,6 @@ from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import LeaseHeld, RunFailed
-from tap_forensics.forensics import evidence_writer as delivery
 from tap_forensics.log import run_log
 from tap_forensics.storage.bucket import open_client
 
@@ -92,12 +91,11 @@ def _run(env: dict[str, str], log_file: Path, batch_bytes: int, stalls_at: str) 
     os.environ.clear()
     os.environ.update(env)
     sys.stdout = sys.stderr = log_file.open("a", buffering=1)
-    delivery._BATCH_BYTES = batch_bytes
     log = run_log(env, {})
     if stalls_at:
         log.addFilter(lambda record: stalls_at not in record.getMessage() or _stalled())
     try:
-        stats = collect(load_settings(env), open_client, Clock(), log)
+        stats = collect(load_settings(env), open_client, Clock(), log, batch_bytes=batch_bytes)
     except LeaseHeld:
         sys.exit(Ending.BUSY)
     except RunFailed:
