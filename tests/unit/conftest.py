@@ -17,10 +17,9 @@ from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
-from tests.faults.lab_bucket import LabBucket
-
-from .fakes import NOW, FakeTime, configured
-from .states import PLACE, Hold
+from tests.support.fakes import NOW, FakeTime, configured
+from tests.support.lab_bucket import LabBucket
+from tests.support.states import PLACE, Hold
 
 Client = Callable[..., AbstractContextManager[TapClient]]
 
