@@ -39,14 +39,14 @@ others: $(VENV)/ready
 	done
 
 quick: $(VENV)/ready
-	$(pytest) -q tests/unit tests/properties tests/faults/test_worlds.py
+	$(pytest) -q tests/unit tests/properties tests/integration/faults/test_worlds.py
 
 readme: $(VENV)/ready
 	$(RUN) -m tests.readme
 
 # README's picture of the report; needs a Chromium.
 screenshot: $(VENV)/ready
-	$(RUN) -m tests.evidence.screenshot
+	$(RUN) -m tests.integration.report.screenshot
 
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench

@@ -22,6 +22,7 @@ from tap_forensics.forensics.evidence_writer import recover_objects
 from tap_forensics.planning import count_suspects, plan_run
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.numbered_objects import BATCH_BYTES
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.client import TapClient
@@ -42,12 +43,14 @@ def collect(
     log: logging.Logger,
     stats: RunStats | None = None,
     again: Window | None = None,
+    *,
+    batch_bytes: int = BATCH_BYTES,
 ) -> RunStats:
     """One run, to its final log line. Raises a `RunFailed` after that line if the run failed, and `LeaseHeld`
     if another run holds the lease and seems to have died.
 
     `figures`, if given, are those that fill while the run works. `again`: a window to be read once more; it
-    is opened before anything is asked, and so outlives this run.
+    is opened before anything is asked, and so outlives this run. `batch_bytes`: as in `RunContext`.
     """
     stats = RunStats() if stats is None else stats
     begun = clock.monotonic()
@@ -57,7 +60,8 @@ def collect(
             budget = Deadline.after(clock, settings.run.budget_seconds)
             bucket = Bucket(client, settings.bucket.name, budget.remaining_seconds)
             store = StateStore(bucket, state_location(settings), clock, settings.run.lease_seconds)
-            _run(RunContext(settings, log, stats, store, bucket, _log_waits(log)), budget, again)
+            run = RunContext(settings, log, stats, store, bucket, _log_waits(log), batch_bytes)
+            _run(run, budget, again)
     except LeaseHeld as busy:
         stats.outcome, stats.reason = "busy", str(busy)
         log.log(logging.WARNING if busy.missed_renewal else logging.INFO, "Nothing to do: %s", busy)

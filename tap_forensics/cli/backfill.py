@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,6 @@ _TO_THE_EDGE = timedelta(minutes=2)
 # Of the SIEM limit; an hourly schedule needs 48 calls a day of 1,800, one of five minutes about 575.
 _KEPT_FOR_THE_SCHEDULE = 0.35
 _LOOK_AGAIN_SECONDS = 1
-_PATIENCE_SECONDS = 900
 
 
 class Moment(click.ParamType[datetime]):
@@ -88,9 +87,22 @@ Examples:
 @click.option("--to", "end", type=Moment(), help="Where it ends, at the latest the cursor.")
 @click.option("--resume", is_flag=True, help="Go on with what the state still holds; add no interval.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it needs; change nothing.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=900,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long to wait for a run that is at work.",
+)
 @cli_command
 def backfill(
-    context: CommandContext, start: datetime | None, end: datetime | None, resume: bool, dry_run: bool
+    context: CommandContext,
+    start: datetime | None,
+    end: datetime | None,
+    resume: bool,
+    dry_run: bool,
+    wait: float,
 ) -> Exit:
     """Read a past interval within TAP's 7 days once more: its threats, and its events with EVENTS_PREFIX.
 
@@ -106,6 +118,7 @@ def backfill(
     """
     if resume == bool(start or end) or bool(start) != bool(end):
         raise click.UsageError("give --from and --to, or --resume alone")
+    context = replace(context, lease_wait_seconds=wait)
     settings = context.settings()
     with context.storage(settings) as open_client:
         state = _found(context, settings, open_client).state
@@ -260,7 +273,7 @@ def _work_off(
 
 def _lease_free(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> bool:
     """Waits for a run that is at work; False where it does not end."""
-    deadline = Deadline.after(context.clock, _PATIENCE_SECONDS)
+    deadline = Deadline.after(context.clock, context.lease_wait_seconds)
     told = False
     while (found := _found(context, settings, open_client)).live:
         if deadline.passed():

@@ -40,7 +40,10 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class CommandContext:
-    """Where one command works. `folder` stands for the bucket where it is given; `tenant`: whose it is."""
+    """Where one command works. `folder` stands for the bucket where it is given; `tenant`: whose it is.
+
+    `lease_wait_seconds`: how long to wait for a run that is at work.
+    """
 
     environ: Mapping[str, str]
     folder: Path | None
@@ -49,6 +52,7 @@ class CommandContext:
     clock: Clock
     out: Console
     err: Console
+    lease_wait_seconds: float = 900
 
     @property
     def emulated(self) -> bool:

@@ -27,12 +27,11 @@ from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.storage import event_dedup
 from tap_forensics.storage.bucket import Conflict
 from tap_forensics.storage.event_dedup import EventIndex, Novelty
-from tap_forensics.storage.numbered_objects import BATCH_BYTES, NumberedObjects
+from tap_forensics.storage.numbered_objects import NumberedObjects
 from tap_forensics.tap.windows import Window
 
 STEM = "tap_siem_events"
 _MEMORY_TYPE = "application/octet-stream"
-_BATCH_BYTES = BATCH_BYTES
 # Our own fields and the list around an event need less than this.
 _LONGEST_EVENT_BYTES = LONGEST_LINE_BYTES - 200
 
@@ -84,7 +83,7 @@ class EventWriter:
         line = line_of(record, around, update=news is Novelty.UPDATE)
         self.pending.append((line, event.fingerprint))
         self.pending_bytes += len(line) + 1
-        if self.pending_bytes >= _BATCH_BYTES:
+        if self.pending_bytes >= self.run.batch_bytes:
             self._write()
 
     def _write(self) -> None:

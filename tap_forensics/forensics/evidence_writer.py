@@ -22,11 +22,10 @@ from tap_forensics.records.ndjson import (
     decode_str,
     report_lines,
 )
-from tap_forensics.storage.numbered_objects import BATCH_BYTES, NumberedObjects
+from tap_forensics.storage.numbered_objects import NumberedObjects
 from tap_forensics.storage.open_items import mark_campaigns, mark_collected
 
 STEM = "tap_forensics"
-_BATCH_BYTES = BATCH_BYTES
 _BATCH_SECONDS = 60.0
 # Lines above this keep the memory of their answer until they are written, and so wait for no others.
 _LARGE_BYTES = 2 * 1024 * 1024
@@ -120,7 +119,9 @@ class EvidenceWriter:
         """Raises what stopped the uploader, if anything did."""
         self._raise_failure()
         age = self._clock.monotonic() - self._batch.begun_at_seconds
-        if self._batch.entries and (self._batch.lines.tell() >= _BATCH_BYTES or age >= _BATCH_SECONDS):
+        if self._batch.entries and (
+            self._batch.lines.tell() >= self._run.batch_bytes or age >= _BATCH_SECONDS
+        ):
             self._flush()
         elif not self._batch.entries:
             self._batch.begun_at_seconds = self._clock.monotonic()

@@ -75,9 +75,18 @@ class TapClient:
     """One run's connection to TAP. Use as a context manager: leaving it closes every socket.
 
     `limiters`: one a pool, for `call_rate_limited`. `quota`: what may be called at all.
+    `call_seconds`: how long one call may take, from its connection to the last byte.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, quota: Quota) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        deadline: Deadline,
+        quota: Quota,
+        *,
+        call_seconds: float = _CALL_SECONDS,
+    ) -> None:
         self._clock, self._deadline, self.quota = clock, deadline, quota
         self._root = urlsplit(settings.tap.api_base).path
         token = base64.b64encode(f"{settings.tap.principal}:{settings.tap.secret}".encode()).decode()
@@ -89,6 +98,7 @@ class TapClient:
         }
         self._selection = [("threatStatus", status) for status in settings.tap.threat_status]
         self._selection += [("threatType", kind) for kind in settings.tap.threat_type]
+        self._call_seconds = call_seconds
         self._timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         self._closed = False
         self.budget = MemoryBudget(BUDGET_BYTES, self._raise_if_over)
@@ -209,7 +219,7 @@ class TapClient:
         return describe(body, self._credentials, cut=len(body) >= _ERROR_BODY_BYTES)
 
     def _began(self, sock: socket.socket) -> None:
-        limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
+        limit = min(self._clock.monotonic() + self._call_seconds, self._deadline.at_seconds)
         self._in_flight[threading.get_ident()] = (limit, sock)
         if self._closed:
             shut(sock)
