@@ -19,6 +19,7 @@ check: $(VENV)/ready
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
 # Side by side, even on two cores: most tests wait more than they work.
 pytest = $(RUN) -m pytest --numprocesses 3 --dist loadfile

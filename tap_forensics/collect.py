@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from google.cloud.storage import Client
@@ -36,23 +37,31 @@ _DISCOVERY_SHARE = 0.6
 _HEARTBEAT_SECONDS = 0.5
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """`stats` fill while the run works. `again`: a window to be read once more; it is opened before anything
+    is asked, and so outlives this run. `batch_bytes`: as in `RunContext`.
+    """
+
+    stats: RunStats = field(default_factory=RunStats)
+    again: Window | None = None
+    batch_bytes: int = BATCH_BYTES
+
+
 def collect(
     settings: Settings,
     open_client: Callable[[], Client],
     clock: Clock,
     log: logging.Logger,
-    stats: RunStats | None = None,
-    again: Window | None = None,
-    *,
-    batch_bytes: int = BATCH_BYTES,
+    options: RunOptions | None = None,
 ) -> RunStats:
     """One run, to its final log line. Raises a `RunFailed` after that line if the run failed, and `LeaseHeld`
     if another run holds the lease and seems to have died.
 
-    `figures`, if given, are those that fill while the run works. `again`: a window to be read once more; it
-    is opened before anything is asked, and so outlives this run. `batch_bytes`: as in `RunContext`.
+    Returns the stats of `options`.
     """
-    stats = RunStats() if stats is None else stats
+    options = options or RunOptions()
+    stats = options.stats
     begun = clock.monotonic()
     stats.tenant = settings.tenant or ""
     try:
@@ -60,8 +69,8 @@ def collect(
             budget = Deadline.after(clock, settings.run.budget_seconds)
             bucket = Bucket(client, settings.bucket.name, budget.remaining_seconds)
             store = StateStore(bucket, state_location(settings), clock, settings.run.lease_seconds)
-            run = RunContext(settings, log, stats, store, bucket, _log_waits(log), batch_bytes)
-            _run(run, budget, again)
+            run = RunContext(settings, log, stats, store, bucket, _log_waits(log), options.batch_bytes)
+            _run(run, budget, options.again)
     except LeaseHeld as busy:
         stats.outcome, stats.reason = "busy", str(busy)
         log.log(logging.WARNING if busy.missed_renewal else logging.INFO, "Nothing to do: %s", busy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import islice
 
 from tap_forensics.clock import Deadline
@@ -44,7 +45,7 @@ def drain(run: RunContext, tap: TapClient, deadline: Deadline) -> Retryable | No
     failed_before = {name for name, threat in chosen.items() if threat.attempts}
     pool = WorkerPool(tap, deadline, run.before_sleep, failed_before)
     try:
-        _fetch_all(run, pool, chosen)
+        _fetch_all(_Drain(run, pool, chosen))
     finally:
         _log_collected(run)
     return _ended(run, pool)
@@ -66,44 +67,39 @@ def _select(run: RunContext, tap: TapClient) -> dict[str, Threat]:
     return dict(chosen[:most])
 
 
-def _fetch_all(run: RunContext, pool: WorkerPool, chosen: dict[str, Threat]) -> None:
-    rejected: list[Rejected] = []
-    suspects = [name for name, threat in chosen.items() if threat.kills]
-    for name in suspects:
-        if not pool.stop_reason:
+@dataclass(frozen=True)
+class _Drain:
+    """What the steps below share. `rejected`: 404 and 400 responses that may not be TAP's own."""
+
+    run: RunContext
+    pool: WorkerPool
+    chosen: dict[str, Threat]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def _fetch_all(drain: _Drain) -> None:
+    for name in [name for name, threat in drain.chosen.items() if threat.kills]:
+        if not drain.pool.stop_reason:
             # Written before the next one is asked for: only one at a time can kill the run.
-            _fetch(run, pool, chosen, rejected, [name], workers=1)
-    others = [name for name, threat in chosen.items() if not threat.kills]
-    _fetch(run, pool, chosen, rejected, others, run.settings.forensics.fetch_concurrency)
-    for outcome in rejected:
-        _requeue(run, outcome)
+            _fetch(drain, [name], workers=1)
+    others = [name for name, threat in drain.chosen.items() if not threat.kills]
+    _fetch(drain, others, drain.run.settings.forensics.fetch_concurrency)
+    for outcome in drain.rejected:
+        _requeue(drain.run, outcome)
 
 
-def _fetch(
-    run: RunContext,
-    pool: WorkerPool,
-    chosen: dict[str, Threat],
-    rejected: list[Rejected],
-    names: list[str],
-    workers: int,
-) -> None:
-    delivery = EvidenceWriter(run)
-    announced = _announced(run, names, _ANNOUNCED_PER_WORKER * workers)
+def _fetch(drain: _Drain, names: list[str], workers: int) -> None:
+    writer = EvidenceWriter(drain.run)
+    announced = _announced(drain.run, names, _ANNOUNCED_PER_WORKER * workers)
     try:
-        with closing(fetch_forensics(pool, announced, workers)) as outcomes:
+        with closing(fetch_forensics(drain.pool, announced, workers)) as outcomes:
             for outcome in outcomes:
-                delivery.flush_if_due()
-                if outcome is None:
-                    continue
-                _settle(run, delivery, chosen, rejected, outcome)
+                writer.flush_if_due()
+                if outcome is not None:
+                    _settle(drain, writer, outcome)
                 del outcome  # its body must not stay while the next is waited for
-                if pool.proven:
-                    _skip_all(run, rejected)
-                run.stats.threats_answered += 1
-                if run.stats.threats_answered % _PROGRESS_EVERY == 0:
-                    _log_progress(run, len(chosen))
     finally:
-        delivery.close()
+        writer.close()
 
 
 def _announced(run: RunContext, names: list[str], most: int) -> Iterator[str]:
@@ -114,22 +110,22 @@ def _announced(run: RunContext, names: list[str], most: int) -> Iterator[str]:
         yield from group
 
 
-def _settle(
-    run: RunContext,
-    delivery: EvidenceWriter,
-    chosen: dict[str, Threat],
-    rejected: list[Rejected],
-    outcome: Outcome,
-) -> None:
+def _settle(drain: _Drain, writer: EvidenceWriter, outcome: Outcome) -> None:
+    run = drain.run
     if isinstance(outcome, Fetched):
-        delivery.add(outcome, chosen[outcome.threat_id].campaign)
+        writer.add(outcome, drain.chosen[outcome.threat_id].campaign)
     elif isinstance(outcome, Rejected):
         run.store.answered(outcome.threat_id)
-        rejected.append(outcome)
+        drain.rejected.append(outcome)
     elif isinstance(outcome, Skipped):
         _skip(run, outcome.threat_id)
     else:
         _requeue(run, outcome)
+    if drain.pool.proven:
+        _skip_all(run, drain.rejected)
+    run.stats.threats_answered += 1
+    if run.stats.threats_answered % _PROGRESS_EVERY == 0:
+        _log_progress(run, len(drain.chosen))
 
 
 def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tap_forensics.clock import Clock
-from tap_forensics.collect import collect
+from tap_forensics.collect import RunOptions, collect
 from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import LeaseHeld, RunFailed
 from tap_forensics.sandbox.tap_api import TapServer
@@ -121,14 +121,14 @@ class Lab:
         handler = Lines()
         log = logging.Logger("lab", logging.DEBUG)
         log.addHandler(handler)
-        settings, stats = load_settings({**self.env, **env}), RunStats()
+        settings, options = load_settings({**self.env, **env}), RunOptions(batch_bytes=self.batch_bytes)
         try:
-            collect(settings, self.bucket.client, self.time.clock, log, stats, batch_bytes=self.batch_bytes)
+            collect(settings, self.bucket.client, self.time.clock, log, options)
         except LeaseHeld:
             pass  # busy, as the figures say
         except RunFailed as error:
             return Ran(None, error, handler.records)
-        return Ran(stats, None, handler.records)
+        return Ran(options.stats, None, handler.records)
 
     def run_until_done(self, most: int = 30) -> list[Ran]:
         """Runs an hour apart until nothing is left for the next."""

@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from tap_forensics.clock import Clock
-from tap_forensics.collect import collect
+from tap_forensics.collect import RunOptions, collect
 from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import LeaseHeld, RunFailed
 from tap_forensics.log import run_log
@@ -95,7 +95,7 @@ def _run(env: dict[str, str], log_file: Path, batch_bytes: int, stalls_at: str) 
     if stalls_at:
         log.addFilter(lambda record: stalls_at not in record.getMessage() or _stalled())
     try:
-        stats = collect(load_settings(env), open_client, Clock(), log, batch_bytes=batch_bytes)
+        stats = collect(load_settings(env), open_client, Clock(), log, RunOptions(batch_bytes=batch_bytes))
     except LeaseHeld:
         sys.exit(Ending.BUSY)
     except RunFailed:
