@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Supported interpreters beside $(PYTHON); `make test` uses those this machine has.
 OTHERS := 3.11 3.12 3.13 3.14
 
-.PHONY: demo run test check tests others quick bench readme screenshot lock locked scan clean
+.PHONY: demo run test check tests others quick bench docs screenshot lock locked scan clean
 
 demo: $(VENV)/ready
 	$(RUN) -m tap_forensics.sandbox demo
@@ -42,8 +42,9 @@ others: $(VENV)/ready
 quick: $(VENV)/ready
 	$(pytest) -q tests/unit tests/properties tests/integration/faults/test_worlds.py
 
-readme: $(VENV)/ready
-	$(RUN) -m tests.readme
+# The generated parts of README and docs/.
+docs: $(VENV)/ready
+	$(RUN) -m tests.docs
 
 # README's picture of the report; needs a Chromium.
 screenshot: $(VENV)/ready

@@ -3,18 +3,18 @@
     CollectorError
     ├── LeaseHeld                 another run is at work; there is nothing to do
     ├── RunFailed                 give up the run; the state stays as it was committed last
-    │   ├── SettingsFault         a variable or the message is missing or wrong; nothing was called
-    │   ├── CredentialsRefused    TAP answered 401 or 403
+    │   ├── InvalidSettings       a variable or the message is missing or wrong; nothing was called
+    │   ├── AuthenticationFailed  TAP answered 401 or 403
     │   ├── StateUnreadable       the state object is neither ours nor the published function's, or is newer
     │   ├── LeaseLost             another run took the state over
     │   └── StorageFailed         the bucket could not be read or written
-    ├── TryLater                  the answer cannot be had now; gap or backlog keeps the question
+    ├── Retryable                 the answer cannot be had now; gap or backlog keeps the question
     │   ├── Unavailable           5xx, time-out, reset, a body cut or unreadable
     │   │   └── TooLarge          an answer over the limit of size; asking again would bring the same
     │   ├── RateLimited           429, and waiting for it is not worth this run's time
-    │   ├── QuotaSpent            our own call ledger says stop
-    │   └── OutOfTime             the run's own deadline
-    └── Refused                   this question will not be answered (400, 404 and whatever is unexpected)
+    │   ├── QuotaExceeded         our own count of calls says stop
+    │   └── DeadlineExceeded      the run's own deadline
+    └── RequestRejected           this question will not be answered (400, 404 and whatever is unexpected)
 
 No message holds a credential: none is ever given to one of these, nor a piece of what the other side sent.
 """
