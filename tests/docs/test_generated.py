@@ -35,9 +35,7 @@ def test_a_part_is_what_the_code_declares(page: str, name: str, text: str) -> No
 
 
 @pytest.mark.parametrize(("page", "name", "text"), SCREENS)
-def test_a_screen_is_what_the_command_shows(
-    shown: dict[str, str], page: str, name: str, text: str
-) -> None:
+def test_a_screen_is_what_the_command_shows(shown: dict[str, str], page: str, name: str, text: str) -> None:
     assert normalized(text) == normalized(shown[name.removeprefix("screen ")]), f"{page}: run `make docs`"
 
 

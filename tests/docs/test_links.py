@@ -75,7 +75,7 @@ def test_the_answer_is_two_clicks_from_the_readme(question: str) -> None:
     words, page = ANSWERS[question]
     assert CHECKOUT / page in within_two_clicks()
     text = (CHECKOUT / page).read_text(encoding="utf-8")
-    assert words in text or (CHECKOUT / words).is_file() and Path(words).name in text
+    assert words in text or ((CHECKOUT / words).is_file() and Path(words).name in text)
 
 
 def test_every_page_of_docs_is_reached_from_its_index() -> None:
