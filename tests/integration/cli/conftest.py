@@ -24,8 +24,7 @@ from tap_forensics.config.settings import VARIABLES
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
-
-STATE = "state/tap-forensics/state.json"
+from tests.support.settings import STATE, environment
 
 
 @dataclass
@@ -101,14 +100,7 @@ def site() -> Iterator[Site]:
         clicks_per_hour=1,
     )
     with TapServer(world) as tap, FakeBucket() as bucket:
-        env = {
-            "GCS_BUCKET": bucket.name,
-            "STORAGE_EMULATOR_HOST": bucket.url,
-            "TAP_API_BASE": tap.url,
-            "TAP_PRINCIPAL": tap.principal,
-            "TAP_SECRET": tap.secret,
-        }
-        yield Site(tap, bucket, env)
+        yield Site(tap, bucket, environment(tap, bucket))
 
 
 @dataclass

@@ -9,7 +9,8 @@ import pytest
 from tap_forensics.clock import iso
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, live_lease
+from tests.integration.cli.conftest import Site, live_lease
+from tests.support.settings import STATE
 
 HOUR = timedelta(hours=1)
 

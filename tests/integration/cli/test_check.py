@@ -15,8 +15,9 @@ from tap_forensics.cli.check_bucket import NEEDED, UNWANTED
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.processes import free_port
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, gate_before, lease_ran_out, live_lease
+from tests.integration.cli.conftest import Site, gate_before, lease_ran_out, live_lease
 from tests.support.loopback import Answering, answer, serving
+from tests.support.settings import STATE
 
 SIEM = "/v2/siem/all"
 

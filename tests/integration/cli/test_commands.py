@@ -80,8 +80,8 @@ def test_a_tenant_has_its_own_credentials_folder_and_state(site: Site, tmp_path:
     site.env["TENANTS_DIR"] = str(tmp_path)
     (tmp_path / "acme").mkdir()
     mount_one(tmp_path, "acme", site.env.pop("TAP_PRINCIPAL"), site.env.pop("TAP_SECRET"))
-    ran = site.told("run", "--tenant", "acme")
-    assert (ran["outcome"], ran["tenant"]) == ("complete", "acme")
+    result = site.told("run", "--tenant", "acme")
+    assert (result["outcome"], result["tenant"]) == ("complete", "acme")
     assert site.call("check", "--tenant", "acme").exit_code == 0
     own = "state/tap-forensics/acme/state.json"
     assert own in site.call("status", "--tenant", "acme").stdout

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, live_lease
+from tests.integration.cli.conftest import Site, live_lease
+from tests.support.settings import STATE
 from tests.support.terminals import children, is_gone, terminal
 
 LOOKBACK = {"LOOKBACK_HOURS": "3"}

@@ -9,7 +9,8 @@ import pytest
 import urllib3
 
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, gate_before, lease_ran_out, live_lease
+from tests.integration.cli.conftest import Site, gate_before, lease_ran_out, live_lease
+from tests.support.settings import STATE
 
 LOOKBACK = {"LOOKBACK_HOURS": "6"}
 

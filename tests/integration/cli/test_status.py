@@ -10,7 +10,8 @@ import pytest
 
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, gate_before, live_lease
+from tests.integration.cli.conftest import Site, gate_before, live_lease
+from tests.support.settings import STATE
 
 OBJECTS = 10_000
 

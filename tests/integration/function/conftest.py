@@ -21,10 +21,8 @@ from tap_forensics.sandbox.cloudevents import FunctionServer, event_body, event_
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
+from tests.support.settings import PREFIX, STATE, environment
 
-PREFIX = "tap-forensics"
-HANDOVER = f"{PREFIX}/state.json"
-STATE = f"state/{HANDOVER}"
 PRINCIPAL = "principal-of-the-tests"
 # Its characters look different in a URL, in JSON and in Base64.
 SECRET = 'open/sesame+"0192837465"'  # noqa: S105 (of the stand-in, and of nothing else)
@@ -41,14 +39,7 @@ class Deployment:
         self._answers: list[Answer] = []
 
     def env(self, **more: str) -> dict[str, str]:
-        return {
-            "K_SERVICE": "tap-forensics-collector",
-            "GCS_BUCKET": self.bucket.name,
-            "STORAGE_EMULATOR_HOST": self.bucket.url,
-            "TAP_API_BASE": self.tap.url,
-            "TAP_PRINCIPAL": PRINCIPAL,
-            "TAP_SECRET": SECRET,
-        } | more
+        return environment(self.tap, self.bucket, K_SERVICE="tap-forensics-collector", **more)
 
     @contextmanager
     def serving(self, env: Mapping[str, str] | None = None, **more: str) -> Iterator[FunctionServer]:

@@ -10,7 +10,8 @@ import pytest
 
 from tap_forensics.sandbox.cloudevents import FunctionServer
 from tap_forensics.sandbox.faults import Fault
-from tests.integration.function.conftest import SECRET, STATE, Deployment, disguises, entries, said
+from tests.integration.function.conftest import SECRET, Deployment, disguises, entries, said
+from tests.support.settings import STATE
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACES = [

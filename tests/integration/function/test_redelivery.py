@@ -10,7 +10,8 @@ import pytest
 import urllib3
 
 from tap_forensics.sandbox.faults import Fault
-from tests.integration.function.conftest import STATE, Deployment, outcomes, said
+from tests.integration.function.conftest import Deployment, outcomes, said
+from tests.support.settings import STATE
 
 FORENSICS = "/v2/forensics"
 # The holder renews it every third of that, by the bucket's clock.

@@ -12,7 +12,8 @@ import pytest
 
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.function.conftest import PREFIX, PRINCIPAL, SECRET, STATE, Deployment, outcomes, said
+from tests.integration.function.conftest import PRINCIPAL, SECRET, Deployment, outcomes, said
+from tests.support.settings import PREFIX, STATE
 
 SIEM = "/v2/siem/all"
 FORENSICS = "/v2/forensics"

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ViewportSize
 
 from tap_forensics.sandbox.world import World
-from tests.support.lab import START, Lab, lab
+from tests.support.lab import START, Lab, open_lab
 from tests.support.report import chromium, hostile
 from tests.support.report.commands import run
 
@@ -21,8 +21,8 @@ DESKTOP = ViewportSize(width=1280, height=900)
 def collected() -> Iterator[Lab]:
     """A lab after one run with events: what it wrote lies in its bucket, as on the day of a deployment."""
     world = World(3, start=START - timedelta(hours=3), end=START, messages_per_hour=12, clicks_per_hour=5)
-    with lab(world, LOOKBACK_HOURS="3", EVENTS_PREFIX="tap-siem") as made:
-        assert made.run().good.outcome == "complete"
+    with open_lab(world, LOOKBACK_HOURS="3", EVENTS_PREFIX="tap-siem") as made:
+        assert made.run().stats.outcome == "complete"
         yield made
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tap_forensics.report.records import Event, Report, Tally, read_records
 from tap_forensics.report.source import LONGEST_LINE_BYTES, Line, NoSource, SourceFault, source_lines
-from tests.support.lab import Lab, lab
+from tests.support.lab import Lab, open_lab
 from tests.support.report.commands import run
 
 ITEM = {"type": "url", "what": {"url": "https://host.example.com/a"}}
@@ -110,7 +110,7 @@ def test_without_google_credentials_the_remedy_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", ["report", "response"])
 def test_both_shapes_as_the_function_writes_them_say_the_same(shape: str) -> None:
-    with lab(RECORD_SHAPE=shape) as made:
+    with open_lab(RECORD_SHAPE=shape) as made:
         made.run()
         found, tally = read("-", b"".join(made.evidence().values()))
         truth = made.truth()

@@ -16,10 +16,8 @@ from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
 from tests.support.kill_points.gatekeeper import Call, Gatekeeper
 from tests.support.kill_points.runner import Ending, Run
+from tests.support.settings import HANDOVER, PREFIX, STATE
 
-PREFIX = "tap-forensics"
-HANDOVER = f"{PREFIX}/state.json"
-STATE = f"state/{HANDOVER}"
 EVIDENCE = re.compile(rf"{PREFIX}/tap_forensics_(\d{{8}}_\d{{6}})(_\d{{4}})?\.ndjson")
 
 MARK = "tap-forensics"

@@ -8,7 +8,7 @@ import pytest
 
 from tap_forensics.config.settings import VARIABLES, load_settings
 from tap_forensics.errors import InvalidSettings
-from tests.support.fakes import PRINCIPAL, REQUIRED, SECRET, configured
+from tests.support.settings import PRINCIPAL, REQUIRED, SECRET, make_settings
 
 RANGES = {
     "LOOKBACK_HOURS": (1, 87_600),
@@ -93,7 +93,7 @@ def test_nothing_of_the_real_environment_is_read(monkeypatch: pytest.MonkeyPatch
 def test_a_number_is_allowed_up_to_both_ends_of_its_range(name: str) -> None:
     low, high = RANGES[name]
     for number in (low, high):
-        assert vars(configured(**{name: str(number)}))[name.lower()] == number
+        assert vars(make_settings(**{name: str(number)}))[name.lower()] == number
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -110,7 +110,7 @@ def test_a_number_outside_its_range_is_refused_with_the_range(name: str, text: s
 @pytest.mark.parametrize(("name", "words"), WORDS.items())
 def test_a_choice_is_one_of_its_words_exactly(name: str, words: list[str]) -> None:
     for word in words:
-        assert vars(configured(**{name: word}))[name.lower()] == word
+        assert vars(make_settings(**{name: word}))[name.lower()] == word
         wrong = word.upper()
         expected = f"{name}={wrong!r} is not allowed: give {' or '.join(words)}"
         assert fault_of(**{name: wrong}) == expected
@@ -118,7 +118,7 @@ def test_a_choice_is_one_of_its_words_exactly(name: str, words: list[str]) -> No
 
 @pytest.mark.parametrize("name", ["my-tap-logs", "a.b_c-1", "a" * 222, "123"])
 def test_a_bare_bucket_name_is_allowed(name: str) -> None:
-    assert configured(GCS_BUCKET=name).gcs_bucket == name
+    assert make_settings(GCS_BUCKET=name).gcs_bucket == name
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_anything_else_as_a_bucket_is_refused(name: str) -> None:
     ],
 )
 def test_the_state_lies_under_the_trimmed_prefix_by_default(given: str, prefix: str, key: str) -> None:
-    settings = configured(GCS_PREFIX=given)
+    settings = make_settings(GCS_PREFIX=given)
     assert (settings.gcs_prefix, settings.state_key) == (prefix, key)
 
 
@@ -156,7 +156,7 @@ def test_a_state_key_that_is_no_object_name_is_refused(given: str) -> None:
 
 
 def test_an_own_state_key_does_not_depend_on_the_prefix() -> None:
-    assert configured(GCS_PREFIX="logs", STATE_KEY="elsewhere/s.json").state_key == "elsewhere/s.json"
+    assert make_settings(GCS_PREFIX="logs", STATE_KEY="elsewhere/s.json").state_key == "elsewhere/s.json"
 
 
 def test_blank_variables_count_as_unset() -> None:
@@ -165,7 +165,7 @@ def test_blank_variables_count_as_unset() -> None:
 
 
 def test_space_around_a_value_is_no_part_of_it() -> None:
-    settings = configured(MAX_THREATS=" 7 ", GCS_BUCKET="\tdemo-bucket\n")
+    settings = make_settings(MAX_THREATS=" 7 ", GCS_BUCKET="\tdemo-bucket\n")
     assert (settings.max_threats, settings.gcs_bucket) == (7, "demo-bucket")
 
 
@@ -180,7 +180,7 @@ def test_space_around_a_value_is_no_part_of_it() -> None:
     ],
 )
 def test_https_anywhere_and_http_on_loopback_may_be_the_api(given: str) -> None:
-    assert configured(TAP_API_BASE=given).tap_api_base == given.rstrip("/")
+    assert make_settings(TAP_API_BASE=given).tap_api_base == given.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -224,11 +224,11 @@ def test_an_address_that_no_request_could_be_sent_to_is_refused(given: str) -> N
     ["http://proxy.example.com:3128", "https://proxy.example.com", "http://user:pw@proxy.example.com:1"],
 )
 def test_a_proxy_is_taken_as_it_is(given: str) -> None:
-    assert configured(HTTPS_PROXY=given).https_proxy == given
+    assert make_settings(HTTPS_PROXY=given).https_proxy == given
 
 
 def test_a_proxy_without_a_scheme_speaks_http() -> None:
-    assert configured(HTTPS_PROXY="proxy.example.com:3128").https_proxy == "http://proxy.example.com:3128"
+    assert make_settings(HTTPS_PROXY="proxy.example.com:3128").https_proxy == "http://proxy.example.com:3128"
 
 
 @pytest.mark.parametrize(
@@ -248,12 +248,12 @@ def test_a_proxy_that_no_connection_could_be_made_to_is_refused(given: str) -> N
 
 
 def test_the_lower_case_names_of_the_proxy_variables_are_known() -> None:
-    settings = configured(https_proxy="http://one.example.com", no_proxy="two.example.com")
+    settings = make_settings(https_proxy="http://one.example.com", no_proxy="two.example.com")
     assert (settings.https_proxy, settings.no_proxy) == ("http://one.example.com", "two.example.com")
 
 
 def test_the_upper_case_name_of_a_proxy_variable_comes_first() -> None:
-    settings = configured(HTTPS_PROXY="http://one.example.com", https_proxy="http://two.example.com")
+    settings = make_settings(HTTPS_PROXY="http://one.example.com", https_proxy="http://two.example.com")
     assert settings.https_proxy == "http://one.example.com"
 
 
@@ -303,7 +303,7 @@ def test_a_password_in_an_address_is_not_shown(password: str) -> None:
 
 
 def test_settings_do_not_show_credentials_when_they_are_printed() -> None:
-    settings = configured(HTTPS_PROXY="http://user:hunter22@proxy.example.com")
+    settings = make_settings(HTTPS_PROXY="http://user:hunter22@proxy.example.com")
     assert not any(word in repr(settings) for word in (PRINCIPAL, SECRET, "hunter22"))
 
 

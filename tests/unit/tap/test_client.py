@@ -32,8 +32,9 @@ from tap_forensics.sandbox.world import World
 from tap_forensics.tap.client import TapClient, TapResponse
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window
-from tests.support.fakes import NOW, PRINCIPAL, SECRET
+from tests.support.clocks import NOW
 from tests.support.loopback import Answering, Handle, answer, read_head, serving
+from tests.support.settings import PRINCIPAL, SECRET
 from tests.unit.conftest import Client, connected
 
 REPORTS = "/v2/forensics"
