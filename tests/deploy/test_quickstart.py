@@ -167,13 +167,13 @@ def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(quickstart:
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_asked(options: tuple[str, ...]) -> None:
-    done = subprocess.run(  # noqa: S603 (our own script)
+    completed = subprocess.run(  # noqa: S603 (our own script)
         [str(CHECKOUT / "deploy" / "quickstart.sh"), *options],
         env={"PATH": os.defpath},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert "quickstart: " in done.stderr
-    assert "never-here" not in done.stderr
+    assert completed.returncode == 2
+    assert "quickstart: " in completed.stderr
+    assert "never-here" not in completed.stderr

@@ -24,11 +24,11 @@ AT_HOME = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main
 
 
 def run(*words: str | Path) -> str:
-    done = subprocess.run(  # noqa: S603 (commands of ours)
+    completed = subprocess.run(  # noqa: S603 (commands of ours)
         [str(word) for word in words], capture_output=True, text=True, check=False, cwd=CHECKOUT
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
 
 
 def to_be_deployed() -> set[str]:

@@ -14,11 +14,11 @@ DAY = 24 * HOUR
 
 def every_six_hours(lab: Lab, until: datetime) -> list[str]:
     """Runs up to a moment; returns what they said at ERROR."""
-    said = []
+    messages = []
     while lab.tap.clock() < until:
-        said += lab.run().messages(logging.ERROR)
+        messages += lab.run().messages(logging.ERROR)
         lab.clock.step(hours=6)
-    return said
+    return messages
 
 
 def test_what_the_quota_never_reached_leaves_by_name_at_error() -> None:

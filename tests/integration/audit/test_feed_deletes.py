@@ -38,8 +38,8 @@ def test_event_lines_that_the_feed_deleted_are_not_written_again(write: int) -> 
         lab.feed_transfers()
         lab.clock.step(minutes=10)
         lab.run_until_done()
-        told = Counter(line["messagesDelivered"][0]["GUID"] for line in lab.lines())
-        assert told == Counter(event.body["GUID"] for event in world.events)
+        guids = Counter(line["messagesDelivered"][0]["GUID"] for line in lab.lines())
+        assert guids == Counter(event.body["GUID"] for event in world.events)
 
 
 def test_a_batch_whose_object_is_gone_between_two_batches_of_the_same_run_s_id_is_found() -> None:

@@ -76,8 +76,8 @@ def test_a_dead_run_is_taken_over_once_the_bucket_says_so_and_not_before(lab: La
     lab.clock.step(seconds=LEASE_SECONDS - 20)
     assert lab.run().stats.outcome == "busy"
     lab.clock.step(seconds=30)
-    ran = lab.run()
-    assert ran.has_message("Taking over")
+    result = lab.run()
+    assert result.has_message("Taking over")
     # With a clock far behind, its own last minutes are read later.
     lab.skew(0)
     lab.clock.step(hours=1)

@@ -19,11 +19,11 @@ FEW_CALLS = 20
 
 def hourly(lab: Lab, hours: int) -> list[str]:
     """So many runs, an hour apart; returns what they said at ERROR."""
-    said = []
+    messages = []
     for _ in range(hours):
-        said += lab.run().messages(logging.ERROR)
+        messages += lab.run().messages(logging.ERROR)
         lab.clock.step(hours=1)
-    return said
+    return messages
 
 
 @pytest.mark.parametrize(("limit", "overlap"), [("30", "60"), ("30", "0"), ("60", "60")])
@@ -126,8 +126,8 @@ def test_one_bad_threat_uses_few_calls_and_leaves_after_seven_days_by_name(limit
         lab.tap.faults.add(FORENSICS, lasting("status", status=503), threat_id=bad)
         assert not any(bad in line for line in hourly(lab, 6 * 24 + 20))
         assert set(lab.state()["backlog"]) == {bad}
-        said = hourly(lab, 8)
-        assert len([line for line in said if bad in line]) == 1
+        messages = hourly(lab, 8)
+        assert len([line for line in messages if bad in line]) == 1
         assert "backlog" not in lab.state()
         assert len(lab.tap.calls_to(FORENSICS)) <= FEW_CALLS
 

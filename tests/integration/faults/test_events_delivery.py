@@ -124,8 +124,8 @@ def test_a_new_verdict_comes_once_more_and_says_that_it_is_an_update(recreated: 
         for _ in range(4):
             lab.run()
             lab.clock.step(minutes=5)
-        told = [(e["threatStatus"], e.get("_update")) for e in event_lines(lab)]
-        assert told == [("active", None), ("cleared", True)]
+        versions = [(e["threatStatus"], e.get("_update")) for e in event_lines(lab)]
+        assert versions == [("active", None), ("cleared", True)]
 
 
 def test_a_verdict_days_later_is_known_as_an_update_while_the_memory_has_room() -> None:

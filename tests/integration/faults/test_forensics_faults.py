@@ -113,9 +113,9 @@ def test_an_unexpected_answer_leaves_the_threat_open_and_is_told_harmlessly(stat
         headers = {"Location": f"{lab.tap.url}/v2/siem/all"}
         lab.tap.faults.add(FORENSICS, Fault("status", status=status, body=STRANGE, headers=headers))
         result = lab.run()
-        told = [line for line in result.messages(logging.WARNING) if ONE in line]
+        messages = [line for line in result.messages(logging.WARNING) if ONE in line]
         words = f"TAP answered {status}: text (about 2 KiB), not shown"
-        assert told == [f"Threat {ONE} stays on the backlog: {words}"]
+        assert messages == [f"Threat {ONE} stays on the backlog: {words}"]
         # It may follow no redirect and asks no second time in this run.
         assert len(lab.tap.calls_to(FORENSICS)) == 1
         assert lab.state()["backlog"][ONE]["attempts"] == 1
@@ -128,8 +128,8 @@ def test_a_400_beside_a_true_answer_is_skipped_remembered_and_told_harmlessly() 
     with open_lab(world_of(ONE, OTHER)) as lab:
         lab.tap.faults.add(FORENSICS, Fault("status", status=400, body=STRANGE), threat_id=ONE)
         result = lab.run()
-        told = [line for line in result.messages(logging.WARNING) if ONE in line]
-        assert told == [f"Skipped threat {ONE}: TAP answered 400: text (about 2 KiB), not shown"]
+        messages = [line for line in result.messages(logging.WARNING) if ONE in line]
+        assert messages == [f"Skipped threat {ONE}: TAP answered 400: text (about 2 KiB), not shown"]
         assert result.stats.threats_skipped == 1
         lab.clock.step(minutes=30)
         lab.run()

@@ -163,9 +163,11 @@ def test_any_other_400_leaves_the_window_open_without_a_word_of_its_body() -> No
         broken = (START - timedelta(hours=3), START - timedelta(hours=3) + timedelta(seconds=1))
         lab.tap.faults.add(SIEM, Fault("status", status=400, body=b"no such thing\n<b>"), overlapping=broken)
         result = lab.run()
-        told = [line for line in result.messages(logging.WARNING) if "could not be read; will retry" in line]
-        assert len(told) == 1
-        assert told[0].endswith("TAP answered 400: text (under 1 KiB), not shown")
+        messages = [
+            line for line in result.messages(logging.WARNING) if "could not be read; will retry" in line
+        ]
+        assert len(messages) == 1
+        assert messages[0].endswith("TAP answered 400: text (under 1 KiB), not shown")
         assert not result.has_message("Lost")
         (gap,) = lab.state()["gaps"]
         assert gap["attempts"] == 1

@@ -120,9 +120,9 @@ def test_an_idle_run_writes_no_evidence_object_and_two_runs_share_no_name() -> N
 
 def test_saved_state_is_said_once_and_after_everything_else_is_written() -> None:
     with open_lab() as lab:
-        said = lab.run().messages()
-        (at,) = [n for n, line in enumerate(said) if line.startswith("Saved state: last_event_time=")]
-        assert all(n < at for n, line in enumerate(said) if line.startswith("Wrote "))
+        messages = lab.run().messages()
+        (at,) = [n for n, line in enumerate(messages) if line.startswith("Saved state: last_event_time=")]
+        assert all(n < at for n, line in enumerate(messages) if line.startswith("Wrote "))
 
 
 def test_a_live_lease_ends_the_second_run_well_and_untouched() -> None:

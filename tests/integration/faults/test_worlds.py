@@ -149,16 +149,18 @@ class Worlds(RuleBasedStateMachine):
 
     def _events_are_right(self) -> None:
         """Every event was told, once if nothing changed, and last as TAP shows it now."""
-        told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        lines_by_guid: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for line in self.lab.lines():
             for events in line.values():
                 if isinstance(events, list) and events and "_eventType" in events[0]:
-                    told[events[0]["GUID"]].append(events[0])
+                    lines_by_guid[events[0]["GUID"]].append(events[0])
         events = {event.body["GUID"]: event for event in self.lab.world.events}
-        assert told.keys() == events.keys()
-        still = Counter({name: len(lines) for name, lines in told.items() if name not in self.judged})
+        assert lines_by_guid.keys() == events.keys()
+        still = Counter(
+            {name: len(lines) for name, lines in lines_by_guid.items() if name not in self.judged}
+        )
         assert still == Counter(events.keys() - self.judged.keys())
-        assert {name: status_of(told[name][-1]) for name in self.judged} == self.judged
+        assert {name: status_of(lines_by_guid[name][-1]) for name in self.judged} == self.judged
 
 
 def status_of(event: dict[str, Any]) -> str:

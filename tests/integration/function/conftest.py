@@ -71,12 +71,12 @@ class Deployment:
     def expected(self) -> list[str]:
         return sorted(self.tap.world.threats)
 
-    def everything_said(self) -> str:
+    def all_output(self) -> str:
         """All lines of all servers, all answers, all objects and their names."""
-        told = [line for server in self._servers for line in server.log]
-        told += [body for _, body in self._answers]
+        output = [line for server in self._servers for line in server.log]
+        output += [body for _, body in self._answers]
         written = [f"{name} {data.decode(errors='replace')}" for name, data in self.bucket.objects().items()]
-        return "\n".join(told + written)
+        return "\n".join(output + written)
 
 
 def entries(server: FunctionServer) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def entries(server: FunctionServer) -> list[dict[str, Any]]:
     return found
 
 
-def said(server: FunctionServer, severity: str) -> list[str]:
+def messages(server: FunctionServer, severity: str) -> list[str]:
     """The messages of one severity."""
     return [entry["message"] for entry in entries(server) if entry["severity"] == severity]
 
@@ -116,5 +116,5 @@ def deployment(world: World) -> Iterator[Deployment]:
     with TapServer(world, principal=PRINCIPAL, secret=SECRET) as tap, FakeBucket("function-tests") as bucket:
         deployment = Deployment(tap, bucket)
         yield deployment
-        said = deployment.everything_said()
-        assert not [found for found in disguises(SECRET) if found in said]
+        output = deployment.all_output()
+        assert not [found for found in disguises(SECRET) if found in output]

@@ -95,7 +95,11 @@ def told_to_the_end(tell: Callable[[Point], Story], guess: Counter[str]) -> list
             last = {
                 story.point.kind: story for story in sorted(stories, key=lambda story: story.point.number)
             }
-            points = [Point(kind, told.point.number + 1) for kind, told in last.items() if told.killed_at]
+            points = [
+                Point(kind, messages.point.number + 1)
+                for kind, messages in last.items()
+                if messages.killed_at
+            ]
     return stories
 
 

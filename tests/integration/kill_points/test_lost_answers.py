@@ -54,8 +54,8 @@ def told_to_the_end(new_scene: Callable[[], Scene], *, every_attempt: bool) -> l
     with ThreadPoolExecutor(AT_ONCE) as pool:
 
         def tell(losses: list[Applies]) -> list[Story]:
-            told = [pool.submit(Story, new_scene(), one, every_attempt=every_attempt) for one in losses]
-            return [story.result() for story in told]
+            futures = [pool.submit(Story, new_scene(), one, every_attempt=every_attempt) for one in losses]
+            return [story.result() for story in futures]
 
         while not stories or stories[-1].lost:
             stories += tell([nth(len(stories) + n, writes) for n in range(1, AT_ONCE + 1)])

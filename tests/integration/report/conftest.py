@@ -66,6 +66,6 @@ def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("hostile") / "report.html"
-    done = run("report", "-", "-o", made, stdin=hostile.lines())
-    assert done.returncode == 0, done.stderr.decode()
+    completed = run("report", "-", "-o", made, stdin=hostile.lines())
+    assert completed.returncode == 0, completed.stderr.decode()
     return made

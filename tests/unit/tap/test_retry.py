@@ -10,16 +10,16 @@ from tap_forensics.errors import RateLimited, RequestRejected, Unavailable
 from tap_forensics.tap.retry import retry
 from tests.support.clocks import MovableClock
 
-Told = list[tuple[Exception, float]]
+Sleeps = list[tuple[Exception, float]]
 
 
 @pytest.fixture
-def told() -> Told:
+def sleeps() -> Sleeps:
     return []
 
 
 @pytest.fixture
-def ask(clock: MovableClock, told: Told) -> Callable[..., Any]:
+def ask(clock: MovableClock, sleeps: Sleeps) -> Callable[..., Any]:
     """Asks patiently for the first outcome that is no exception."""
 
     def patient(*outcomes: object, attempts: int = 3, within_seconds: float = 1000) -> object:
@@ -36,7 +36,7 @@ def ask(clock: MovableClock, told: Told) -> Callable[..., Any]:
             attempts=attempts,
             deadline=Deadline.after(clock.as_clock, within_seconds),
             retry_on=(Unavailable,),
-            before_sleep=lambda error, seconds: told.append((error, seconds)),
+            before_sleep=lambda error, seconds: sleeps.append((error, seconds)),
         )
 
     return patient
@@ -48,12 +48,12 @@ def test_an_answer_is_given_at_once(clock: MovableClock, ask: Callable[..., Any]
 
 
 def test_a_failure_is_told_and_asked_about_again(
-    clock: MovableClock, ask: Callable[..., Any], told: Told
+    clock: MovableClock, ask: Callable[..., Any], sleeps: Sleeps
 ) -> None:
     first, second = Unavailable("one"), Unavailable("two")
     assert ask(first, second, "answer") == "answer"
-    assert [error for error, _ in told] == [first, second]
-    assert [seconds for _, seconds in told] == clock.sleeps
+    assert [error for error, _ in sleeps] == [first, second]
+    assert [seconds for _, seconds in sleeps] == clock.sleeps
 
 
 def test_the_last_failure_is_raised_without_another_wait(
