@@ -9,7 +9,7 @@ import pytest
 
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.integration.kill_points.conftest import NewScene
-from tests.support.kill_points.gatekeeper import Act, Applies, Call, nth
+from tests.support.kill_points.orders import Act, Applies, Call, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import Scene, kind, writes_evidence
 

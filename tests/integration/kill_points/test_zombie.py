@@ -13,7 +13,8 @@ import pytest
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.integration.kill_points.conftest import NewScene
-from tests.support.kill_points.gatekeeper import Act, Applies, Call, Gatekeeper, nth
+from tests.support.kill_points.gatekeeper import Gatekeeper
+from tests.support.kill_points.orders import Act, Applies, Call, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import (
     ONE_BATCH_BYTES,

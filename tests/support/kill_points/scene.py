@@ -14,7 +14,8 @@ from typing import Any
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
-from tests.support.kill_points.gatekeeper import Call, Gatekeeper
+from tests.support.kill_points.gatekeeper import Gatekeeper
+from tests.support.kill_points.orders import Call
 from tests.support.kill_points.runner import Ending, Run
 from tests.support.settings import HANDOVER, PREFIX, STATE
 
