@@ -54,7 +54,9 @@ class RunStats:
     ] = None
     gaps: Annotated[int, "open windows at the end"] = 0
     lost_intervals: Annotated[int, "windows that expired unread, each named in the log"] = 0
-    backlog_growth: Annotated[int, "threats that joined the backlog less those that left it; may be negative"] = 0
+    backlog_growth: Annotated[
+        int, "threats that joined the backlog less those that left it; may be negative"
+    ] = 0
     oldest_backlog_seconds: Annotated[int, "how long the oldest threat on the backlog has waited"] = 0
     oldest_gap_seconds: Annotated[int, "age of the start of the oldest open window"] = 0
     cursor_lag_seconds: Annotated[int | None, "how far behind now the events that were read end"] = None

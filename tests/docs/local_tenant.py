@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from tap_forensics.cli.main import tap_forensics
 from tap_forensics.config.settings import VARIABLES
-from tap_forensics.sandbox import __main__ as sandbox
+from tap_forensics.sandbox.demo import demo
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
@@ -127,7 +127,7 @@ def demo_screen(source: Path) -> str:
     """The telling parts of what `make demo` shows."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        code = sandbox.main(["--source", str(source), "demo"])
+        code = demo(source)
     if code:
         raise AssertionError(said.getvalue())
     sections = re.split(r"^== (?=.+ ==$)", said.getvalue(), flags=re.M)
