@@ -80,6 +80,8 @@ def local_tenant() -> Iterator[LocalTenant]:
             "LOOKBACK_HOURS": "3",
             "LEASE_SECONDS": "1",
             "EVENTS_PREFIX": "tap-siem",
+            # One after the other, so that everything comes in the same order each time.
+            "FETCH_CONCURRENCY": "1",
         }
         yield LocalTenant(tap, bucket, Path(folder), env)
 
