@@ -64,7 +64,7 @@ def _bucket(context: CommandContext, settings: Settings) -> Iterator[Finding]:
     try:
         with context.client(settings) as client:
             yield from probe_rights(context, client, settings)
-            bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+            bucket = Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
             yield from probe_state(bucket, settings, context.clock)
             yield from probe_objects(client, settings, context.clock.now())
     except StorageFailed as error:

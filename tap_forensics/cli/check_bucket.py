@@ -24,6 +24,7 @@ from tap_forensics.cli.status import calls
 from tap_forensics.cli.terminal import lasting, many
 from tap_forensics.clock import Clock, iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import RunFailed, StorageFailed
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.bucket import Bucket
@@ -31,7 +32,7 @@ from tap_forensics.storage.event_dedup import decode as decode_memory
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.remedies import COLLECTOR_ROLE
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.quota import FORENSICS, SIEM, Pool
 from tap_forensics.tap.windows import RETENTION
 
@@ -57,11 +58,11 @@ _FEW_LEFT = 0.1
 
 def probe_rights(context: CommandContext, client: Client, settings: Settings) -> Iterator[Finding]:
     """Of whoever runs this. Raises `StorageFailed` where the bucket cannot be asked at all."""
-    where = f"gs://{settings.gcs_bucket}"
+    where = f"gs://{settings.bucket.name}"
     try:
         with asking(f"ask for the rights on {where}"):
             store = set(
-                client.bucket(settings.gcs_bucket).test_iam_permissions(
+                client.bucket(settings.bucket.name).test_iam_permissions(
                     [*NEEDED, *UNWANTED], timeout=_TIMEOUT, retry=DEFAULT_RETRY.with_timeout(30)
                 )
             )
@@ -99,7 +100,7 @@ def probe_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Fi
     """The working state: where it is, whether a run could begin with it, and what it waits for."""
     location = state_location(settings)
     where = f"gs://{bucket.name}/{location.name}"
-    if settings.gcs_prefix:
+    if settings.bucket.prefix:
         yield ok("state place", f"{where}, outside the feeds' folders")
     else:
         yield warning(
@@ -108,7 +109,7 @@ def probe_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Fi
             "set GCS_PREFIX and let the feed read that folder",
         )
     try:
-        found = find_state(bucket, location, clock, settings.lease_seconds)
+        found = find_state(bucket, location, clock, settings.run.lease_seconds)
     except RunFailed as error:
         yield wrong("state", str(error).partition("; ")[0], "tap-forensics state repair")
         return
@@ -157,7 +158,7 @@ def _gaps(state: State, now: datetime) -> Iterator[Finding]:
 
 
 def _pools(state: State, settings: Settings, now: datetime) -> Iterator[Finding]:
-    limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
+    limits = {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
     for name, limit in limits.items():
         pool = calls(state.calls.get(name, Pool()), limit, now)
         words = f"{pool['used']:,} {name} calls in 24 hours"
@@ -181,7 +182,7 @@ def _pools(state: State, settings: Settings, now: datetime) -> Iterator[Finding]
 
 
 def _memory(bucket: Bucket, settings: Settings, state_name: str) -> Iterator[Finding]:
-    if settings.events_prefix is None:
+    if settings.events.prefix is None:
         return
     name = f"{state_name}.seen"
     try:
@@ -195,11 +196,11 @@ def _memory(bucket: Bucket, settings: Settings, state_name: str) -> Iterator[Fin
 
 def probe_objects(client: Client, settings: Settings, now: datetime) -> Iterator[Finding]:
     """What a SecOps feed would fail at, or never read. Raises `StorageFailed`."""
-    for prefix, stem in ((settings.gcs_prefix, EVIDENCE_STEM), (settings.events_prefix, EVENTS_STEM)):
+    for prefix, stem in ((settings.bucket.prefix, EVIDENCE_STEM), (settings.events.prefix, EVENTS_STEM)):
         if prefix is None:
             continue
         listed, words = _listed(client, settings, prefix, stem, now)
-        where = f"gs://{settings.gcs_bucket}/{folder(prefix)}"
+        where = f"gs://{settings.bucket.name}/{folder(prefix)}"
         found = [*_names(where, listed), *_sizes(client, settings, where, listed)]
         yield from found
         if not found:
@@ -210,7 +211,7 @@ def _listed(
     client: Client, settings: Settings, prefix: str, stem: str, now: datetime
 ) -> tuple[list[ObjectInfo], str]:
     """Everything, or of very much the first by name and the last week."""
-    bucket, within = settings.gcs_bucket, folder(prefix)
+    bucket, within = settings.bucket.name, folder(prefix)
     first = list(list_objects(client, bucket, within, most=_NAMES_AT_MOST))
     if len(first) < _NAMES_AT_MOST:
         return first, many(len(first), "object")
@@ -235,7 +236,7 @@ def _sizes(client: Client, settings: Settings, where: str, listed: list[ObjectIn
     """Looks into the newest of those that are large enough."""
     large = [found for found in listed if found.size_bytes > _LONGEST_LINE_BYTES]
     newest = sorted(large, key=lambda found: found.updated)[-_LOOKED_INTO_AT_MOST:]
-    long = [found.name for found in newest if _has_long_line(client, settings.gcs_bucket, found.name)]
+    long = [found.name for found in newest if _has_long_line(client, settings.bucket.name, found.name)]
     if long:
         words = f"{where}: lines over 4 MB, at which the whole feed fails: {_examples(long)}"
         yield wrong("objects", words, "move them out of the folder; the function splits such lines")

@@ -40,7 +40,10 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class CommandContext:
-    """Where one command works. `folder` stands for the bucket where it is given; `tenant`: whose it is."""
+    """Where one command works. `folder` stands for the bucket where it is given; `tenant`: whose it is.
+
+    `lease_wait_seconds`: how long to wait for a run that is at work.
+    """
 
     environ: Mapping[str, str]
     folder: Path | None
@@ -49,6 +52,7 @@ class CommandContext:
     clock: Clock
     out: Console
     err: Console
+    lease_wait_seconds: float = 900
 
     @property
     def emulated(self) -> bool:
@@ -70,7 +74,7 @@ class CommandContext:
         if self.folder is None:
             yield open_client
             return
-        with _served(self.folder, settings.gcs_bucket) as server:
+        with _served(self.folder, settings.bucket.name) as server:
             yield server.client
 
     @contextmanager

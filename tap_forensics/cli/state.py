@@ -13,9 +13,9 @@ from tap_forensics.cli.state_commands import decoded, open_bucket, repair, reset
 from tap_forensics.cli.terminal import ago, fields, many, safe_text
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.storage.bucket import Stored
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import state_location
 
 _SHOWN = 10
 
@@ -47,7 +47,7 @@ def show(context: CommandContext) -> Exit:
         about = {"name": name, "generation": stored.generation, "bytes": len(stored.data)}
         context.print_json(about | {"state": msgspec.to_builtins(store, str_keys=True)})
     else:
-        title = f"gs://{settings.gcs_bucket}/{name}"
+        title = f"gs://{settings.bucket.name}/{name}"
         context.out.print(fields(title, _rows(store, stored, context.clock.now())))
     return Exit.GOOD
 
@@ -58,8 +58,8 @@ def _no_state(context: CommandContext, settings: Settings) -> Exit:
         context.print_json({"name": location.name, "generation": 0, "bytes": 0, "state": None})
     else:
         before = location.legacy_key or location.previous_key
-        also = f"; it takes over gs://{settings.gcs_bucket}/{before} where that is there" if before else ""
-        words = f"gs://{settings.gcs_bucket}/{location.name} is not there: the first run makes it{also}"
+        also = f"; it takes over gs://{settings.bucket.name}/{before} where that is there" if before else ""
+        words = f"gs://{settings.bucket.name}/{location.name} is not there: the first run makes it{also}"
         context.out.print(safe_text(words), soft_wrap=True)
     return Exit.GOOD
 

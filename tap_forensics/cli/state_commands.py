@@ -13,10 +13,11 @@ from tap_forensics.cli.state_repair import RepairedState, corrupted_at, rebuild
 from tap_forensics.cli.terminal import lasting, many, safe_text
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode, encode
-from tap_forensics.storage.state_store import lease_left_seconds, state_location
+from tap_forensics.storage.state_store import lease_left_seconds
 
 _BUCKET_SECONDS = 60
 _JSON = "application/json"
@@ -25,11 +26,11 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def open_bucket(client: Client, settings: Settings) -> Bucket:
-    return Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+    return Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
 
 
 def decoded(settings: Settings, stored: Stored, now: datetime) -> State:
-    return decode(stored.data, f"gs://{settings.gcs_bucket}/{state_location(settings).name}", now)
+    return decode(stored.data, f"gs://{settings.bucket.name}/{state_location(settings).name}", now)
 
 
 @click.command(
@@ -77,7 +78,7 @@ def repair(context: CommandContext, yes: bool) -> Exit:
 def _let_runs_notice(context: CommandContext, bucket: Bucket, settings: Settings, spoiled: datetime) -> None:
     """Until none believes any more that it holds a lease."""
     now = bucket.date or context.clock.now()
-    wait = spoiled + timedelta(seconds=settings.lease_seconds) - now
+    wait = spoiled + timedelta(seconds=settings.run.lease_seconds) - now
     if wait > timedelta():
         context.print_status(
             f"Waiting {lasting(wait)}: a run that is at work must have noticed (LEASE_SECONDS)."
@@ -104,7 +105,7 @@ def _about(settings: Settings, mended: RepairedState) -> str:
     cursor = mended.state.last_event_time
     found = f"{many(mended.threats_found, 'more threat')}, found in {many(mended.objects_read, 'object')}"
     return (
-        f"gs://{settings.gcs_bucket}/{state_location(settings).name} shall be written {mended.origin}. "
+        f"gs://{settings.bucket.name}/{state_location(settings).name} shall be written {mended.origin}. "
         f"Its cursor: {iso(cursor) if cursor else 'none'}. {found}, count as collected."
     )
 
@@ -115,8 +116,8 @@ def _perhaps_never(bucket: Bucket, settings: Settings, stored: Stored | None, me
     if stored or mended.version or not before or not bucket.read(before):
         return ""
     return (
-        f" But gs://{settings.gcs_bucket}/{before} is there: if this collector never ran here, its first run "
-        "takes that over, and there is nothing to repair."
+        f" But gs://{settings.bucket.name}/{before} is there: if this collector never ran here, its first "
+        "run takes that over, and there is nothing to repair."
     )
 
 
@@ -130,7 +131,7 @@ def _tell_repaired(
         context.print_json(told | {"objects_read": mended.objects_read})
     else:
         words = (
-            f"Written: gs://{settings.gcs_bucket}/{state_location(settings).name}, generation {generation}."
+            f"Written: gs://{settings.bucket.name}/{state_location(settings).name}, generation {generation}."
         )
         context.out.print(safe_text(words), soft_wrap=True)
 
@@ -173,7 +174,7 @@ def reset(context: CommandContext, yes: bool) -> Exit:
     if context.as_json:
         context.print_json({"reset": True, "copy": copy, "generation": generation})
     else:
-        kept = f" The old one is gs://{settings.gcs_bucket}/{copy}." if copy else ""
+        kept = f" The old one is gs://{settings.bucket.name}/{copy}." if copy else ""
         context.out.print(safe_text(f"Reset: the next run begins as a first run does.{kept}"), soft_wrap=True)
     return Exit.GOOD
 
@@ -184,7 +185,7 @@ def _last_run(store: State | None) -> str:
 
 
 def _about_reset(settings: Settings, stored: Stored | None, store: State | None) -> str:
-    where = f"gs://{settings.gcs_bucket}/{state_location(settings).name}"
+    where = f"gs://{settings.bucket.name}/{state_location(settings).name}"
     if stored is None:
         return f"{where} is not there; an empty state shall be written."
     if store is None:
@@ -211,7 +212,7 @@ def _must_be_sure(context: CommandContext, yes: bool) -> None:
 
 def _live(context: CommandContext, bucket: Bucket, settings: Settings, stored: Stored, store: State) -> bool:
     name = state_location(settings).name
-    left = lease_left_seconds(bucket, name, stored.generation, store, settings.lease_seconds)
+    left = lease_left_seconds(bucket, name, stored.generation, store, settings.run.lease_seconds)
     if store.lease is None or left is None or left <= 0:
         return False
     until = context.clock.now() + timedelta(seconds=left)

@@ -11,12 +11,12 @@ from google.cloud.storage import Client
 from tap_forensics.cli.objects import EVIDENCE_STEM, ObjectInfo, asking, list_objects, list_own
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.forensics.evidence_writer import delivered_in
 from tap_forensics.storage.bucket import Bucket, Stored
 from tap_forensics.storage.open_items import mark_collected
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode
-from tap_forensics.storage.state_store import state_location
 from tap_forensics.tap.windows import RETENTION, oldest_start
 
 _TIMEOUT = (10, 60)
@@ -40,7 +40,7 @@ def corrupted_at(client: Client, settings: Settings, broken: Stored | None, now:
 
     A run that was at work then believes in its lease for LEASE_SECONDS more, and may write one more batch.
     """
-    bucket, name = settings.gcs_bucket, state_location(settings).name
+    bucket, name = settings.bucket.name, state_location(settings).name
     if broken:
         listed = list_objects(client, bucket, name, most=1)
         return max((found.updated for found in listed if found.name == name), default=now)
@@ -106,7 +106,7 @@ def _delivered_since(state: State, now: datetime) -> datetime:
 
 
 def _evidence(client: Client, settings: Settings, since: datetime) -> Iterator[ObjectInfo]:
-    return list_own(client, settings.gcs_bucket, settings.gcs_prefix, EVIDENCE_STEM, since)
+    return list_own(client, settings.bucket.name, settings.bucket.prefix, EVIDENCE_STEM, since)
 
 
 def _count(mended: RepairedState, found: ObjectInfo, bucket: Bucket, now: datetime) -> None:

@@ -14,10 +14,11 @@ from tap_forensics.cli.objects import EVENTS_STEM, EVIDENCE_STEM, ObjectInfo, li
 from tap_forensics.cli.terminal import ago, fields, grid, lasting, many
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, counted_buckets, counts_until
 from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION
 
@@ -51,8 +52,8 @@ def status(context: CommandContext) -> Exit:
     settings = context.settings(credentials=False)
     with context.client(settings) as client:
         now = context.clock.now()
-        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        found = find_state(bucket, state_location(settings), context.clock, settings.lease_seconds)
+        bucket = Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
+        found = find_state(bucket, state_location(settings), context.clock, settings.run.lease_seconds)
         standing = stand(found, settings, now) | {"newest": newest_of_all(client, settings, now)}
     if context.as_json:
         context.print_json(standing)
@@ -67,7 +68,7 @@ def stand(found: FoundState, settings: Settings, now: datetime) -> dict[str, Any
     until = read_until(state)
     return {
         "now": now,
-        "bucket": settings.gcs_bucket,
+        "bucket": settings.bucket.name,
         "state": state_location(settings).name,
         "last_run_id": state.last_run_id,
         "cursor": state.last_event_time,
@@ -85,8 +86,8 @@ def stand(found: FoundState, settings: Settings, now: datetime) -> dict[str, Any
         ],
         "lost": [{"start": lost.start, "end": lost.end, "why": lost.why} for lost in state.lost],
         "calls": {
-            SIEM: calls(state.calls.get(SIEM, Pool()), settings.tap_siem_daily_limit, now),
-            FORENSICS: calls(state.calls.get(FORENSICS, Pool()), settings.tap_forensics_daily_limit, now),
+            SIEM: calls(state.calls.get(SIEM, Pool()), settings.tap.siem_daily_limit, now),
+            FORENSICS: calls(state.calls.get(FORENSICS, Pool()), settings.tap.forensics_daily_limit, now),
         },
     }
 
@@ -124,13 +125,13 @@ def _backlog(state: State) -> Iterator[dict[str, Any]]:
 
 
 def newest_of_all(client: Client, settings: Settings, now: datetime) -> dict[str, list[dict[str, Any]]]:
-    feeds = [(settings.gcs_prefix, EVIDENCE_STEM)]
-    if settings.events_prefix is not None:
-        feeds.append((settings.events_prefix, EVENTS_STEM))
+    feeds = [(settings.bucket.prefix, EVIDENCE_STEM)]
+    if settings.events.prefix is not None:
+        feeds.append((settings.events.prefix, EVENTS_STEM))
     return {
         prefix: [
             {"name": found.name, "size_bytes": found.size_bytes, "updated": found.updated}
-            for found in _newest(client, settings.gcs_bucket, prefix, stem, now)
+            for found in _newest(client, settings.bucket.name, prefix, stem, now)
         ]
         for prefix, stem in feeds
     }

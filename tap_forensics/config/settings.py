@@ -1,7 +1,4 @@
-"""Environment variables → one frozen `Settings`; every fault is found before anything is called.
-
-`VARIABLES` is the one list of them: `load_settings` reads by it, and docs/reference/settings.md shows it.
-"""
+"""Environment variables → one frozen `Settings`; every fault is found before anything is called."""
 
 from __future__ import annotations
 
@@ -19,46 +16,88 @@ MISSING_WORDING = "Error: Missing required environment variables"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What one run needs to know; units are in the names. Credentials stay out of `repr`.
+class BucketSettings:
+    """`prefix` is the folder of the evidence objects, `state_key` where the operator wants the state."""
 
-    `tenant` is None for the single one, whose prefixes and state are the variables' own.
-    """
-
-    gcs_bucket: str
-    gcs_prefix: str
+    name: str
+    prefix: str
     state_key: str
-    tap_principal: str = field(repr=False)
-    tap_secret: str = field(repr=False)
-    tap_api_base: str
+
+
+@dataclass(frozen=True)
+class TapSettings:
+    """How TAP is reached, and what for. Credentials stay out of `repr`; limits are calls in 24 hours."""
+
+    principal: str = field(repr=False)
+    secret: str = field(repr=False)
+    api_base: str
+    https_proxy: str | None = field(repr=False)
+    no_proxy: str
+    siem_daily_limit: int
+    forensics_daily_limit: int | None
+    threat_status: tuple[str, ...]
+    threat_type: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """Which windows a run plans."""
+
     lookback_hours: int
-    max_threats: int
+    since_time: datetime | None
     overlap_minutes: int
     end_lag_seconds: int
+
+
+@dataclass(frozen=True)
+class ForensicsSettings:
+    enabled: bool
+    max_threats: int
     dedup_hours: int
     campaign_reports: str
     record_shape: str
     fetch_concurrency: int
-    run_budget_seconds: int
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """`prefix` is None if no event lines are wanted."""
+
+    prefix: str | None
+    shape: str
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    budget_seconds: int
     lease_seconds: int
-    tap_siem_daily_limit: int
-    tap_forensics_daily_limit: int | None
-    https_proxy: str | None = field(repr=False)
-    no_proxy: str
-    events_prefix: str | None
-    events_shape: str
-    forensics: bool
-    since_time: datetime | None
-    threat_status: tuple[str, ...]
-    threat_type: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run needs to know, in groups; units are in the names.
+
+    `tenant` is None for the single one, whose prefixes and state are the variables' own.
+    """
+
+    bucket: BucketSettings
+    tap: TapSettings
+    windows: WindowSettings
+    forensics: ForensicsSettings
+    events: EventSettings
+    run: RunSettings
     tenant: str | None = None
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One declared variable: `parse` gets the text and raises ValueError saying what is allowed."""
+    """One declared variable: `parse` gets the text and raises ValueError saying what is allowed.
+
+    `setting` is where its value goes, as GROUP.FIELD of `Settings`; None if others read it.
+    """
 
     name: str
+    setting: str | None
     default: str | None
     meaning: str
     parse: Callable[[str], Any] = str
@@ -66,51 +105,83 @@ class Variable:
     secret: bool = False
 
 
-# Settings is built from these by name, so a name here is a field there, in lower case.
+# The one list of them: `load_settings` reads by it, and docs/reference/settings.md shows it.
 VARIABLES = (
-    Variable("GCS_BUCKET", None, "the bucket that SecOps reads", allowed.bucket, required=True),
-    Variable("GCS_PREFIX", "tap-forensics", "folder of the evidence objects; may be empty", allowed.prefix),
-    Variable("STATE_KEY", "{GCS_PREFIX}/state.json", "name of the state object", allowed.object_name),
-    Variable("TAP_PRINCIPAL", None, "TAP service principal", allowed.principal, required=True, secret=True),
-    Variable("TAP_SECRET", None, "its secret", allowed.secret, required=True, secret=True),
-    Variable("TAP_PRINCIPAL_FILE", None, "path of a mounted secret, instead of `TAP_PRINCIPAL`"),
-    Variable("TAP_SECRET_FILE", None, "path of a mounted secret, instead of `TAP_SECRET`"),
+    Variable(
+        "GCS_BUCKET", "bucket.name", None, "the bucket that SecOps reads", allowed.bucket, required=True
+    ),
+    Variable(
+        "GCS_PREFIX",
+        "bucket.prefix",
+        "tap-forensics",
+        "folder of the evidence objects; may be empty",
+        allowed.prefix,
+    ),
+    Variable(
+        "STATE_KEY",
+        "bucket.state_key",
+        "{GCS_PREFIX}/state.json",
+        "name of the state object",
+        allowed.object_name,
+    ),
+    Variable(
+        "TAP_PRINCIPAL",
+        "tap.principal",
+        None,
+        "TAP service principal",
+        allowed.principal,
+        required=True,
+        secret=True,
+    ),
+    Variable("TAP_SECRET", "tap.secret", None, "its secret", allowed.secret, required=True, secret=True),
+    Variable("TAP_PRINCIPAL_FILE", None, None, "path of a mounted secret, instead of `TAP_PRINCIPAL`"),
+    Variable("TAP_SECRET_FILE", None, None, "path of a mounted secret, instead of `TAP_SECRET`"),
     Variable(
         "TENANTS_DIR",
+        None,
         None,
         "folder with a `NAME/credentials.json` for each tenant that a message may name; read by each run",
         allowed.folder,
     ),
     Variable(
         "LOOKBACK_HOURS",
+        "windows.lookback_hours",
         "1",
         "how far the first run reads back; capped to the API's 7 days",
         allowed.int_range(1, 87_600),
     ),
     Variable(
         "MAX_THREATS",
+        "forensics.max_threats",
         "500",
         "threats whose forensics one run fetches at most",
         allowed.int_range(1, 1_000_000),
     ),
     Variable(
         "TAP_API_BASE",
+        "tap.api_base",
         "https://tap-api-v2.proofpoint.com",
         "address of the TAP API; https, or http on a loopback host",
         allowed.api_base,
     ),
     Variable(
         "OVERLAP_MINUTES",
+        "windows.overlap_minutes",
         "60",
         "how far each run reads back over the last one: TAP indexes events up to about 30 minutes late",
         allowed.int_range(0, 1440),
     ),
     # Of the shortest lookback, an hour, TAP's shortest window of 30 s is left.
     Variable(
-        "END_LAG_SECONDS", "60", "the last window ends this long before now", allowed.int_range(0, 3570)
+        "END_LAG_SECONDS",
+        "windows.end_lag_seconds",
+        "60",
+        "the last window ends this long before now",
+        allowed.int_range(0, 3570),
     ),
     Variable(
         "DEDUP_HOURS",
+        "forensics.dedup_hours",
         "24",
         "within so many hours a threat is not fetched again; `0`: only within one run, as the published "
         "function (then set `OVERLAP_MINUTES=2` too, or each hour repeats the last)",
@@ -118,65 +189,94 @@ VARIABLES = (
     ),
     Variable(
         "CAMPAIGN_REPORTS",
+        "forensics.campaign_reports",
         "once",
         "`once`: a campaign's report comes once a run; `every`: each time that TAP sends it",
         allowed.one_of("once", "every"),
     ),
     Variable(
         "RECORD_SHAPE",
+        "forensics.record_shape",
         "report",
         '`report`: the report with `_threatId` and `generated`; `response`: `{"generated":…,"reports":[…]}`',
         allowed.one_of("report", "response"),
     ),
-    Variable("FETCH_CONCURRENCY", "8", "forensics requests in flight", allowed.int_range(1, 64)),
+    Variable(
+        "FETCH_CONCURRENCY",
+        "forensics.fetch_concurrency",
+        "8",
+        "forensics requests in flight",
+        allowed.int_range(1, 64),
+    ),
     Variable(
         "RUN_BUDGET_SECONDS",
+        "run.budget_seconds",
         "480",
         "the run ends by itself within this time; keep it a minute below the function's time-out",
         allowed.int_range(5, 3540),
     ),
     Variable(
         "LEASE_SECONDS",
+        "run.lease_seconds",
         "180",
         "how long a run's lease holds after its last commit; each commit renews it",
         allowed.int_range(1, 3600),
     ),
-    Variable("TAP_SIEM_DAILY_LIMIT", "1800", "SIEM calls in any 24 hours", allowed.int_range(1, 1_000_000)),
+    Variable(
+        "TAP_SIEM_DAILY_LIMIT",
+        "tap.siem_daily_limit",
+        "1800",
+        "SIEM calls in any 24 hours",
+        allowed.int_range(1, 1_000_000),
+    ),
     Variable(
         "TAP_FORENSICS_DAILY_LIMIT",
+        "tap.forensics_daily_limit",
         None,
         "forensics calls in any 24 hours; unset: learned from 429 responses",
         allowed.int_range(1, 1_000_000),
     ),
-    Variable("HTTPS_PROXY", None, "HTTP proxy for TAP, and for nothing else", allowed.proxy, secret=True),
-    Variable("HTTPS_PROXY_FILE", None, "path of a mounted secret, instead of `HTTPS_PROXY`"),
-    Variable("NO_PROXY", "", "hosts that are reached without the proxy, separated by commas"),
+    Variable(
+        "HTTPS_PROXY",
+        "tap.https_proxy",
+        None,
+        "HTTP proxy for TAP, and for nothing else",
+        allowed.proxy,
+        secret=True,
+    ),
+    Variable("HTTPS_PROXY_FILE", None, None, "path of a mounted secret, instead of `HTTPS_PROXY`"),
+    Variable("NO_PROXY", "tap.no_proxy", "", "hosts that are reached without the proxy, separated by commas"),
     Variable(
         "EVENTS_PREFIX",
+        "events.prefix",
         None,
         "folder of the SIEM event lines, apart from `GCS_PREFIX`; unset: no event lines are written",
         allowed.prefix,
     ),
     Variable(
         "EVENTS_SHAPE",
+        "events.shape",
         "api",
         '`api`: `{"messagesDelivered":[{…event…}]}`, as SecOps reads it; `flat`: the event itself',
         allowed.one_of("api", "flat"),
     ),
     Variable(
         "FORENSICS",
+        "forensics.enabled",
         "on",
         "`off`: only event lines; no forensics are fetched and no threat is remembered",
         allowed.on_off,
     ),
     Variable(
         "SINCE_TIME",
+        "windows.since_time",
         None,
         "where the first run begins (ISO 8601), instead of `LOOKBACK_HOURS`; ignored if there is a state",
         allowed.timestamp,
     ),
     Variable(
         "THREAT_STATUS",
+        "tap.threat_status",
         "",
         "only events of threats that are `active`, `cleared`, `falsePositive` (separated by commas); "
         "unset: TAP's default",
@@ -184,6 +284,7 @@ VARIABLES = (
     ),
     Variable(
         "THREAT_TYPE",
+        "tap.threat_type",
         "",
         "only events of threats of type `url`, `attachment`, `messageText` (separated by commas); unset: all",
         allowed.csv("url", "attachment", "messageText"),
@@ -193,8 +294,14 @@ VARIABLES = (
 _MAY_BE_EMPTY = ("GCS_PREFIX",)
 # Each may be given by NAME_FILE instead: the path of a mounted secret.
 _MOUNTED = ("TAP_PRINCIPAL", "TAP_SECRET", "HTTPS_PROXY")
-# Read only to be looked up, or by others: no field of Settings.
-_NO_FIELDS = {*(f"{name}_FILE" for name in _MOUNTED), "TENANTS_DIR"}
+_GROUPS: dict[str, Callable[..., Any]] = {
+    "bucket": BucketSettings,
+    "tap": TapSettings,
+    "windows": WindowSettings,
+    "forensics": ForensicsSettings,
+    "events": EventSettings,
+    "run": RunSettings,
+}
 # The storage client sends evidence and state, without any credentials, wherever it points to.
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 _LOOPBACK = re.compile(
@@ -217,7 +324,16 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     faults += [*_feed_faults(values), *_emulator_faults(environ)]
     if faults:
         raise InvalidSettings(faults)
-    return Settings(**{name.lower(): value for name, value in values.items() if name not in _NO_FIELDS})
+    return _grouped(values)
+
+
+def _grouped(values: Mapping[str, Any]) -> Settings:
+    fields: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
+    for variable in VARIABLES:
+        if variable.setting:
+            group, _, name = variable.setting.partition(".")
+            fields[group][name] = values[variable.name]
+    return Settings(**{group: made(**fields[group]) for group, made in _GROUPS.items()})
 
 
 def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:

@@ -15,9 +15,9 @@ import msgspec
 
 from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings, load_settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import InvalidSettings
 from tap_forensics.log import escape_unprintable
-from tap_forensics.storage.state_store import state_location
 
 CREDENTIALS_FILE = "credentials.json"
 # While the other variables are checked.
@@ -98,7 +98,7 @@ def load_tenant(environ: Mapping[str, str], tenant: str | None) -> Settings:
         return load_settings(environ)
     own = load_places(environ, tenant)
     principal, secret = _credentials(environ, tenant)
-    return replace(own, tap_principal=principal, tap_secret=secret)
+    return replace(own, tap=replace(own.tap, principal=principal, secret=secret))
 
 
 def load_places(environ: Mapping[str, str], tenant: str | None) -> Settings:
@@ -109,18 +109,20 @@ def load_places(environ: Mapping[str, str], tenant: str | None) -> Settings:
 
 def _own_places(shared: Settings, tenant: str) -> Settings:
     """The tenant's folders, below the shared ones; its state lies below no feed's, not another's either."""
-    if not shared.gcs_prefix:
+    if not shared.bucket.prefix:
         raise InvalidSettings(
             ["GCS_PREFIX is empty: tenants need a folder to lie side by side in, such as tap-forensics"]
         )
-    folder, _, file = shared.state_key.rpartition("/")
+    folder, _, file = shared.bucket.state_key.rpartition("/")
     own_key = "/".join(filter(None, [folder, tenant, file]))
+    wanted = replace(shared, bucket=replace(shared.bucket, state_key=own_key))
+    prefix = f"{shared.bucket.prefix}/{tenant}"
+    events_prefix = shared.events.prefix and f"{shared.events.prefix}/{tenant}"
     return replace(
         shared,
         tenant=tenant,
-        gcs_prefix=f"{shared.gcs_prefix}/{tenant}",
-        events_prefix=shared.events_prefix and f"{shared.events_prefix}/{tenant}",
-        state_key=state_location(replace(shared, state_key=own_key)).name,
+        bucket=replace(shared.bucket, prefix=prefix, state_key=state_location(wanted).name),
+        events=replace(shared.events, prefix=events_prefix),
     )
 
 

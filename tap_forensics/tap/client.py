@@ -42,7 +42,8 @@ from tap_forensics.memory_budget import (
     reserve_reports,
 )
 from tap_forensics.tap.connection import connection_pool, shut
-from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
+from tap_forensics.tap.quota import FORENSICS, SIEM, PoolStatus, Quota
+from tap_forensics.tap.rate_limit import RateLimiter
 from tap_forensics.tap.redact import describe, describe_failure
 from tap_forensics.tap.retry import parse_retry_after
 from tap_forensics.tap.windows import Window
@@ -71,20 +72,33 @@ class TapResponse:
 
 
 class TapClient:
-    """One run's connection to TAP. Use as a context manager: leaving it closes every socket."""
+    """One run's connection to TAP. Use as a context manager: leaving it closes every socket.
 
-    def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, quota: Quota) -> None:
+    `limiters`: one a pool, for `call_rate_limited`. `quota`: what may be called at all.
+    `call_seconds`: how long one call may take, from its connection to the last byte.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        deadline: Deadline,
+        quota: Quota,
+        *,
+        call_seconds: float = _CALL_SECONDS,
+    ) -> None:
         self._clock, self._deadline, self.quota = clock, deadline, quota
-        self._root = urlsplit(settings.tap_api_base).path
-        token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
-        self._credentials = (settings.tap_principal, settings.tap_secret, token)
+        self._root = urlsplit(settings.tap.api_base).path
+        token = base64.b64encode(f"{settings.tap.principal}:{settings.tap.secret}".encode()).decode()
+        self._credentials = (settings.tap.principal, settings.tap.secret, token)
         self._headers = {
             "Authorization": f"Basic {token}",
             "Accept-Encoding": "gzip",
             "User-Agent": f"tap-forensics/{__version__}",
         }
-        self._selection = [("threatStatus", status) for status in settings.threat_status]
-        self._selection += [("threatType", kind) for kind in settings.threat_type]
+        self._selection = [("threatStatus", status) for status in settings.tap.threat_status]
+        self._selection += [("threatType", kind) for kind in settings.tap.threat_type]
+        self._call_seconds = call_seconds
         self._timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         self._closed = False
         self.budget = MemoryBudget(BUDGET_BYTES, self._raise_if_over)
@@ -92,6 +106,10 @@ class TapClient:
         self._one_large = MemoryBudget(1, self._raise_if_over)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
         self._tenant = settings.tenant
+        self.limiters = {
+            pool: RateLimiter(clock, deadline, probe_only=quota.status(pool, clock.now()) is PoolStatus.PROBE)
+            for pool in (SIEM, FORENSICS)
+        }
         self._pool = connection_pool(settings, self._began)
         self._stop_watching = run_periodically(0.5, self._cut_overdue)
 
@@ -201,7 +219,7 @@ class TapClient:
         return describe(body, self._credentials, cut=len(body) >= _ERROR_BODY_BYTES)
 
     def _began(self, sock: socket.socket) -> None:
-        limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
+        limit = min(self._clock.monotonic() + self._call_seconds, self._deadline.at_seconds)
         self._in_flight[threading.get_ident()] = (limit, sock)
         if self._closed:
             shut(sock)

@@ -17,17 +17,21 @@ from tap_forensics.config.settings import Settings
 
 def connection_pool(settings: Settings, began: Callable[[socket.socket], None]) -> urllib3.HTTPConnectionPool:
     """One pool to the API's host, through HTTPS_PROXY unless NO_PROXY names the host."""
-    host = urlsplit(settings.tap_api_base)
-    width = settings.fetch_concurrency + 1
+    host = urlsplit(settings.tap.api_base)
+    width = settings.forensics.fetch_concurrency + 1
     manager = urllib3.PoolManager(num_pools=1, maxsize=width)
-    if settings.https_proxy and host.scheme == "https" and not _bypassed(host.netloc, settings.no_proxy):
-        auth = parse_url(settings.https_proxy).auth
+    if (
+        settings.tap.https_proxy
+        and host.scheme == "https"
+        and not _bypassed(host.netloc, settings.tap.no_proxy)
+    ):
+        auth = parse_url(settings.tap.https_proxy).auth
         token = base64.b64encode(unquote(auth).encode()).decode() if auth else None
         headers = {"Proxy-Authorization": f"Basic {token}"} if token else None
         manager = urllib3.ProxyManager(
-            settings.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
+            settings.tap.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
         )
-    pool = manager.connection_from_url(settings.tap_api_base)
+    pool = manager.connection_from_url(settings.tap.api_base)
     pool.ConnectionCls = _telling(pool.ConnectionCls, began)
     return pool
 

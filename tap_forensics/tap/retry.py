@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from tap_forensics.clock import Deadline
-from tap_forensics.errors import RateLimited, TooLarge, Unavailable
+from tap_forensics.errors import TooLarge, Unavailable
 from tap_forensics.tap.rate_limit import LONGEST_RETRY_AFTER_SECONDS
 
 T = TypeVar("T")
@@ -41,7 +41,6 @@ def retry(
     *,
     attempts: int,
     deadline: Deadline,
-    retry_on: tuple[type[Unavailable] | type[RateLimited], ...],
     before_sleep: Callable[[Exception, float], None],
     may_retry: Callable[[], bool] = lambda: True,
 ) -> T:
@@ -52,7 +51,7 @@ def retry(
     for attempt in range(attempts):
         try:
             return ask()
-        except retry_on as error:
+        except Unavailable as error:
             pause = _pause_seconds(attempt, error.retry_after_seconds)
             if (
                 attempt == attempts - 1

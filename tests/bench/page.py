@@ -17,9 +17,9 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tap_forensics.sandbox.world import World
-from tests.evidence import chromium
-from tests.evidence.commands import run
-from tests.faults.lab import START
+from tests.support.lab import START
+from tests.support.report import chromium
+from tests.support.report.commands import run
 
 TYPED = "host-12.example"
 _KEYSTROKE = """(text) => new Promise((done) => {

@@ -19,7 +19,7 @@ import pytest
 import urllib3
 
 from tap_forensics.sandbox.processes import end_group, free_port, wait_until_listening
-from tests.deploy.tools import CHECKOUT, beside_the_checkout, command
+from tests.support.tools import CHECKOUT, beside_the_checkout, command
 
 FACTS = json.loads((Path(__file__).parent / "facts.json").read_text(encoding="utf-8"))
 REGION = "us-central1"

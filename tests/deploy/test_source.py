@@ -16,7 +16,7 @@ from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
-from tests.deploy.tools import CHECKOUT, command
+from tests.support.tools import CHECKOUT, command
 
 # From starting the server to its first answer; deploy/README.md lists what `--log-cli-level=INFO` shows here.
 COLD_START_AT_MOST = timedelta(seconds=10)

@@ -10,7 +10,7 @@ import pytest
 
 from tap_forensics.config.settings import VARIABLES
 from tap_forensics.stats import RunStats
-from tests.deploy.tools import CHECKOUT, beside_the_checkout, command
+from tests.support.tools import CHECKOUT, beside_the_checkout, command
 
 MODULE = CHECKOUT / "deploy" / "terraform"
 # Of an environment, what is for the framework and not for the collector.

@@ -80,10 +80,12 @@ def test_a_prefix_is_trimmed_and_the_state_lies_under_it(given: str) -> None:
         loaded = load_settings(SOUND | {"GCS_PREFIX": given})
     except InvalidSettings:
         return
-    assert not loaded.gcs_prefix.startswith("/")
-    assert not loaded.gcs_prefix.endswith("/")
-    assert "//" not in loaded.gcs_prefix
-    assert loaded.state_key == (f"{loaded.gcs_prefix}/state.json" if loaded.gcs_prefix else "state.json")
+    assert not loaded.bucket.prefix.startswith("/")
+    assert not loaded.bucket.prefix.endswith("/")
+    assert "//" not in loaded.bucket.prefix
+    assert loaded.bucket.state_key == (
+        f"{loaded.bucket.prefix}/state.json" if loaded.bucket.prefix else "state.json"
+    )
 
 
 @settings(max_examples=300)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.config.tenants import load_tenant
 from tap_forensics.errors import InvalidSettings
-from tap_forensics.storage.state_store import state_location
 
 folders = st.lists(st.sampled_from(["state", "tap", "siem", "acme", "working-state"]), min_size=1, max_size=3)
 paths = folders.map("/".join)
@@ -47,4 +47,4 @@ def test_no_two_tenants_share_a_folder_or_a_state_and_no_state_lies_in_a_feed(
 
 
 def feeds(settings: Settings) -> list[str]:
-    return [f"{folder}/" for folder in (settings.gcs_prefix, settings.events_prefix) if folder]
+    return [f"{folder}/" for folder in (settings.bucket.prefix, settings.events.prefix) if folder]

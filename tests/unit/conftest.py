@@ -17,10 +17,9 @@ from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
-from tests.faults.lab_bucket import LabBucket
-
-from .fakes import NOW, FakeTime, configured
-from .states import PLACE, Hold
+from tests.support.fakes import NOW, FakeTime, configured
+from tests.support.lab_bucket import LabBucket
+from tests.support.states import PLACE, Hold
 
 Client = Callable[..., AbstractContextManager[TapClient]]
 
@@ -54,13 +53,20 @@ def server(world: World) -> Iterator[TapServer]:
 
 @contextmanager
 def connected(
-    base: str, *, within_seconds: float = 30, quota: Quota | None = None, **variables: str
+    base: str,
+    *,
+    within_seconds: float = 30,
+    call_seconds: float = 120,
+    quota: Quota | None = None,
+    **variables: str,
 ) -> Iterator[TapClient]:
     """The client, told to use `base`; its `now` is NOW, its deadline is real."""
     clock = replace(Clock(), now=lambda: NOW)
     settings = configured(TAP_API_BASE=base, **variables)
     counted = quota or Quota({}, {SIEM: None, FORENSICS: None})
-    with TapClient(settings, clock, Deadline.after(clock, within_seconds), counted) as tap:
+    with TapClient(
+        settings, clock, Deadline.after(clock, within_seconds), counted, call_seconds=call_seconds
+    ) as tap:
         yield tap
 
 

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from tap_forensics.clock import Deadline, floor_to_second, iso, parse_iso, run_periodically
-
-from .fakes import NOW, FakeTime
+from tests.support.fakes import NOW, FakeTime
 
 
 def test_a_whole_second_is_written_without_a_fraction() -> None:
