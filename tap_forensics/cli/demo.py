@@ -34,7 +34,7 @@ def demo(keep: bool, seed: int, source: Path) -> None:
         raise click.UsageError(f"there is no {source}: run this from a checkout, or give --source")
     try:
         from tap_forensics.sandbox.demo import demo as show  # noqa: PLC0415 - of another extra
-        from tap_forensics.sandbox.demo import until_interrupted
+        from tap_forensics.sandbox.demo import until_interrupted  # noqa: PLC0415 - of another extra
     except ModuleNotFoundError as missing:
         raise click.UsageError(
             f"demo needs the extra `sandbox` ({missing.name} is missing): pip install '.[cli,sandbox]'"
