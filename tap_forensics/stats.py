@@ -1,4 +1,4 @@
-"""The figures of one run: what its final log line says, and what the metrics are made from."""
+"""The figures of one run, for its final log line and for the metrics."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass
 class RunStats:
-    """Counts of this run, of `tenant` if there is one; `*_seconds` and `*_bytes` as named. `outcome` is how
-    it ended:
+    """Counts of one run; the unit of the others is in the name. `tenant` is empty for the single one.
+    `outcome` is how the run ended:
 
-    `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
-    `failed`. `backlog_growth` is negative where the backlog shrank. `windows_planned` and `threats_chosen`
-    are what the run set out to do, `threats_answered` is how far it came, written or not; `*_calls_left` is
-    None where no limit is set.
+    `complete` · `incomplete` (some items stay open) · `busy` (another run holds the lease) · `failed`.
+    `windows_planned` and `threats_chosen` are what the run planned; `threats_answered` counts responses,
+    written or not. `backlog_growth` is negative if the backlog shrank. `*_calls_left` is None if there is no
+    limit.
     """
 
     outcome: str = "failed"
