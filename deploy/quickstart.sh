@@ -63,6 +63,10 @@ for folder in "$prefix" "$events_prefix"; do
   case $folder/ in state/*) fail "state/ is no folder for a feed: it would ingest the state" ;; esac
 done
 
+if ! command -v gcloud >/dev/null; then
+  echo "quickstart: gcloud was not found: install the Google Cloud CLI (https://cloud.google.com/sdk/docs/install), or use Cloud Shell" >&2
+  exit 1
+fi
 export CLOUDSDK_CORE_DISABLE_PROMPTS=1
 project=${project:-$(gcloud config get-value project 2>/dev/null)}
 [ -n "$project" ] || fail "no project: give --project, or set one with: gcloud config set project ID"

@@ -10,6 +10,7 @@ from tap_forensics import __version__
 
 # A command's name, what it does, and where it is: `module:attribute` of this package.
 COMMANDS = {
+    "demo": ("The function on this machine, against a generated tenant.", "demo:demo"),
     "run": ("One run now, in this process, with live progress.", "run:run"),
     "check": ("The doctor: settings, credentials, bucket, state, objects, clock and calls.", "check:check"),
     "status": ("Last run, cursor, backlog, gaps, calls and newest objects.", "status:status"),

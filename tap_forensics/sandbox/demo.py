@@ -1,11 +1,13 @@
-"""The two shows: `demo` in a world made up on the spot, `run` against the real API with a local bucket."""
+"""The two shows: `demo` with a generated tenant, `run` against the real API with a local bucket."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from tap_forensics.sandbox import console as display
 from tap_forensics.sandbox.cloudevents import FunctionServer, curl_line, post_event
 from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.sandbox.kept import show_next_steps
 from tap_forensics.sandbox.processes import is_free
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
@@ -26,33 +29,84 @@ LOOKBACK_HOURS = 3
 Lines = dict[str, list[bytes]]
 
 
-def demo(source: Path, seed: int = 1) -> int:
-    """Runs the function twice in a seeded world and checks what came. Returns 0, or 1 with a line a fault."""
-    started = utc_now()
-    # Well inside what the function asks for, so that neither edge of its windows decides what must come.
-    start, end = started - timedelta(hours=LOOKBACK_HOURS, minutes=-10), started - timedelta(minutes=5)
+@dataclass(frozen=True)
+class Tenant:
+    """A generated tenant, and what serves it on this machine."""
+
+    world: World
+    api: TapServer
+    bucket: FakeBucket
+    function: FunctionServer
+
+
+@contextmanager
+def generated_tenant(source: Path, seed: int) -> Iterator[Tenant]:
+    """Everything that it starts ends with it."""
+    now = utc_now()
+    # Well inside what the function asks for, so that the edges of its windows do not decide what must come.
+    start, end = now - timedelta(hours=LOOKBACK_HOURS, minutes=-10), now - timedelta(minutes=5)
     world = World(seed, start=start, end=end, messages_per_hour=16, clicks_per_hour=5, campaigns=3)
-    with TapServer(world) as api, FakeBucket() as bucket:
-        with FunctionServer(_environment(api, bucket), source, echo=display.log_line) as function:
-            _show_world(world, api, bucket, function)
-            faults = _run(function, "First event: {} posted as Eventarc posts it")
-            before, events = lines_by_threat(bucket.objects(PREFIX)), _event_lines(bucket)
-            _show_results(bucket, before, events)
-            faults += _run(function, "Second event, at once")
-            after = lines_by_threat(bucket.objects(PREFIX))
-            faults += event_faults(events, _event_lines(bucket))
-        expected = _expected(world)
-        faults += verdict(expected, before, after)
+    with (
+        TapServer(world) as api,
+        FakeBucket() as bucket,
+        FunctionServer(_environment(api, bucket), source, echo=display.log_line) as function,
+    ):
+        yield Tenant(world, api, bucket, function)
+
+
+def demo(source: Path, seed: int = 1, *, keep: bool = False) -> int:
+    """Posts two events to the function and checks what it wrote. Returns 0, or 1 with a line for each fault.
+
+    With `keep` the tenant stays up after that, until KeyboardInterrupt or until the function ends.
+    """
+    with generated_tenant(source, seed) as tenant:
+        _show_world(tenant)
+        faults, summary = _two_events(tenant)
+        if keep and not faults:
+            display.heading("In short")
+            print(summary)
+            return _stay_up(tenant)
     display.heading("In short")
     if faults:
-        print("\n".join(f"NOT AS IT SHOULD BE: {fault}" for fault in faults))
+        print("\n".join(f"FAILED: {fault}" for fault in faults))
         return 1
-    print(
-        f"All {len(expected)} threats with evidence have their lines: {_count(before)} after the first event "
-        f"and {_count(after)} after the second, no line twice. {len(events)} events have a line each beside "
-        "them. Everything started here has ended."
-    )
+    print(f"{summary} Everything started here has ended.")
     return 0
+
+
+def _two_events(tenant: Tenant) -> tuple[list[str], str]:
+    """The faults found, and what came in one paragraph."""
+    bucket, function = tenant.bucket, tenant.function
+    faults = _run(function, "First event: {} posted as Eventarc posts it")
+    before, events = lines_by_threat(bucket.objects(PREFIX)), _event_lines(bucket)
+    _show_results(bucket, before, events)
+    faults += _run(function, "Second event, right after the first")
+    after = lines_by_threat(bucket.objects(PREFIX))
+    faults += event_faults(events, _event_lines(bucket))
+    expected = _expected(tenant.world)
+    faults += verdict(expected, before, after)
+    return faults, (
+        f"All {len(expected)} threats with evidence have their lines: {_count(before)} after the first event "
+        f"and {_count(after)} after the second, no line twice. {len(events)} events have one line each."
+    )
+
+
+def _stay_up(tenant: Tenant) -> int:
+    show_next_steps(_environment(tenant.api, tenant.bucket), curl_line(tenant.function.url))
+    tenant.function.wait()
+    print("The function has ended by itself.")
+    return 1
+
+
+def until_interrupted(show: Callable[[], int]) -> int:
+    """The exit code of `show`; 130 with one line if the user ends it."""
+    try:
+        return show()
+    except KeyboardInterrupt:
+        # If the terminal is closed, nobody can read this.
+        with suppress(OSError):
+            print("\nInterrupted. Everything started here has ended.", flush=True)
+        return 130
 
 
 def run(source: Path, port: int, environment: Mapping[str, str]) -> int:
@@ -64,17 +118,17 @@ def run(source: Path, port: int, environment: Mapping[str, str]) -> int:
         )
         return 2
     if not is_free(port):
-        print(f"Port {port} is in use; give another one with --port.")
+        print(f"Port {port} is in use; choose another one with --port.")
         return 2
     with FakeBucket(environment.get("GCS_BUCKET") or "demo-bucket") as bucket:
         env = dict(environment) | {"GCS_BUCKET": bucket.name, "STORAGE_EMULATOR_HOST": bucket.url}
-        # A proxy on the way to the API is none on the way to this machine.
+        # A proxy for the API must not be used for this machine.
         for name in ("NO_PROXY", "no_proxy"):
             env[name] = ",".join(filter(None, [environment.get(name), "127.0.0.1"]))
         with FunctionServer(env, source, port, echo=display.log_line) as function:
             _run(function, "First event")
             display.object_list(bucket.objects())
-            display.heading("Up until Ctrl-C")
+            display.heading("Running until Ctrl-C")
             print(f"Another event:\n  {curl_line(function.url)}")
             print(f"The objects:\n  curl {bucket.url}/storage/v1/b/{bucket.name}/o", flush=True)
             function.wait()
@@ -83,7 +137,7 @@ def run(source: Path, port: int, environment: Mapping[str, str]) -> int:
 
 
 def lines_by_threat(objects: Mapping[str, bytes]) -> Lines:
-    """The evidence lines under their `_threatId`. An NDJSON line ends at \\n and at no other separator."""
+    """The evidence lines by their `_threatId`. An NDJSON line ends at \\n and at no other separator."""
     found: Lines = {}
     for name, data in objects.items():
         if name.endswith(".ndjson"):
@@ -93,7 +147,7 @@ def lines_by_threat(objects: Mapping[str, bytes]) -> Lines:
 
 
 def verdict(expected: set[str], before: Lines, after: Lines) -> list[str]:
-    """What is wrong with the outcome, a sentence each: threats without a line, lines that came twice."""
+    """What is wrong, one sentence each: threats without a line, lines that came twice."""
     faults = []
     if missing := expected - before.keys():
         faults.append(f"{len(missing)} of {len(expected)} threats have no line, such as {min(missing)}")
@@ -107,7 +161,7 @@ def verdict(expected: set[str], before: Lines, after: Lines) -> list[str]:
 
 
 def event_faults(before: list[bytes], after: list[bytes]) -> list[str]:
-    """What is wrong with the event lines: none at all, some twice, more after an event at once."""
+    """What is wrong with the event lines: none at all, some twice, or more after the second event."""
     faults = [] if before else ["no event has a line"]
     if len(set(after)) < len(after):
         faults.append(f"{len(after) - len(set(after))} event lines came twice")
@@ -140,15 +194,16 @@ def _has_credentials(environment: Mapping[str, str]) -> bool:
     )
 
 
-def _show_world(world: World, api: TapServer, bucket: FakeBucket, function: FunctionServer) -> None:
-    display.heading("The local world")
+def _show_world(tenant: Tenant) -> None:
+    world, api, bucket = tenant.world, tenant.api, tenant.bucket
+    display.heading("The generated tenant")
     print(f"  TAP stand-in  {api.url}  {len(world.events)} events, {len(world.threats)} threats")
     print(f"  bucket        {bucket.url}  gs://{bucket.name}")
-    print(f"  function      {function.url}")
+    print(f"  function      {tenant.function.url}")
 
 
 def _run(function: FunctionServer, title: str) -> list[str]:
-    """Posts an event, says how it went, and returns the fault if the answer is not 200."""
+    """Posts an event and prints the answer. Returns a fault if it is not 200."""
     display.heading(title)
     started = time.monotonic()
     status, body = post_event(function.url)
@@ -161,25 +216,25 @@ def _show_results(bucket: FakeBucket, lines: Lines, events: list[bytes]) -> None
     display.heading("Objects in the bucket")
     display.object_list(objects)
     if lines:
-        display.heading("One line of evidence, cut for the eye")
+        display.heading("One line of evidence, shortened")
         print(display.pretty(_telling(lines), most=2))
     if events:
-        display.heading("One event's line, cut for the eye")
+        display.heading("One event's line, shortened")
         print(display.pretty(json.loads(events[0]), most=2))
     for name in (WORKING_STATE, f"{PREFIX}/state.json"):
         if name in objects:
-            display.heading(f"{name}, cut for the eye")
+            display.heading(f"{name}, shortened")
             print(display.pretty(json.loads(objects[name]), most=3))
 
 
 def _telling(lines: Lines) -> Any:
-    """A line that has evidence to show, if any has."""
+    """A line with evidence in it, if there is one."""
     records = [json.loads(line) for group in lines.values() for line in group]
     return next((record for record in records if record.get("forensics")), records[0])
 
 
 def _expected(world: World) -> set[str]:
-    """Threats that the first event must bring: shown by then, and with a report to give."""
+    """Threats that the first event must collect: the API shows them by then and has a report."""
     shown = world.threat_ids_between(world.start, world.end, now=world.end + timedelta(minutes=5))
     return {name for name in shown if world.threats[name].answer == "report"}
 

@@ -113,7 +113,7 @@ def test_a_demo_in_which_nothing_comes_fails_and_says_so(
     idle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--source", str(idle), "demo"]) == 1
-    assert re.search(r"NOT AS IT SHOULD BE: (\d+) of \1 threats have no line", capsys.readouterr().out)
+    assert re.search(r"FAILED: (\d+) of \1 threats have no line", capsys.readouterr().out)
 
 
 def test_run_stays_up_with_the_curl_line_for_more_events(idle: Path) -> None:
