@@ -8,20 +8,20 @@ from typing import Annotated, Any
 
 @dataclass
 class RunStats:
-    """Counts of this run; `*_seconds` and `*_bytes` as named. Each meaning is shown in
-    docs/reference/log-fields.md.
+    """Counts of one run; `*_seconds` and `*_bytes` have other units. The meanings are also in
+    docs/reference/log-fields.md, which is generated from this list.
     """
 
     outcome: Annotated[
         str,
-        "how the run ended: `complete`, `incomplete` (something waits for the next run), `busy` "
+        "how the run ended: `complete`, `incomplete` (some items stay open), `busy` "
         "(another run holds the lease) or `failed`",
     ] = "failed"
     reason: Annotated[str, "why, if it is not `complete`"] = ""
     tenant: Annotated[str, "the tenant of the message; empty for the single tenant"] = ""
     run_id: Annotated[str, "`YYYYMMDD_HHMMSS`; part of the name of each object of the run"] = ""
-    windows_planned: Annotated[int, "SIEM windows that the run set out to read"] = 0
-    windows: Annotated[int, "SIEM windows that were asked for; a window may cost several calls"] = 0
+    windows_planned: Annotated[int, "SIEM windows that the run planned to read"] = 0
+    windows: Annotated[int, "SIEM windows that were requested; a window may cost several calls"] = 0
     windows_failed: Annotated[int, "SIEM windows that TAP did not answer; each stays open"] = 0
     events: Annotated[int, "SIEM events in the windows that were read"] = 0
     odd_entries: Annotated[int, "entries that were skipped because they have no valid threat ID"] = 0
@@ -33,11 +33,11 @@ class RunStats:
     events_updated: Annotated[int, "events written once more with `_update`, because a verdict changed"] = 0
     threats_found: Annotated[int, "different threat IDs in the windows that were read"] = 0
     threats_new: Annotated[int, "of these, threats that were neither open nor collected before"] = 0
-    threats_chosen: Annotated[int, "threats that the run set out to fetch, at most `MAX_THREATS`"] = 0
-    threats_answered: Annotated[int, "threats that were asked for, whatever the answer"] = 0
+    threats_chosen: Annotated[int, "threats that the run selected to fetch, at most `MAX_THREATS`"] = 0
+    threats_answered: Annotated[int, "threats that were requested, whatever the response"] = 0
     threats_fetched: Annotated[int, "threats whose evidence is written"] = 0
     threats_skipped: Annotated[int, "threats for which TAP itself has no evidence"] = 0
-    threats_failed: Annotated[int, "threats without a usable answer; each stays open"] = 0
+    threats_failed: Annotated[int, "threats without a usable response; each stays open"] = 0
     threats_given_up: Annotated[int, "threats that left the backlog unread, each named in the log"] = 0
     threats_left: Annotated[int, "threats on the backlog at the end"] = 0
     reports: Annotated[int, "forensic reports in the lines"] = 0

@@ -1,4 +1,4 @@
-"""Where the working state is: outside the folders that the feeds read."""
+"""The location of the working state: outside the folders that the feeds read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from tap_forensics.config.settings import Settings
 
-# One more than there are feeds.
+# One more than there are feeds, so one is always outside both.
 _STATE_FOLDERS = ("state", "working-state", "collector-state")
 
 
 @dataclass(frozen=True)
 class StateLocation:
-    """`legacy_key`: the published function's state object, if that is another one than `name`.
+    """`legacy_key`: the published function's state object (the hand-over object), if `name` is another one.
 
-    `previous_key`: where the state was before EVENTS_PREFIX contained it; it is read once, never written.
+    `previous_key`: the state object before EVENTS_PREFIX contained it; it is read once, never written.
     """
 
     name: str
@@ -23,7 +23,7 @@ class StateLocation:
 
 
 def state_location(settings: Settings) -> StateLocation:
-    """Outside the feeds' prefixes: SecOps would ingest it there at every commit, and could delete it."""
+    """Outside the feeds' prefixes: inside, SecOps would ingest it at every commit and could delete it."""
     key = settings.bucket.state_key
     feeds = [f"{prefix}/" for prefix in (settings.bucket.prefix, settings.events.prefix) if prefix]
     if not key.startswith(tuple(feeds)):

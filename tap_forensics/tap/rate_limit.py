@@ -1,4 +1,4 @@
-"""How all calls of one pool together wait after a 429."""
+"""A rate limiter per pool: after a 429 all calls of the pool wait together."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 LONGEST_RETRY_AFTER_SECONDS = 300
 _FIRST_BACKOFF_SECONDS = 1.0
-_NOTHING_BUT_429_SECONDS = 30
-_TURN_SECONDS = 0.2
+_MAX_429_SECONDS = 30
+_POLL_SECONDS = 0.2
 
 
 def call_rate_limited(
     limiter: RateLimiter, call: Callable[[], T], before_sleep: Callable[[Exception, float], None]
 ) -> T:
-    """One call, made again for as long as its pool's limiter lets a 429 be waited for.
+    """Makes a call, and retries it after each 429 while the pool's limiter allows the wait.
 
     Raises as `call` does, and as `RateLimiter.acquire`.
     """
@@ -44,14 +44,14 @@ def call_rate_limited(
 
 
 class RateLimiter:
-    """Lets all calls of a pool pass until a 429; then none, until one call that may probe succeeds.
+    """Allows all calls of a pool until a 429. Then one call at a time may probe, until a probe succeeds.
 
     A `Retry-After` up to 300 s is obeyed if the deadline allows. Without a usable one the wait starts at
-    1 s and doubles, and after 30 s of nothing but 429 the pool stays blocked for this run. With `probe_only`
+    1 s and doubles. After 30 s with only 429 responses the pool stays blocked for this run. With `probe_only`
     the first call is the probe, and its 429 blocks the pool at once.
 
-    An epoch is the time between two 429 responses. A call tells the epoch in which it began, so that late
-    responses of an earlier epoch change nothing.
+    An epoch is the time between two 429 responses. Each call reports the epoch in which it began, so that
+    late responses of an earlier epoch change nothing.
     """
 
     def __init__(self, clock: Clock, deadline: Deadline, *, probe_only: bool = False) -> None:
@@ -66,7 +66,7 @@ class RateLimiter:
         self.ever_succeeded = False
 
     def acquire(self) -> int:
-        """Waits until a call may be made, and returns the epoch for what is reported of it.
+        """Waits until a call may be made. Returns the epoch, to report the call's result with.
 
         Raises `DeadlineExceeded` at the deadline, `RateLimited` if the pool stays blocked.
         """
@@ -76,10 +76,10 @@ class RateLimiter:
                 if not self._blocked or (not self._probing and self._clock.monotonic() >= self._unblocks_at):
                     self._probing = self._blocked
                     return self._epoch
-            self._clock.sleep(_TURN_SECONDS)
+            self._clock.sleep(_POLL_SECONDS)
 
     def succeeded(self, epoch: int) -> None:
-        """The API answered with something else than 429: if that was the probe, all calls may pass."""
+        """The API did not answer 429. If the call was the probe, the pool is unblocked."""
         with self._lock:
             self.ever_succeeded = True
             self._probe_only = False
@@ -89,13 +89,13 @@ class RateLimiter:
                 self._backoff_seconds = _FIRST_BACKOFF_SECONDS
 
     def aborted(self, epoch: int) -> None:
-        """The call ended without an answer: the next one may probe."""
+        """The call ended without a response: the next one may probe."""
         with self._lock:
             if epoch == self._epoch:
                 self._probing = False
 
     def rate_limited(self, epoch: int, retry_after_seconds: float | None) -> float | None:
-        """A 429: blocks the pool and returns for how many seconds; None if it was blocked already.
+        """A 429: blocks the pool and returns for how many seconds; None if it was already blocked.
 
         Raises `RateLimited` if the pool stays blocked for this run.
         """
@@ -117,14 +117,14 @@ class RateLimiter:
             wait = retry_after_seconds
         else:
             wait, self._backoff_seconds = self._backoff_seconds, self._backoff_seconds * 2
-        if self._probe_only or now - self._blocked_since >= _NOTHING_BUT_429_SECONDS:
+        if self._probe_only or now - self._blocked_since >= _MAX_429_SECONDS:
             return float("inf")
         return wait
 
     def _raise_if_over(self) -> None:
         if self._unblocks_at == float("inf"):
-            raise RateLimited("TAP goes on answering 429; the rest waits for the next run", lasting=True)
+            raise RateLimited("TAP keeps answering 429; the rest stays open for the next run", lasting=True)
         if self._blocked and self._unblocks_at >= self._deadline.at_seconds:
-            raise RateLimited("TAP answered 429, and waiting for it would end after the run's deadline")
+            raise RateLimited("TAP answered 429, and the wait would end after the run's deadline")
         if self._deadline.passed():
             raise DeadlineExceeded("the run's deadline came first")

@@ -37,7 +37,7 @@ def test_no_two_tenants_share_a_folder_or_a_state_and_no_state_lies_in_a_feed(
         single = load_tenant(environ, None)
         tenants = [load_tenant(environ, name) for name in NAMES]
     except InvalidSettings:
-        assert events is not None  # the two feeds contain one another
+        assert events is not None  # the two feeds overlap
         return
     folders = [folder for tenant in tenants for folder in feeds(tenant)]
     assert not [(a, b) for a in folders for b in folders if a is not b and a.startswith(b)]

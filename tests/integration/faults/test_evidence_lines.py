@@ -69,7 +69,7 @@ def test_an_evidence_too_large_for_a_line_becomes_its_type_display_and_size() ->
     world.overrides[ONE] = json.dumps({"generated": "2026-03-04T10:00:00Z", "reports": [report]}).encode()
     with open_lab(world) as lab:
         result = lab.run()
-        assert result.has_message("an evidence of type file", logging.WARNING)
+        assert result.has_message("an evidence item of type file", logging.WARNING)
         evidence = [item for line in lab.lines() for item in line["forensics"]]
         size = len(json.dumps(huge, separators=(",", ":")))
         assert evidence == [small, {"type": "file", "display": "d" * 1000, "_bytes": size}, small]

@@ -14,7 +14,7 @@ from tests.support.settings import make_settings
     [("tap", "tap"), ("tap", "tap/siem"), ("tap/forensics", "/tap/"), ("", "tap-siem"), ("tap", "/")],
 )
 def test_prefixes_that_contain_one_another_are_refused_by_name(evidence: str, events: str) -> None:
-    with pytest.raises(InvalidSettings, match=r"GCS_PREFIX=.* and EVENTS_PREFIX=.* contain one another"):
+    with pytest.raises(InvalidSettings, match=r"GCS_PREFIX=.* and EVENTS_PREFIX=.* overlap: "):
         make_settings(GCS_PREFIX=evidence, EVENTS_PREFIX=events)
 
 

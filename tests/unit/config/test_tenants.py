@@ -169,7 +169,7 @@ def test_a_tenant_without_a_file_is_unknown(environ: dict[str, str]) -> None:
 def test_no_tenant_is_served_where_no_folder_is_named(environ: dict[str, str]) -> None:
     for unset in (REQUIRED, environ | {"TENANTS_DIR": " "}):
         assert fault_of(unset, "acme", load=load_tenant) == (
-            "tenant 'acme' is asked for, and TENANTS_DIR is not set"
+            "tenant 'acme' was requested, but TENANTS_DIR is not set"
         )
 
 
@@ -182,18 +182,18 @@ def test_no_path_is_made_from_a_name_that_was_not_checked(name: str, environ: di
     ("content", "said"),
     [
         (b" \n", "is empty: add a version"),
-        (SECRET, "is not as it should be"),
-        (f'"{SECRET}"', "is not as it should be"),
-        (f'["{SECRET}"]', "is not as it should be"),
-        (f'{{"secret": "{SECRET}"}}', "is not as it should be"),
-        (f'{{"principal": null, "secret": "{SECRET}"}}', "is not as it should be"),
-        (f'{{"principal": "p", "secret": ["{SECRET}"]}}', "is not as it should be"),
-        (f'{{"principal": "p", "secret": "{SECRET}"', "is not as it should be"),
+        (SECRET, "is not valid: give"),
+        (f'"{SECRET}"', "is not valid: give"),
+        (f'["{SECRET}"]', "is not valid: give"),
+        (f'{{"secret": "{SECRET}"}}', "is not valid: give"),
+        (f'{{"principal": null, "secret": "{SECRET}"}}', "is not valid: give"),
+        (f'{{"principal": "p", "secret": ["{SECRET}"]}}', "is not valid: give"),
+        (f'{{"principal": "p", "secret": "{SECRET}"', "is not valid: give"),
         (f'{{"principal": "p", "secret": "{SECRET}\\u0007"}}', "secret in TENANTS_DIR/acme"),
         (f'{{"principal": "{SECRET}:", "secret": "s"}}', "principal in TENANTS_DIR/acme"),
         (f'{{"principal": "{SECRET}", "secret": " "}}', "secret in TENANTS_DIR/acme"),
-        (SECRET.encode() + b"\xff", "is not as it should be"),
-        (b'{"principal": "p", "secret": "' + SECRET.encode() + b'\xff"}', "is not as it should be"),
+        (SECRET.encode() + b"\xff", "is not valid: give"),
+        (b'{"principal": "p", "secret": "' + SECRET.encode() + b'\xff"}', "is not valid: give"),
     ],
 )
 def test_a_wrong_file_is_named_and_nothing_of_it_is_shown(

@@ -131,7 +131,7 @@ def test_one_evidence_too_large_for_any_line_becomes_its_type_display_and_size()
         {"type": "screenshot", "display": "a picture", "_bytes": size},
         small,
     ]
-    assert lines.cut == [f"an evidence of type screenshot of {size} bytes"]
+    assert lines.cut == [f"an evidence item of type screenshot of {size} bytes"]
 
 
 @pytest.mark.parametrize(
@@ -251,5 +251,5 @@ def test_repairing_takes_little_more_than_the_body_and_its_copy(body: bytes) -> 
 
 
 def test_bytes_that_are_no_text_are_refused_before_they_are_made_one_of_three_times_the_length() -> None:
-    with pytest.raises(UnicodeDecodeError, match="much of it is something else"):
+    with pytest.raises(UnicodeDecodeError, match="too much of it is not UTF-8"):
         sanitize_utf8(b"\xff" * 3_000_000)

@@ -221,7 +221,7 @@ def test_an_answer_that_breaks_off_is_unavailable(
     ids=range(11),
 )
 def test_what_is_no_sound_http_answer_is_unavailable(reply: bytes) -> None:
-    with asked(sending(reply)) as ask, pytest.raises(Unavailable, match="no usable answer"):
+    with asked(sending(reply)) as ask, pytest.raises(Unavailable, match="no usable response"):
         ask()
 
 

@@ -36,7 +36,7 @@ def test_an_answer_that_does_not_fit_in_memory_is_refused_while_it_is_read() -> 
 
     with (
         asked(endless) as ask,
-        pytest.raises(Unavailable, match="needs too much memory was refused while it was read"),
+        pytest.raises(Unavailable, match="needs too much memory was rejected while it was read"),
     ):
         ask()
     assert sent < 50 * MIB
@@ -53,7 +53,7 @@ def test_many_values_packed_small_are_refused_long_before_all_is_unpacked() -> N
     with asked(sending(answer(packed, "200 OK", "Content-Encoding: gzip"))) as ask:
         tracemalloc.start()
         try:
-            with pytest.raises(TooLarge, match="refused while it was read"):
+            with pytest.raises(TooLarge, match="rejected while it was read"):
                 ask()
             _, peak = tracemalloc.get_traced_memory()
         finally:
@@ -77,7 +77,7 @@ def test_a_gzip_bomb_is_refused_without_being_unpacked(
     finally:
         tracemalloc.stop()
     assert isinstance(error, Unavailable)
-    assert "refused while it was read" in str(error)
+    assert "rejected while it was read" in str(error)
     assert peak < 150 * MIB
 
 

@@ -183,7 +183,7 @@ def test_a_proxy_that_refuses_is_unavailable_and_its_password_is_not_told(status
         pytest.raises(Unavailable) as caught,
     ):
         tap.forensics("t")
-    assert str(caught.value) == f"no usable answer (ProxyError: the proxy answered {status})"
+    assert str(caught.value) == f"no usable response (ProxyError: the proxy answered {status})"
 
 
 def test_a_proxy_that_is_away_is_unavailable() -> None:
