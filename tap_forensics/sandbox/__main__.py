@@ -16,7 +16,9 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m tap_forensics.sandbox", description=__doc__)
     options.add_argument("--source", type=Path, default=ROOT / "main.py", help="the function's main.py")
     commands = options.add_subparsers(dest="command", required=True)
-    generated = commands.add_parser("demo", help="a generated tenant: two events, what they write, and a check")
+    generated = commands.add_parser(
+        "demo", help="a generated tenant: two events, what they write, and a check"
+    )
     generated.add_argument("--seed", type=int, default=1)
     generated.add_argument("--keep", action="store_true", help="leave the tenant up, for commands to try")
     real = commands.add_parser("run", help="the real API with your TAP_PRINCIPAL and TAP_SECRET; stays up")

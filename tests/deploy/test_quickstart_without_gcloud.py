@@ -27,7 +27,9 @@ def quickstart(path: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("options", [(), ("--project", "demo-proj"), ("--uninstall", "--project", "demo-proj")])
+@pytest.mark.parametrize(
+    "options", [(), ("--project", "demo-proj"), ("--uninstall", "--project", "demo-proj")]
+)
 def test_without_gcloud_it_says_so_with_the_remedy(path: str, options: tuple[str, ...]) -> None:
     done = quickstart(path, *options)
     assert done.returncode == 1
