@@ -228,7 +228,7 @@ def _carry_out(
     except KeyboardInterrupt:
         plan.reason = "interrupted"
         context.print_status(
-            "Interrupted. Any later run continues from the state, and so does: tap-forensics backfill --resume"
+            "Interrupted. Any later run continues from the state; so does: tap-forensics backfill --resume"
         )
         return Exit.INTERRUPTED
     if not context.as_json:

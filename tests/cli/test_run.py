@@ -81,7 +81,7 @@ def test_interrupted_it_gives_the_lease_back_and_the_next_run_goes_on(
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert "goes on from there" in said
+    assert "continues from there" in said
     left = site.state()
     assert "lease" not in left
     assert left["backlog"]
