@@ -21,10 +21,9 @@ TENANTS_PREFIX = "security/proofpoint/tap-forensics/emea-subsidiary"
 def on_a_terminal(site: Site, columns: int, *words: str, **more: str) -> list[str]:
     """What a command writes, line by line, before the terminal wraps it."""
     env = {"PATH": os.environ["PATH"], "COLUMNS": str(columns), "TERM": "xterm", **site.env, **more}
-    with terminal(["-m", "tap_forensics", *words], env) as opened:
-        # The terminal is gone when the command has ended.
-        with suppress(OSError):
-            opened.read_until("\0 never")
+    # Reading fails when the command has ended.
+    with terminal(["-m", "tap_forensics", *words], env) as opened, suppress(OSError):
+        opened.read_until("\0 never")
     return [ESCAPES.sub("", line) for line in opened.shown.splitlines()]
 
 

@@ -192,7 +192,9 @@ def test_indicators_of_reports_taken_back_are_counted_and_not_listed(tmp_path: P
     page, rows, bundle = (tmp_path / name for name in ("r.html", "r.csv", "r.json"))
     words = ("report", "-", "-o", page, "--csv", rows, "--stix", bundle)
     done = run(*words, stdin=stdin)
-    assert b"Left out as TAP took their reports back: 1 cleared, 1 falsePositive indicators" in done.stderr
+    assert (
+        b"Left out, because TAP withdrew their reports: 1 cleared, 1 falsePositive indicators" in done.stderr
+    )
     text = page.read_text(encoding="utf-8")
     assert "1 <bdi>cleared</bdi>, 1 <bdi>falsePositive</bdi>" in text
     assert [one[1] for one in page_data(text)["indicators"]] == ["a.example.com"]
@@ -233,7 +235,7 @@ def test_a_source_without_reports_writes_nothing_and_says_what_was_there(tmp_pat
     done = run("report", "-", "-o", tmp_path / "r.html", stdin=b'odd\n{"clicksBlocked":[{}]}\n')
     assert done.returncode == 1
     assert (
-        "no report in SOURCE (2 lines, 1 events, 1 odd)\n  stdin:1: not readable as JSON"
+        "no report in SOURCE (2 lines, 1 events, 1 invalid)\n  stdin:1: not valid JSON"
         in done.stderr.decode()
     )
     assert not (tmp_path / "r.html").exists()
