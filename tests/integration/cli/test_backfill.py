@@ -156,7 +156,7 @@ def test_what_is_partly_to_be_had_is_cut_and_said(running: Site, now: datetime) 
 def test_the_schedule_keeps_its_calls(running: Site, now: datetime) -> None:
     result = running.call("backfill", *span(now - 24 * HOUR, now - HOUR), TAP_SIEM_DAILY_LIMIT="30")
     assert result.exit_code == 2
-    assert "kept for the scheduled runs" in " ".join(result.stderr.split())
+    assert "reserved for the scheduled runs" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("words", [[], ["--from", "2026-11-20"], ["--resume", "--to", "2026-11-20"]])

@@ -82,7 +82,7 @@ def test_interrupted_it_gives_the_lease_back_and_the_next_run_goes_on(
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert "goes on from there" in stderr
+    assert "continues from there" in stderr
     left = site.state()
     assert "lease" not in left
     assert left["backlog"]

@@ -32,7 +32,7 @@ def test_show_gives_the_document_and_needs_no_credentials(site: Site) -> None:
 
 
 def test_show_without_a_state_says_so_and_with_an_unreadable_one_ends_with_1(site: Site) -> None:
-    assert "the first run makes it" in site.call("state", "show").stdout
+    assert "the first run writes it" in site.call("state", "show").stdout
     assert site.call_json("state", "show")["state"] is None
     site.bucket.put(STATE, "[red]")
     result = site.call("state", "show")
@@ -49,7 +49,7 @@ def test_a_state_that_can_be_read_is_not_repaired(site: Site) -> None:
 
 
 def test_where_there_is_neither_state_nor_evidence_nothing_is_made(site: Site) -> None:
-    assert "the first run makes both" in site.call("state", "repair").stdout
+    assert "the first run writes both" in site.call("state", "repair").stdout
     assert not site.bucket.names()
 
 
@@ -197,7 +197,7 @@ def test_a_state_that_changed_meanwhile_is_not_written_over(site: Site, monkeypa
     monkeypatch.setattr("click.confirm", answer)
     result = site.call("state", "reset")
     assert result.exit_code == 1
-    assert "was changed meanwhile" in result.stderr
+    assert "was changed in the meantime" in result.stderr
     assert site.state()["last_owner"] == "somebody"
 
 

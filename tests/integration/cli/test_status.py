@@ -10,7 +10,7 @@ import pytest
 
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import Site, gate_before, live_lease
+from tests.integration.cli.conftest import Site, gate_before, lease_ran_out, live_lease
 from tests.support.settings import STATE
 
 OBJECTS = 10_000
@@ -49,6 +49,31 @@ def test_backlog_by_priority_gaps_with_their_time_left_and_calls_with_their_retu
     assert "permitted clicks" in result.stdout
     assert "23 h" in result.stdout
     assert "lease holds until" in result.stdout
+
+
+def test_it_names_each_remedy_that_check_names(site: Site) -> None:
+    now = utc_now()
+    gap = {"start": now - timedelta(days=6, hours=20), "end": now - timedelta(days=6), "since": now}
+    lease = live_lease() | {"seconds": 1, "started": now - timedelta(hours=1)}
+    full = {str(int((now - timedelta(hours=2)).timestamp()) // 600): 1800}
+    calls = {"siem": {"buckets": full}, "forensics": {"limited_at": now}}
+    site.put_state(last_event_time=now - timedelta(hours=9), gaps=[gap], lease=lease, calls=calls)
+    lease_ran_out(site)
+    about = ("state place", "state", "lease", "gaps", "calls", "events' memory")
+    found = [one for one in site.call_json("check")["findings"] if one["about"] in about and one["remedy"]]
+    status = site.call_json("status")["findings"]
+    assert [(one["about"], one["remedy"]) for one in status] == [
+        (one["about"], one["remedy"]) for one in found
+    ]
+    assert [one["about"] for one in status] == ["state", "lease", "gaps", "calls", "calls"]
+    shown = site.call("status").stdout
+    assert all(f"→ {one['remedy']}" in shown for one in status)
+
+
+def test_it_has_no_remedy_where_all_is_well(site: Site) -> None:
+    assert site.call("run").exit_code == 0
+    assert site.call_json("status")["findings"] == []
+    assert "→" not in site.call("status").stdout
 
 
 def test_hostile_names_and_words_do_not_act_on_the_terminal(site: Site) -> None:

@@ -193,7 +193,8 @@ def test_indicators_of_reports_taken_back_are_counted_and_not_listed(tmp_path: P
     words = ("report", "-", "-o", page, "--csv", rows, "--stix", bundle)
     completed = run(*words, stdin=stdin)
     assert (
-        b"Left out as TAP took their reports back: 1 cleared, 1 falsePositive indicators" in completed.stderr
+        b"Left out, because TAP withdrew their reports: 1 cleared, 1 falsePositive indicators"
+        in completed.stderr
     )
     text = page.read_text(encoding="utf-8")
     assert "1 <bdi>cleared</bdi>, 1 <bdi>falsePositive</bdi>" in text
@@ -235,7 +236,7 @@ def test_a_source_without_reports_writes_nothing_and_says_what_was_there(tmp_pat
     completed = run("report", "-", "-o", tmp_path / "r.html", stdin=b'odd\n{"clicksBlocked":[{}]}\n')
     assert completed.returncode == 1
     assert (
-        "no report in SOURCE (2 lines, 1 events, 1 odd)\n  stdin:1: not readable as JSON"
+        "no report in SOURCE (2 lines, 1 events, 1 invalid)\n  stdin:1: not valid JSON"
         in completed.stderr.decode()
     )
     assert not (tmp_path / "r.html").exists()

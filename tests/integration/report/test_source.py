@@ -77,7 +77,7 @@ def test_a_bucket_is_read_by_prefix_and_by_object(collected: Lab) -> None:
         ("nowhere/at\u202eall", 2, r"there is no nowhere/at\u202eall: give a file, a folder"),
         ("gs://", 2, "wants a bucket's name"),
         ("gs://no-such-bucket/x", 1, "check the bucket's name"),
-        ("gs://demo-bucket/no/such/prefix", 1, "no .ndjson or .jsonl object lies under"),
+        ("gs://demo-bucket/no/such/prefix", 1, "no .ndjson or .jsonl object under"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_one_sentence(
@@ -177,7 +177,7 @@ def test_a_torn_gzip_gives_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "torn.ndjson.gz").write_bytes(gzip.compress(lines.encode())[:-2000])
     found, tally = read(tmp_path)
     assert 100 < len(found) < 5000
-    assert tally.odd[-1][1] == "not sound gzip from here on"
+    assert tally.odd[-1][1] == "not valid gzip from here on"
 
 
 def test_what_is_no_utf8_or_a_lone_surrogate_is_read_all_the_same() -> None:
