@@ -15,9 +15,9 @@ PAGES = ("README.md", "docs/tutorial.md")
 # Beginning of a command → why it is not executed here.
 NOT_EXECUTED = {
     "make demo": "installs from a package index; its output is compared in test_generated.py",
-    "make run": "asks a real tenant; tests/sandbox does it with the stand-in",
+    "make run": "asks a real tenant; tests/integration does it with the stand-in",
     "git clone": "the address is a placeholder",
-    "deploy/quickstart.sh": "changes a Google Cloud project; tests/deploy runs it against a recorder",
+    "deploy/quickstart.sh": "changes a Google Cloud project; tests/deploy runs it against a stand-in",
     "gcloud": "needs a Google account",
     "pip install": "installs from a package index",
     "python3 -m venv": "sets up the reader's own shell",
