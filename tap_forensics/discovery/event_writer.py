@@ -172,7 +172,7 @@ class EventWriter:
         with self.run.store.transaction() as state:
             cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
         overlap = timedelta(minutes=self.run.settings.windows.overlap_minutes)
-        if over := event_dedup.prune(self.index, cursor, overlap, gaps):
+        if over := event_dedup.prune(self.index, cursor and cursor - overlap, gaps):
             self.run.log.warning("%d delivered events had to be forgotten early: they may come again", over)
 
 
