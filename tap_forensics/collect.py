@@ -1,10 +1,10 @@
-"""The run on one page: plan → windows → backlog and events → forensics → objects → state."""
+"""One run on one page: plan → windows → backlog and events → forensics → objects → state."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -30,17 +30,19 @@ from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window
 
-# Of the run's budget: kept for the last batch and the last commit; and the most that reading windows may use.
+# The part of a run's time that is reserved for the last batch and the last commit.
 _RESERVE_SECONDS = 30
 _RESERVE_SHARE = 0.25
+# The part of the rest that discovery may use.
 _DISCOVERY_SHARE = 0.6
 _HEARTBEAT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """`stats` fill while the run works. `again`: a window to be read once more; it is opened before anything
-    is asked, and so outlives this run. `batch_bytes`: as in `RunContext`.
+    """`stats` are updated while the run works. `batch_bytes`: as in `RunContext`.
+
+    `again` is a window to read once more. The first commit opens it, so it stays open if this run fails.
     """
 
     stats: RunStats = field(default_factory=RunStats)
@@ -55,14 +57,14 @@ def collect(
     log: logging.Logger,
     options: RunOptions | None = None,
 ) -> RunStats:
-    """One run, to its final log line. Raises a `RunFailed` after that line if the run failed, and `LeaseHeld`
-    if another run holds the lease and seems to have died.
+    """One run, including its final log line. Returns the stats of `options`.
 
-    Returns the stats of `options`.
+    After that line it raises `RunFailed` if the run failed, or `LeaseHeld` if another run holds the lease
+    and has probably died.
     """
     options = options or RunOptions()
     stats = options.stats
-    begun = clock.monotonic()
+    started_at = clock.monotonic()
     stats.tenant = settings.tenant or ""
     try:
         with closing(open_client()) as client:
@@ -81,7 +83,7 @@ def collect(
         log.error("%s", error)
         raise
     finally:
-        stats.seconds = round(clock.monotonic() - begun, 3)
+        stats.seconds = round(clock.monotonic() - started_at, 3)
         level = logging.ERROR if stats.outcome == "failed" else logging.INFO
         log.log(level, "Run %s", stats.outcome, extra={"fields": {"run": stats.as_fields()}})
     return stats
@@ -89,19 +91,19 @@ def collect(
 
 def _run(run: RunContext, budget: Deadline, again: Window | None) -> None:
     stats, log, store = run.stats, run.log, run.store
-    _log_place(run)
+    _log_state_location(run)
     store.acquire(lambda state, dead_lease: plan_run(run, state, dead_lease, again))
     try:
-        with _lease_released(run):
+        with _at_end(run, store.release, "Could not release the lease; it will expire: %s"), _renewals(run):
             if store.is_new_here:
-                # So that it can be seen later that the published function ran once more.
-                _hand_over(run)
-            stops = _work(run, budget)
-            _hand_over(run)
+                # The mark in this object shows later whether the published function has run again.
+                _write_legacy_state(run)
+            stop_reasons = _work(run, budget)
+            _write_legacy_state(run)
     finally:
         _count_state(run)
-    stats.outcome = "incomplete" if stops or _left(run) else "complete"
-    stats.reason = "; ".join(map(str, stops))
+    stats.outcome = "incomplete" if stop_reasons or _has_open_items(run) else "complete"
+    stats.reason = "; ".join(map(str, stop_reasons))
     log.info("Saved state: last_event_time=%s", iso(store.cursor) if store.cursor else None)
     processed = stats.threats_fetched + stats.threats_skipped
     if processed:
@@ -109,7 +111,7 @@ def _run(run: RunContext, budget: Deadline, again: Window | None) -> None:
 
 
 def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
-    """Everything under the lease; returns what left work for the next run."""
+    """Everything that needs the lease. Returns why discovery and forensics ended early, if they did."""
     settings, store = run.settings, run.store
     reserve = min(_RESERVE_SECONDS, settings.run.budget_seconds * _RESERVE_SHARE)
     deadline = Deadline(run.clock, budget.at_seconds - reserve)
@@ -117,29 +119,26 @@ def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
         {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
     )
     run.stats.run_id = store.lease.run_id
-    # Until it is known what a dead run wrote, its lease must not be released.
+    # A dead run's lease must not be released before its objects are counted.
     store.in_doubt = store.dead_lease is not None
     events = open_events(run) if settings.events.prefix else None
     if store.dead_lease:
         _take_over(run, events)
     with (
-        TapClient(settings, run.clock, deadline, quota) as tap,
+        TapClient(settings, run.clock, deadline, quota) as client,
         _calls_counted(run, quota),
         _index_saved(run, events),
     ):
-        until = Deadline.after(run.clock, deadline.remaining_seconds() * _DISCOVERY_SHARE)
-        discovered = discover(Discovery(run, tap, until, events))
-        if discovered:
-            run.log.warning("Discovery ended early; the next run continues: %s", discovered)
+        discovery_deadline = Deadline.after(run.clock, deadline.remaining_seconds() * _DISCOVERY_SHARE)
+        not_discovered = discover(Discovery(run, client, discovery_deadline, events))
         _log_if_nothing_found(run)
-        fetched = drain(run, tap, deadline) if settings.forensics.enabled else None
-    return [stop for stop in (discovered, fetched) if stop]
+        not_fetched = drain(run, client, deadline) if settings.forensics.enabled else None
+    return [reason for reason in (not_discovered, not_fetched) if reason]
 
 
 def _take_over(run: RunContext, events: EventWriter | None) -> None:
-    """What a run that died had written counts; what it had in flight is suspect."""
-    found = recover_objects(run)
-    found += events.recover() if events else 0
+    """Counts what the dead run has written; what it had in flight is suspect."""
+    found = recover_objects(run) + (events.recover() if events else 0)
     run.log.warning(
         "Taking over run %s, which died; %d finished objects found", run.store.lease.run_id, found
     )
@@ -148,52 +147,49 @@ def _take_over(run: RunContext, events: EventWriter | None) -> None:
 
 
 @contextmanager
-def _index_saved(run: RunContext, events: EventWriter | None) -> Iterator[None]:
-    """What was delivered is remembered before the lease is released, after an exception too."""
+def _at_end(run: RunContext, action: Callable[[], None], warning: str) -> Iterator[None]:
+    """Calls `action` at the end, also after an exception; then its own failure is only a `warning`.
+
+    After a lost lease it is not called: the state belongs to another run.
+    """
     try:
         yield
     except LeaseLost:
         raise
     except BaseException:
         try:
-            if events:
-                events.save_index()
+            action()
         except CollectorError as error:
-            run.log.warning("Could not save the event dedup index; it will be rebuilt: %s", error)
+            run.log.warning(warning, error)
         raise
-    if events:
-        events.save_index()
+    action()
+
+
+def _index_saved(run: RunContext, events: EventWriter | None) -> AbstractContextManager[None]:
+    """Saves the event dedup index, which must happen before the lease is released."""
+    warning = "Could not save the event dedup index; it will be rebuilt: %s"
+    return _at_end(run, events.save_index, warning) if events else nullcontext()
 
 
 @contextmanager
-def _lease_released(run: RunContext) -> Iterator[None]:
-    """Renews the lease meanwhile and releases it at every orderly end, by exception too."""
+def _renewals(run: RunContext) -> Iterator[None]:
+    """Renews the lease while the run works."""
     stop = run_periodically(_HEARTBEAT_SECONDS, lambda: _renew(run))
     try:
         yield
-    except LeaseLost:
+    finally:
         stop()
-        raise
-    except BaseException:
-        stop()
-        try:
-            run.store.release()
-        except CollectorError as error:
-            run.log.warning("Could not release the lease; it will run out: %s", error)
-        raise
-    stop()
-    run.store.release()
 
 
 def _renew(run: RunContext) -> None:
     try:
         run.store.renew_if_due()
     except CollectorError as error:
-        # The run's own next commit meets the same fault and decides.
-        run.log.warning("Could not renew the lease: %s", error)
+        # The run's own next commit has the same problem and decides.
+        run.log.warning("Could not renew the lease; will retry: %s", error)
 
 
-def _log_place(run: RunContext) -> None:
+def _log_state_location(run: RunContext) -> None:
     run.log.info("The state is in gs://%s/%s", run.settings.bucket.name, run.store.location.name)
     if not run.settings.bucket.prefix:
         run.log.warning(
@@ -202,18 +198,20 @@ def _log_place(run: RunContext) -> None:
         )
 
 
-def _hand_over(run: RunContext) -> None:
+def _write_legacy_state(run: RunContext) -> None:
     try:
         overwritten = run.store.write_legacy_state()
     except LeaseLost:
         raise
     except CollectorError as error:
-        run.log.warning("Could not update the published function's state object: %s", error)
+        run.log.warning(
+            "Could not update the published function's state object; the next run will retry: %s", error
+        )
         return
     if overwritten:
         run.log.warning(
-            "The published function has run since our last run: its state object was without our mark. "
-            "Threats that it delivered may come twice"
+            "The published function has run since our last run: it has overwritten its state object. "
+            "Threats that it delivered may be delivered twice"
         )
 
 
@@ -224,33 +222,33 @@ def _log_if_nothing_found(run: RunContext) -> None:
         run.log.info("No threats found in the specified time window.")
 
 
-def _left(run: RunContext) -> bool:
-    """Whether anything stays open for the next run."""
+def _has_open_items(run: RunContext) -> bool:
+    """Whether there is work for the next run."""
     return bool(run.stats.gaps or (run.settings.forensics.enabled and run.stats.threats_left))
 
 
 def _count_state(run: RunContext) -> None:
-    """In a run that failed, too: the lag is what an alert looks at then."""
+    """Counts after a failed run too: alerts look at the lag then."""
     now, stats = run.clock.now(), run.stats
     with suppress(LeaseLost), run.store.transaction() as state:
         stats.threats_left = len(state.backlog)
         stats.gaps = len(state.gaps)
         closed = stats.threats_fetched + stats.threats_skipped + stats.threats_given_up
         stats.backlog_growth = stats.threats_new - closed
-        oldest = min((t.first_seen for t in state.backlog.values()), default=now)
+        oldest = min((threat.first_seen for threat in state.backlog.values()), default=now)
         stats.oldest_backlog_seconds = max(0, _seconds(now - oldest))
         stats.oldest_gap_seconds = max((_seconds(now - gap.start) for gap in state.gaps), default=0)
         if until := read_until(state):
             stats.cursor_lag_seconds = _seconds(now - until)
 
 
-def _seconds(span: timedelta) -> int:
-    return int(span / timedelta(seconds=1))
+def _seconds(duration: timedelta) -> int:
+    return int(duration / timedelta(seconds=1))
 
 
 @contextmanager
 def _calls_counted(run: RunContext, quota: Quota) -> Iterator[None]:
-    """Now and then while the run works, for whoever watches, and at its end."""
+    """Updates the call counts while the run works, for a live display, and at its end."""
     stats = run.stats
 
     def count() -> None:

@@ -1,4 +1,4 @@
-"""What every step of one run shares."""
+"""What all steps of one run share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tap_forensics.storage.state_store import StateStore
 
 @dataclass(frozen=True)
 class RunContext:
-    """`before_sleep` is told the error and the seconds of each wait between two attempts.
-    Lines of `batch_bytes` fill an object.
+    """`before_sleep` is called before each wait between two attempts, with the error and the seconds.
+    `batch_bytes`: an object is written when its lines have this size.
     """
 
     settings: Settings
@@ -30,5 +30,5 @@ class RunContext:
 
     @property
     def clock(self) -> Clock:
-        """Set right by the bucket's, from `held.acquire` on."""
+        """The local clock, corrected by the bucket's once the lease is acquired."""
         return self.store.clock

@@ -1,4 +1,4 @@
-"""What a run sets out to do: part of the commit that takes the lease, so that it outlives the run."""
+"""The plan of a run. It is in the commit that takes the lease, so it is kept if the run dies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from tap_forensics.tap.windows import ReadRange, Window, plan_range
 
 
 def plan_run(run: RunContext, state: State, dead_lease: Lease | None, again: Window | None) -> None:
-    """Opens the windows from the cursor to now, and `again`; takes out what expired.
+    """Opens the windows from the cursor to now, and `again`. Removes expired items.
 
-    Whatever leaves the state here is logged before it is committed: rather twice than never.
+    What is removed is logged before the commit: two log lines are better than none.
     """
     now = run.clock.now()
     _log_expired(run, expire(state, now))
-    span = _span(run, state.last_event_time, now)
-    run.log.info("Fetching threats from %s to %s", iso(span.window.start), iso(span.window.end))
-    plan(state, span, now)
+    read_range = _read_range(run, state.last_event_time, now)
+    start, end = read_range.window.start, read_range.window.end
+    run.log.info("Fetching threats from %s to %s", iso(start), iso(end))
+    plan(state, read_range, now)
     if again:
         reopen(state, again, now)
     prune(state, now, run.settings.forensics.dedup_hours)
@@ -32,36 +33,36 @@ def plan_run(run: RunContext, state: State, dead_lease: Lease | None, again: Win
 
 
 def count_suspects(run: RunContext) -> None:
-    """After a run died: what it had in flight and did not finish is asked for alone."""
+    """Marks what a dead run had in flight and did not finish: it is asked for alone."""
     with run.store.transaction() as state:
         lease = run.store.lease
         quarantined = count_kills(state, lease, run.clock.now())
         lease.asking, lease.reading = [], []
     for name in quarantined:
         run.log.error(
-            "%s was in flight when two runs died: it is asked for again in a day", escape_unprintable(name)
+            "%s was in flight when two runs died: it will be retried in a day", escape_unprintable(name)
         )
 
 
-def _span(run: RunContext, cursor: datetime | None, now: datetime) -> ReadRange:
+def _read_range(run: RunContext, cursor: datetime | None, now: datetime) -> ReadRange:
     settings = run.settings
     lookback = timedelta(hours=settings.windows.lookback_hours)
-    span = plan_range(
+    read_range = plan_range(
         cursor,
         now,
         lookback=now - settings.windows.since_time if settings.windows.since_time else lookback,
         overlap=timedelta(minutes=settings.windows.overlap_minutes),
         lag=timedelta(seconds=settings.windows.end_lag_seconds),
     )
-    if span.expired:
+    if read_range.expired:
         run.log.log(
             logging.WARNING if cursor is None else logging.ERROR,
-            "Warning: Lookback capped to 7 days (TAP API limit): %s can no longer be asked for",
-            span.expired,
+            "Warning: Lookback capped to 7 days (TAP API limit): %s can no longer be read",
+            read_range.expired,
         )
         if cursor:
-            _log_lost(run, span.expired)
-    return span
+            _log_lost(run, read_range.expired)
+    return read_range
 
 
 def _log_expired(run: RunContext, expired: Expired) -> None:
@@ -75,7 +76,7 @@ def _log_expired(run: RunContext, expired: Expired) -> None:
         )
     for threat_id in expired.covered:
         run.log.info(
-            "Threat %s leaves the backlog after 7 days: its campaign's report was delivered",
+            "Removed threat %s from the backlog after 7 days: its campaign's report was delivered",
             escape_unprintable(threat_id),
         )
     run.stats.threats_given_up += len(expired.threats) + len(expired.covered)
@@ -83,4 +84,4 @@ def _log_expired(run: RunContext, expired: Expired) -> None:
 
 def _log_lost(run: RunContext, window: Window) -> None:
     run.stats.lost_intervals += 1
-    run.log.error("Lost interval %s: its events were not read. TAP keeps 7 days only", window)
+    run.log.error("Lost interval %s: its events were not read, and TAP keeps events for 7 days only", window)

@@ -1,10 +1,10 @@
-"""`tap-forensics backfill`: a past interval as a gap in the state, worked off by ordinary runs."""
+"""`tap-forensics backfill`: records a past interval as a gap in the state, which ordinary runs then read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from google.cloud.storage import Client
 from tap_forensics.cli.context import CommandContext, Exit, cli_command
 from tap_forensics.cli.progress import watched_run
 from tap_forensics.cli.run import summary
-from tap_forensics.cli.terminal import fields, lasting, safe_text
+from tap_forensics.cli.terminal import lasting, print_fields, safe_text
 from tap_forensics.clock import Deadline, floor_to_second, iso
 from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings
@@ -29,15 +29,16 @@ from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window, oldest_start, pad, plan_windows
 
 _BUCKET_SECONDS = 30
-# What begins at the very edge would fall out of the 7 days before it is asked for.
-_TO_THE_EDGE = timedelta(minutes=2)
-# Of the SIEM limit; an hourly schedule needs 48 calls a day of 1,800, one of five minutes about 575.
-_KEPT_FOR_THE_SCHEDULE = 0.35
+# What starts at the very edge would be older than 7 days before it is requested.
+_EDGE_MARGIN = timedelta(minutes=2)
+# Part of the SIEM limit: of 1,800 calls an hourly schedule needs 48 a day, a schedule of 5 minutes about 575.
+_SCHEDULE_SHARE = 0.35
 _LOOK_AGAIN_SECONDS = 1
+_PATIENCE_SECONDS = 900
 
 
 class Moment(click.ParamType[datetime]):
-    """ISO 8601; without an offset it counts as UTC."""
+    """ISO 8601; without an offset it is UTC."""
 
     name = "moment"
 
@@ -50,10 +51,10 @@ class Moment(click.ParamType[datetime]):
 
 @dataclass
 class Plan:
-    """What a backfill is about to do; its fields are those of `--json`, moments in ISO 8601.
+    """What a backfill will do; the fields are those of `--json`.
 
-    `window` is None with `--resume`. `runs`: the figures of each run; `gap_seconds_left`: what of the
-    interval is still to be read.
+    `window` is None with `--resume`. `runs` has the figures of each run; `gap_seconds_left` is what is
+    still to be read.
     """
 
     window: Window | None
@@ -68,9 +69,8 @@ class Plan:
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def as_fields(self) -> dict[str, Any]:
-        fields = asdict(self)
-        fields["window"] = {"start": self.window.start, "end": self.window.end} if self.window else None
-        return fields
+        window = {"start": self.window.start, "end": self.window.end} if self.window else None
+        return asdict(self) | {"window": window}
 
 
 @click.command(
@@ -83,48 +83,34 @@ Examples:
   "forensics_calls_left", "backlog", "gap_seconds_left", "done", "reason", "runs": [FIGURES OF run]}
 """
 )
-@click.option("--from", "start", type=Moment(), help="Where the interval begins (ISO 8601).")
-@click.option("--to", "end", type=Moment(), help="Where it ends, at the latest the cursor.")
-@click.option("--resume", is_flag=True, help="Go on with what the state still holds; add no interval.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and what it needs; change nothing.")
-@click.option(
-    "--wait",
-    type=click.FloatRange(0),
-    default=900,
-    metavar="SECONDS",
-    show_default=True,
-    help="How long to wait for a run that is at work.",
-)
+@click.option("--from", "start", type=Moment(), help="Start of the interval (ISO 8601).")
+@click.option("--to", "end", type=Moment(), help="End of the interval, at the latest the cursor.")
+@click.option("--resume", is_flag=True, help="Continue with what is open in the state; add no interval.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and what it needs; change nothing.")
 @cli_command
 def backfill(
-    context: CommandContext,
-    start: datetime | None,
-    end: datetime | None,
-    resume: bool,
-    dry_run: bool,
-    wait: float,
+    context: CommandContext, start: datetime | None, end: datetime | None, resume: bool, dry_run: bool
 ) -> Exit:
-    """Read a past interval within TAP's 7 days once more: its threats, and its events with EVENTS_PREFIX.
+    """Read a past interval within TAP's 7 days again: its threats, and its events with EVENTS_PREFIX.
 
-    The interval is recorded in the state as a gap, and ordinary runs work it off, under the same lease as
-    the scheduled ones; it never moves the cursor. When this command is interrupted, any later run,
-    scheduled or not, goes on from the state.
+    Records the interval in the state as a gap. Ordinary runs then read it, under the same lease as the
+    scheduled ones. The cursor does not move. If this command is interrupted, any later run, scheduled or
+    not, continues from the state.
 
-    A threat collected within DEDUP_HOURS is not fetched again; one collected before that is, and comes
-    again. Events that the memory beside the state still knows do not come again.
+    A threat collected within DEDUP_HOURS is not fetched again; one collected earlier is fetched and written
+    again. Events that the event dedup index still contains are not written again.
 
-    Its threats join the backlog by the same priorities as all others: where forensics calls are limited,
+    The threats join the backlog with the same priorities as all others: if forensics calls are limited,
     newer threats may wait longer.
     """
     if resume == bool(start or end) or bool(start) != bool(end):
-        raise click.UsageError("give --from and --to, or --resume alone")
-    context = replace(context, lease_wait_seconds=wait)
+        raise click.UsageError("give --from and --to, or only --resume")
     settings = context.settings()
     with context.storage(settings) as open_client:
         state = _found(context, settings, open_client).state
         plan = _plan(state, settings, context.clock.now(), start, end)
         plan.done = not (plan.gap_seconds_left or plan.backlog)
-        _tell(context, settings, plan)
+        _print_plan(context, settings, plan)
         _refuse_if_too_much(settings, plan)
         idle = dry_run or plan.done
         exit_code = Exit.GOOD if idle else _carry_out(context, settings, open_client, plan)
@@ -163,56 +149,60 @@ def _plan(
 def _interval(
     start: datetime, end: datetime, now: datetime, cursor: datetime | None, notes: list[str]
 ) -> Window:
-    """What of the wish can be had; `notes` say what was cut off. Raises click.UsageError for what cannot."""
-    oldest = oldest_start(now) + _TO_THE_EDGE
+    """The part of the interval that can be read; `notes` get what was cut off.
+
+    Raises click.UsageError if nothing can be read.
+    """
+    oldest = oldest_start(now) + _EDGE_MARGIN
     if cursor is None:
         raise click.UsageError(
-            "nothing was collected yet: LOOKBACK_HOURS or SINCE_TIME say where the first run begins"
+            "nothing was collected yet: LOOKBACK_HOURS or SINCE_TIME decide where the first run starts"
         )
     if start >= end:
         raise click.UsageError(f"--from {iso(start)} is not before --to {iso(end)}")
     if start >= cursor:
         raise click.UsageError(
-            f"--from {iso(start)} is not before the cursor, {iso(cursor)}: from there on ordinary runs read"
+            f"--from {iso(start)} is not before the cursor, {iso(cursor)}: ordinary runs read from there on"
         )
     if end <= oldest:
         raise click.UsageError(
-            f"--to {iso(end)} is too far back: TAP keeps 7 days, and can be asked from {iso(oldest)} on"
+            f"--to {iso(end)} is too far back: TAP keeps 7 days, and answers from {iso(oldest)} on"
         )
     if start < oldest:
-        notes.append(
-            f"Before {iso(oldest)} TAP gives nothing any more (it keeps 7 days): that part is left out"
-        )
+        notes.append(f"TAP keeps 7 days and has nothing before {iso(oldest)}: that part is left out")
     if end > cursor:
-        notes.append(f"From the cursor, {iso(cursor)}, on the ordinary runs read: that part is left out")
+        notes.append(f"Ordinary runs read from the cursor, {iso(cursor)}, on: that part is left out")
     return Window(max(start, oldest), min(end, floor_to_second(cursor)))
 
 
-def _tell(context: CommandContext, settings: Settings, plan: Plan) -> None:
+def _print_plan(context: CommandContext, settings: Settings, plan: Plan) -> None:
     if context.as_json:
         return
     if plan.done:
-        context.out.print(safe_text("Nothing is left to be read: no gap, and no threat on the backlog."))
+        context.out.print(safe_text("Nothing is left to read: no gap, and no threat on the backlog."))
         return
     rows = [
-        ("interval", str(plan.window) if plan.window else "what the state still holds"),
-        ("to be read", lasting(timedelta(seconds=plan.gap_seconds_left)) + _gaps_too(plan)),
-        ("SIEM calls", f"{plan.siem_calls_needed} needed, and 1 or 2 a run; {_count(plan.siem_calls_left)}"),
+        ("interval", str(plan.window) if plan.window else "what is open in the state"),
+        ("to read", lasting(timedelta(seconds=plan.gap_seconds_left)) + _gaps_too(plan)),
+        (
+            "SIEM calls",
+            f"{plan.siem_calls_needed} needed, and 1 or 2 per run; {_count(plan.siem_calls_left)}",
+        ),
         ("forensics calls", _forensics(settings, plan)),
     ]
-    context.out.print(fields("Backfill", [*rows, *(("note", note) for note in plan.notes)]))
+    print_fields(context.out, "Backfill", [*rows, *(("note", note) for note in plan.notes)])
 
 
 def _gaps_too(plan: Plan) -> str:
     alone = plan.window and plan.window.end - plan.window.start == timedelta(seconds=plan.gap_seconds_left)
-    return "" if alone else ", the gaps of earlier runs included"
+    return "" if alone else ", including the gaps of earlier runs"
 
 
 def _forensics(settings: Settings, plan: Plan) -> str:
     if not settings.forensics.enabled:
         return "none (FORENSICS=off)"
     left = _count(plan.forensics_calls_left)
-    return f"one a threat not collected yet, {plan.backlog:,} wait already; {left}"
+    return f"one for each threat not collected yet, {plan.backlog:,} on the backlog; {left}"
 
 
 def _count(left: int | None) -> str:
@@ -220,14 +210,14 @@ def _count(left: int | None) -> str:
 
 
 def _refuse_if_too_much(settings: Settings, plan: Plan) -> None:
-    """The scheduled runs must not stand still for a backfill."""
-    kept = int(settings.tap.siem_daily_limit * _KEPT_FOR_THE_SCHEDULE)
+    """The scheduled runs must have calls left during a backfill."""
+    kept = int(settings.tap.siem_daily_limit * _SCHEDULE_SHARE)
     left = plan.siem_calls_left
     if plan.window and left is not None and plan.siem_calls_needed > left - kept:
         raise click.UsageError(
-            f"{plan.siem_calls_needed} SIEM calls are needed and {left} are left, of which {kept} are kept "
-            "for the scheduled runs: give a shorter interval, or wait (tap-forensics status says when calls "
-            "come back)"
+            f"{plan.siem_calls_needed} SIEM calls are needed and {left} are left, of which {kept} are "
+            "reserved for the scheduled runs: give a shorter interval, or wait (tap-forensics status shows "
+            "when calls come back)"
         )
 
 
@@ -235,23 +225,23 @@ def _carry_out(
     context: CommandContext, settings: Settings, open_client: Callable[[], Client], plan: Plan
 ) -> Exit:
     try:
-        exit_code = _work_off(context, settings, open_client, plan)
+        exit_code = _drain(context, settings, open_client, plan)
     except KeyboardInterrupt:
         plan.reason = "interrupted"
         context.print_status(
-            "Interrupted. Any later run goes on from the state, and so does: tap-forensics backfill --resume"
+            "Interrupted. Any later run continues from the state; so does: tap-forensics backfill --resume"
         )
         return Exit.INTERRUPTED
     if not context.as_json:
-        words = "Backfill done" if plan.done else "Not done yet; later runs go on from the state"
-        context.out.print(fields(words, [("why", plan.reason)] if plan.reason else []))
+        title = "Backfill done" if plan.done else "Not done yet; later runs continue from the state"
+        print_fields(context.out, title, [("why", plan.reason)] if plan.reason else [])
     return exit_code
 
 
-def _work_off(
+def _drain(
     context: CommandContext, settings: Settings, open_client: Callable[[], Client], plan: Plan
 ) -> Exit:
-    """Ordinary runs, one after the other, until nothing is left or one brings nothing forward."""
+    """Ordinary runs, one after the other, until nothing is left or one makes no progress."""
     again = plan.window
     while True:
         if not _lease_free(context, settings, open_client):
@@ -264,25 +254,25 @@ def _work_off(
         if stats.outcome == "busy":
             continue
         again = None
-        forward = _take_stock(context, settings, open_client, plan, stats)
+        progress = _take_stock(context, settings, open_client, plan, stats)
         if plan.done:
             return Exit.GOOD
-        if not forward:
+        if not progress:
             return Exit.INCOMPLETE
 
 
 def _lease_free(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> bool:
-    """Waits for a run that is at work; False where it does not end."""
-    deadline = Deadline.after(context.clock, context.lease_wait_seconds)
-    told = False
+    """Waits for a run that is at work. Returns False if it does not end in time."""
+    deadline = Deadline.after(context.clock, _PATIENCE_SECONDS)
+    announced = False
     while (found := _found(context, settings, open_client)).live:
         if deadline.passed():
             return False
-        if not told:
+        if not announced:
             context.print_status(
-                f"Run {found.state.lease and found.state.lease.run_id} is at work; waiting for its end."
+                f"Run {found.state.lease and found.state.lease.run_id} is at work; waiting until it ends."
             )
-        told = True
+        announced = True
         context.clock.sleep(_LOOK_AGAIN_SECONDS)
     return True
 
@@ -294,15 +284,15 @@ def _take_stock(
     plan: Plan,
     stats: RunStats,
 ) -> bool:
-    """What is left after a run; whether the run brought anything forward."""
+    """Notes what is left after a run. Returns whether the run made progress."""
     plan.runs.append(stats.as_fields())
     if not context.as_json:
-        context.out.print(fields(f"Run {stats.run_id}: {stats.outcome}", summary(stats)))
+        print_fields(context.out, f"Run {stats.run_id}: {stats.outcome}", summary(stats))
     state = _found(context, settings, open_client).state
     before, plan.backlog = plan.gap_seconds_left, len(state.backlog)
     plan.gap_seconds_left = sum(int((gap.end - gap.start).total_seconds()) for gap in state.gaps)
     waits = settings.forensics.enabled and plan.backlog
     plan.done = not plan.gap_seconds_left and not waits
-    plan.reason = "" if plan.done else stats.reason or "a later run asks again"
+    plan.reason = "" if plan.done else stats.reason or "a later run tries again"
     settled = stats.threats_fetched + stats.threats_skipped + stats.threats_given_up
     return plan.gap_seconds_left < before or settled > 0

@@ -1,4 +1,4 @@
-"""What every command is given: environment, bucket, two consoles; and how failures are told."""
+"""What every command gets: environment, bucket, two consoles; and how failures are reported."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from google.cloud.exceptions import NotFound
 from google.cloud.storage import Client
 from rich.console import Console
 
+from tap_forensics.cli.diagnosis import SIGNS, STYLES, Finding
 from tap_forensics.cli.terminal import as_json, console, safe_text
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import Settings
@@ -24,7 +25,7 @@ from tap_forensics.config.tenants import load_places, load_tenant
 from tap_forensics.errors import CollectorError, InvalidSettings
 from tap_forensics.storage.bucket import open_client
 
-_FOLDERS_BUCKET = "local-bucket"
+_BUCKET_OF_A_FOLDER = "local-bucket"
 
 
 class Exit(IntEnum):
@@ -40,10 +41,7 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class CommandContext:
-    """Where one command works. `folder` stands for the bucket where it is given; `tenant`: whose it is.
-
-    `lease_wait_seconds`: how long to wait for a run that is at work.
-    """
+    """Where one command works. `folder`, if given, takes the place of the bucket."""
 
     environ: Mapping[str, str]
     folder: Path | None
@@ -52,25 +50,24 @@ class CommandContext:
     clock: Clock
     out: Console
     err: Console
-    lease_wait_seconds: float = 900
 
     @property
     def emulated(self) -> bool:
         return self.folder is not None or bool(self.environ.get("STORAGE_EMULATOR_HOST"))
 
     def settings(self, *, credentials: bool = True) -> Settings:
-        """As the function reads them. Without `credentials` those of TAP need not be there.
+        """As the function reads them. Without `credentials`, those of TAP may be missing.
 
-        Raises `SettingsFault`.
+        Raises `InvalidSettings`.
         """
         environ = dict(self.environ)
         if self.folder is not None:
-            environ.setdefault("GCS_BUCKET", _FOLDERS_BUCKET)
+            environ.setdefault("GCS_BUCKET", _BUCKET_OF_A_FOLDER)
         return (load_tenant if credentials else load_places)(environ, self.tenant)
 
     @contextmanager
     def storage(self, settings: Settings) -> Iterator[Callable[[], Client]]:
-        """The way to open a client: to Google, to an emulator, or to a server for the folder's files."""
+        """How to open a client: for Google, for an emulator, or for a server of the folder's files."""
         if self.folder is None:
             yield open_client
             return
@@ -79,24 +76,32 @@ class CommandContext:
 
     @contextmanager
     def client(self, settings: Settings) -> Iterator[Client]:
-        """One client, for commands that only look."""
+        """One client, for commands that only read."""
         with self.storage(settings) as open_client, closing(open_client()) as client:
             yield client
 
     def print_status(self, words: str, style: str = "") -> None:
-        """A line beside the result, if there is still somebody to read it."""
+        """One line on stderr; skipped if the terminal is closed."""
         with suppress(OSError):
             self.err.print(safe_text(words, style), soft_wrap=True)
 
+    def print_finding(self, finding: Finding) -> None:
+        """Mark and words on one line, the remedy on the next."""
+        line = safe_text(SIGNS[finding.mark], STYLES[finding.mark])
+        line.append_text(safe_text(f" {finding.about}: {finding.words}"))
+        self.out.print(line, soft_wrap=True)
+        if finding.remedy:
+            self.out.print(safe_text(f"    → {finding.remedy}", "dim"), soft_wrap=True)
+
     def print_json(self, value: Any) -> None:
-        """The result, for machines."""
+        """The result, for programs."""
         click.echo(as_json(value), file=self.out.file)
 
 
 @contextmanager
 def _served(folder: Path, bucket: str) -> Iterator[Any]:
     try:
-        from tap_forensics.sandbox.gcs import FakeBucket  # noqa: PLC0415 - of another extra
+        from tap_forensics.sandbox.gcs import FakeBucket  # noqa: PLC0415 - part of another extra
     except ImportError:
         raise click.UsageError("--folder needs the extra `sandbox`: pip install '.[cli,sandbox]'") from None
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,50 +110,50 @@ def _served(folder: Path, bucket: str) -> Iterator[Any]:
             server.names()
         except NotFound:
             raise click.UsageError(
-                f"--folder {folder}: it holds files that were not written through this command, and its "
-                "server cannot tell their versions; give a folder of its own"
+                f"--folder {folder}: it contains files that this command did not write, and their versions "
+                "are unknown; give a folder of its own"
             ) from None
         yield server
 
 
 def cli_command(command: Callable[..., Exit]) -> Callable[..., None]:
-    """Gives a command its `Desk`, the options that all have, and one end for every failure."""
+    """Gives a command its `CommandContext`, the common options, and one handling of all failures."""
 
     @click.option(
         "--folder",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Work on a folder of this machine instead of a bucket (extra `sandbox`).",
+        help="Use a folder of this machine instead of a bucket (extra `sandbox`).",
     )
-    @click.option("--tenant", metavar="NAME", help="Of the tenant that a message names so (TENANTS_DIR).")
-    @click.option("--json", "machine", is_flag=True, help="The result as JSON on stdout.")
+    @click.option("--tenant", metavar="NAME", help="One of many tenants, by its name in TENANTS_DIR.")
+    @click.option("--json", "machine", is_flag=True, help="Print the result as JSON.")
     @functools.wraps(command)
     def wrapped(folder: Path | None, tenant: str | None, machine: bool, **options: Any) -> None:
         context = CommandContext(
             os.environ, folder, tenant, machine, Clock(), console(sys.stdout), console(sys.stderr)
         )
-        sys.exit(_ended(context, command, options))
+        sys.exit(_exit_code(context, command, options))
 
     return wrapped
 
 
-def _ended(context: CommandContext, command: Callable[..., Exit], options: dict[str, Any]) -> Exit:
+def _exit_code(context: CommandContext, command: Callable[..., Exit], options: dict[str, Any]) -> Exit:
     try:
         return command(context, **options)
-    except InvalidSettings as fault:
-        _tell_failure(context, fault, fault.faults)
+    except InvalidSettings as error:
+        _print_failure(context, error, error.faults)
         return Exit.USAGE
     except CollectorError as error:
-        _tell_failure(context, error, [str(error)])
+        _print_failure(context, error, [str(error)])
         return Exit.WRONG
     except click.Abort:
-        context.print_status("Not confirmed; nothing was changed. --yes answers beforehand.")
+        context.print_status("Not confirmed; nothing was changed. --yes confirms in advance.")
         return Exit.WRONG
     except KeyboardInterrupt:
         context.print_status("Interrupted.")
         return Exit.INTERRUPTED
 
 
-def _tell_failure(context: CommandContext, error: CollectorError, sentences: list[str]) -> None:
+def _print_failure(context: CommandContext, error: CollectorError, sentences: list[str]) -> None:
     if context.as_json:
         context.print_json({"error": type(error).__name__, "sentences": sentences})
     for sentence in sentences:

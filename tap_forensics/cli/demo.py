@@ -33,10 +33,9 @@ def demo(keep: bool, seed: int, source: Path) -> None:
     if not source.is_file():
         raise click.UsageError(f"there is no {source}: run this from a checkout, or give --source")
     try:
-        from tap_forensics.sandbox.demo import demo as show  # noqa: PLC0415 - of another extra
-        from tap_forensics.sandbox.demo import until_interrupted
+        from tap_forensics.sandbox import demo as shows  # noqa: PLC0415 - part of another extra
     except ModuleNotFoundError as missing:
         raise click.UsageError(
             f"demo needs the extra `sandbox` ({missing.name} is missing): pip install '.[cli,sandbox]'"
         ) from None
-    raise click.exceptions.Exit(until_interrupted(lambda: show(source, seed, keep=keep)))
+    raise click.exceptions.Exit(shows.until_interrupted(lambda: shows.demo(source, seed, keep=keep)))

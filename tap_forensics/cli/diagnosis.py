@@ -1,4 +1,4 @@
-"""What the doctor says of one thing: a mark, the thing, what was found, and the remedy."""
+"""A finding of the health check: a mark, what it is about, what was found, and the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STYLES: dict[Mark, str] = {"ok": "green", "warning": "yellow", "wrong": "red"}
 
 @dataclass(frozen=True)
 class Finding:
-    """`about` is a stable key for machines; `remedy` is empty where nothing is to be done."""
+    """`about` is a stable key for programs; `remedy` is empty if there is nothing to do."""
 
     mark: Mark
     about: str

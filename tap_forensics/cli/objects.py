@@ -1,4 +1,4 @@
-"""What lies in the bucket: names, sizes and versions, a page at a time. The function itself never lists."""
+"""Objects in the bucket: names, sizes and versions, page by page. The function itself never lists."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from tap_forensics.config.settings import Settings
 from tap_forensics.errors import StorageFailed
 from tap_forensics.storage.remedies import storage_fault
 from tap_forensics.storage.state import RUN_ID_FORMAT
 
-EVIDENCE_STEM = "tap_forensics"
-EVENTS_STEM = "tap_siem_events"
 _TIMEOUT = (10, 30)
 _PATIENCE_SECONDS = 60
 _FIELDS = "items(name,size,updated,generation,timeDeleted),nextPageToken"
@@ -28,7 +27,7 @@ _RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_\d{4,})?\.ndjson$")
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object, or one version of it; `generation` names the version."""
+    """One object, or one version of it, which `generation` names."""
 
     name: str
     size_bytes: int
@@ -37,43 +36,71 @@ class ObjectInfo:
 
     @property
     def run_id(self) -> str:
-        """From a name of ours; empty for any other."""
+        """Empty if the name is not one of the function's."""
         found = _RUN_ID.search(self.name)
         return found[1] if found else ""
 
 
 @contextmanager
-def asking(what: str) -> Iterator[None]:
-    """Turns what the storage library raises into `StorageFailed`, with the remedy."""
+def storage_errors(what: str) -> Iterator[None]:
+    """Turns the errors of the storage library into `StorageFailed`, with the remedy."""
     try:
         yield
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
         raise StorageFailed(storage_fault(what, error)) from error
 
 
-def list_objects(
-    client: Client,
-    bucket: str,
-    prefix: str,
-    *,
-    start: str = "",
-    most: int | None = None,
-    versions: bool = False,
-    delimiter: str | None = None,
-) -> Iterator[ObjectInfo]:
-    """In order of name, from `start` on; with a `delimiter` only names that have none after the prefix.
-
-    Raises `StorageFailed`.
+@dataclass(frozen=True)
+class Listing:
+    """Which objects to list: from `start` on, at most `limit`; with a `delimiter` only names that have none
+    after the prefix.
     """
-    with asking(f"list gs://{bucket}/{prefix}"):
+
+    prefix: str
+    start: str = ""
+    limit: int | None = None
+    versions: bool = False
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What one SecOps feed reads: objects below `prefix` whose names begin with `stem`."""
+
+    prefix: str
+    stem: str
+
+    @property
+    def folder(self) -> str:
+        """The beginning of all its names."""
+        return f"{self.prefix}/" if self.prefix else ""
+
+    def first_name(self, since: datetime) -> str:
+        """The function's names from that moment on sort at or after this one."""
+        return f"{self.folder}{self.stem}_{since.astimezone(UTC).strftime(RUN_ID_FORMAT)}"
+
+
+def evidence_feed(settings: Settings) -> Feed:
+    return Feed(settings.bucket.prefix, "tap_forensics")
+
+
+def feeds(settings: Settings) -> list[Feed]:
+    """The evidence, and the events if EVENTS_PREFIX is set."""
+    events = [] if settings.events.prefix is None else [Feed(settings.events.prefix, "tap_siem_events")]
+    return [evidence_feed(settings), *events]
+
+
+def list_objects(client: Client, bucket: str, listing: Listing) -> Iterator[ObjectInfo]:
+    """In order of name. Raises `StorageFailed`."""
+    with storage_errors(f"list gs://{bucket}/{listing.prefix}"):
         found = client.list_blobs(
             bucket,
-            prefix=prefix,
-            start_offset=start or None,
-            max_results=most,
-            delimiter=delimiter,
-            # Lower case: what the library makes of True is not what every emulator reads.
-            versions="true" if versions else None,
+            prefix=listing.prefix,
+            start_offset=listing.start or None,
+            max_results=listing.limit,
+            delimiter=listing.delimiter,
+            # Lower case: not every emulator understands what the library makes of True.
+            versions="true" if listing.versions else None,
             fields=_FIELDS,
             timeout=_TIMEOUT,
             retry=DEFAULT_RETRY.with_timeout(_PATIENCE_SECONDS),
@@ -85,21 +112,10 @@ def list_objects(
 
 
 def list_own(
-    client: Client, bucket: str, prefix: str, stem: str, since: datetime, most: int | None = None
+    client: Client, bucket: str, feed: Feed, since: datetime, limit: int | None = None
 ) -> Iterator[ObjectInfo]:
     """The objects of one feed since then, in order of name. Folders below it belong to tenants."""
-    listed = list_objects(
-        client, bucket, folder(prefix), start=first_name(prefix, stem, since), most=most, delimiter="/"
-    )
-    begins = f"{folder(prefix)}{stem}_"
+    listing = Listing(feed.folder, start=feed.first_name(since), limit=limit, delimiter="/")
+    begins = f"{feed.folder}{feed.stem}_"
+    listed = list_objects(client, bucket, listing)
     return (found for found in listed if found.run_id and found.name.startswith(begins))
-
-
-def first_name(prefix: str, stem: str, since: datetime) -> str:
-    """Names of ours from that moment on come at or after this one."""
-    return f"{prefix}/{stem}_{since.astimezone(UTC).strftime(RUN_ID_FORMAT)}".lstrip("/")
-
-
-def folder(prefix: str) -> str:
-    """What all objects of a feed begin with."""
-    return f"{prefix}/" if prefix else ""

@@ -1,4 +1,4 @@
-"""One run under the operator's eyes: a live picture on a terminal, log lines elsewhere."""
+"""One run with progress: a live table on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,46 +24,44 @@ from tap_forensics.tap.windows import Window
 
 _BAR_COLUMNS = 30
 _REFRESHES_PER_SECOND = 5
-# Before so many are done, the pace tells little.
-_DONE_BEFORE_GUESSING = 3
+# The rate is not meaningful before so many are done.
+_DONE_BEFORE_ESTIMATE = 3
 
 
 @dataclass
 class Progress:
-    """A run's figures as they fill, and since when its threats are being fetched."""
+    """The figures of a run while they grow, and since when it has been fetching threats."""
 
     stats: RunStats
     clock: Clock
     budget_seconds: int
-    began: float = field(init=False)
+    started: float = field(init=False)
     fetching_since: float | None = None
 
     def __post_init__(self) -> None:
-        self.began = self.clock.monotonic()
+        self.started = self.clock.monotonic()
 
     def render(self) -> Table:
         stats = self.stats
         done = stats.threats_answered
-        picture = Table.grid(padding=(0, 2))
-        picture.add_row("windows", _bar(stats.windows, stats.windows_planned))
-        picture.add_row("", safe_text(f"{stats.windows} of {stats.windows_planned}, {stats.events} events"))
-        picture.add_row("threats", _bar(done, stats.threats_chosen))
+        table = Table.grid(padding=(0, 2))
+        table.add_row("windows", _bar(stats.windows, stats.windows_planned))
+        table.add_row("", safe_text(f"{stats.windows} of {stats.windows_planned}, {stats.events} events"))
+        table.add_row("threats", _bar(done, stats.threats_chosen))
         skipped, failed = stats.threats_skipped, stats.threats_failed
-        picture.add_row(
-            "", safe_text(f"{done} of {stats.threats_chosen}, {skipped} skipped, {failed} failed")
-        )
-        picture.add_row("written", safe_text(_written(stats)))
-        picture.add_row("calls left", safe_text(_calls_left(stats)))
-        picture.add_row("time", safe_text(self._time(done)))
-        return picture
+        table.add_row("", safe_text(f"{done} of {stats.threats_chosen}, {skipped} skipped, {failed} failed"))
+        table.add_row("written", safe_text(_written(stats)))
+        table.add_row("calls left", safe_text(_calls_left(stats)))
+        table.add_row("time", safe_text(self._time(done)))
+        return table
 
     def _time(self, done: int) -> str:
         now = self.clock.monotonic()
-        spent = now - self.began
+        spent = now - self.started
         most = max(0.0, self.budget_seconds - spent)
         if self.stats.threats_chosen and self.fetching_since is None:
             self.fetching_since = now
-        if self.fetching_since is None or done < _DONE_BEFORE_GUESSING:
+        if self.fetching_since is None or done < _DONE_BEFORE_ESTIMATE:
             return f"{_span(spent)} so far, at most {_span(most)} to go"
         left = (self.stats.threats_chosen - done) * (now - self.fetching_since) / done
         return f"{_span(spent)} so far, about {_span(min(left, most))} to go"
@@ -76,7 +74,7 @@ def watched_run(
     stats: RunStats,
     again: Window | None,
 ) -> RunStats:
-    """`collect`, watched. Raises as it does."""
+    """`collect` with progress. Raises what it raises."""
     watched = Progress(stats, context.clock, settings.run.budget_seconds)
     with _shown_live(context, watched):
         return collect(settings, open_client, context.clock, _log(context), RunOptions(stats, again))
@@ -93,7 +91,7 @@ def _shown_live(context: CommandContext, watched: Progress) -> Iterator[None]:
         refresh_per_second=_REFRESHES_PER_SECOND,
         redirect_stdout=False,
         redirect_stderr=False,
-        # The summary takes its place.
+        # The summary replaces it.
         transient=True,
     ):
         yield
@@ -102,18 +100,18 @@ def _shown_live(context: CommandContext, watched: Progress) -> Iterator[None]:
 class _ToConsole(logging.Handler):
     def __init__(self, context: CommandContext, level: int) -> None:
         super().__init__(level)
-        self._desk = context
+        self._context = context
         self.setFormatter(ConsoleFormatter(context.tenant))
 
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")
-        # With the terminal gone there is nobody to tell, and the run must still end in order.
+        # If the terminal was closed, the run must still end in order.
         with suppress(OSError):
-            self._desk.err.print(safe_text(self.format(record), style), soft_wrap=True)
+            self._context.err.print(safe_text(self.format(record), style), soft_wrap=True)
 
 
 def _log(context: CommandContext) -> logging.Logger:
-    """Beside a live picture only what is wrong; else every line."""
+    """Beside a live table only warnings and errors, otherwise every line."""
     log = logging.Logger("tap_forensics", logging.INFO)
     log.addHandler(_ToConsole(context, logging.WARNING if context.err.is_terminal else logging.INFO))
     return log

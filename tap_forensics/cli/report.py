@@ -1,11 +1,12 @@
-"""`tap-forensics report SOURCE -o FILE.html`: the evidence as one page for a person."""
+"""`tap-forensics report SOURCE -o FILE.html`: the evidence as one HTML page."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,10 @@ from tap_forensics.cli.terminal import json_line
 from tap_forensics.log import escape_unprintable
 from tap_forensics.report.records import Tally, read_records
 from tap_forensics.report.source import source_lines
+
+if TYPE_CHECKING:
+    # Its libraries are part of another extra.
+    from tap_forensics.report.page.findings import Findings
 
 _EPILOG = """\b
 Examples:
@@ -25,7 +30,8 @@ With --json: {"written": {path: bytes}, "reports": n, "events": n, "indicators":
               "left_out": {status: indicators}, "odd_lines": n, "odd": [{"place": …, "why": …}]}
 
 \b
-Exit codes: 0 the page was written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE.
+Exit codes: 0 the page was written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE,
+            130 interrupted.
 """
 _NO_EXTRA = "`report` needs {name}: from a checkout, pip install '.[cli,report]'"
 _LARGE_BYTES = 20_000_000
@@ -34,67 +40,83 @@ _LONGEST_PATH = 4096
 _Path = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
+@dataclass(frozen=True)
+class Options:
+    """The command's arguments."""
+
+    source: str
+    output: Path
+    csv_file: Path | None
+    stix_file: Path | None
+    malicious_only: bool
+    withdrawn: bool
+    as_json: bool
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("source")
 @click.option("-o", "--output", type=_Path, required=True, metavar="FILE.html", help="The page to write.")
-@click.option("--csv", "csv_file", type=_Path, help="The malicious indicators as CSV, too.")
-@click.option("--stix", "stix_file", type=_Path, help="The malicious indicators as STIX 2.1, too.")
-@click.option("--malicious-only", is_flag=True, help="Leave out all other evidence: a smaller page.")
+@click.option("--csv", "csv_file", type=_Path, help="Also write the malicious indicators as CSV.")
+@click.option("--stix", "stix_file", type=_Path, help="Also write the malicious indicators as STIX 2.1.")
+@click.option("--malicious-only", is_flag=True, help="Leave out all other evidence, for a smaller page.")
 @click.option(
-    "--withdrawn", is_flag=True, help="List indicators that TAP calls false positives or cleared, too."
+    "--withdrawn", is_flag=True, help="Also list indicators that TAP calls false positives or cleared."
 )
-@click.option("--json", "as_json", is_flag=True, help="What was written, as one JSON object.")
-def report(
-    source: str,
-    output: Path,
-    csv_file: Path | None,
-    stix_file: Path | None,
-    malicious_only: bool,
-    withdrawn: bool,
-    as_json: bool,
-) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as one JSON object.")
+def report(**options: Any) -> None:
     """Make one self-contained HTML page of the evidence, with its malicious indicators.
 
-    SOURCE is a file, a folder, gs://bucket/prefix, or - for stdin. With SIEM event lines beside the evidence
-    (the whole bucket, say) the page tells when mails and clicks came, and which threats were clicked on. It
-    loads nothing, and what stands in the evidence cannot run: it opens from mail as well as from a disk.
+    SOURCE is a file, a folder, gs://bucket/prefix, or - for stdin. If it also has SIEM event lines (the whole
+    bucket, for example), the page shows when mails and clicks came, and which threats were clicked on. The
+    page loads nothing, and nothing in the evidence can run: it opens from a mail as well as from a disk.
     """
-    _refuse_same(output, csv_file, stix_file)
+    wanted = Options(**options)
+    _refuse_same(wanted.output, wanted.csv_file, wanted.stix_file)
     try:
-        from tap_forensics.report.page.exports import csv_text, left_out, list_indicators, stix_text  # noqa: PLC0415
-        from tap_forensics.report.page.findings import find  # noqa: PLC0415
-        from tap_forensics.report.page.render import Exports, render_page  # noqa: PLC0415
+        from tap_forensics.report.page.findings import find  # noqa: PLC0415 - part of another extra
     except ModuleNotFoundError as error:
-        raise click.ClickException(_NO_EXTRA.format(name=error.name)) from None
+        raise click.UsageError(_NO_EXTRA.format(name=error.name)) from None
     tally = Tally()
-    records = read_records(source_lines(source, sys.stdin.buffer), tally)
-    findings = find(records, malicious_only=malicious_only)
+    records = read_records(source_lines(wanted.source, sys.stdin.buffer), tally)
+    findings = find(records, malicious_only=wanted.malicious_only)
     if not findings.entries:
         raise click.ClickException(_nothing(tally))
+    result = _write_all(wanted, findings, tally)
+    (_print_json if wanted.as_json else _print)(result, tally)
+
+
+def _write_all(wanted: Options, findings: Findings, tally: Tally) -> dict[str, Any]:
+    """The page and the exports. Returns what was written and what was left out."""
+    from tap_forensics.report.page.exports import csv_text, left_out, list_indicators, stix_text  # noqa: PLC0415 - as above
+    from tap_forensics.report.page.render import Exports, render_page  # noqa: PLC0415 - as above
+
     made = datetime.now(UTC)
-    indicators = list_indicators(findings.entries, withdrawn=withdrawn)
+    indicators = list_indicators(findings.entries, withdrawn=wanted.withdrawn)
     exports = Exports(csv_text(indicators, findings.entries), stix_text(indicators, findings.entries, made))
-    page = render_page(source, made, findings, indicators, exports, tally)
-    texts = {output: page, csv_file: exports.csv, stix_file: exports.stix}
-    written = {str(path): _write(path, text) for path, text in texts.items() if path}
-    told = {"written": written, "reports": len(findings.entries), "indicators": len(indicators)}
-    (_give if as_json else _tell)(told | {"left_out": dict(left_out(findings.entries, indicators))}, tally)
+    page = render_page(wanted.source, made, findings, indicators, exports, tally)
+    texts = {wanted.output: page, wanted.csv_file: exports.csv, wanted.stix_file: exports.stix}
+    return {
+        "written": {str(path): _write(path, text) for path, text in texts.items() if path},
+        "reports": len(findings.entries),
+        "indicators": len(indicators),
+        "left_out": dict(left_out(findings.entries, indicators)),
+    }
 
 
 def _refuse_same(*paths: Path | None) -> None:
     named = [path.resolve() for path in paths if path]
     if len(set(named)) < len(named):
-        raise click.UsageError("the page, the CSV and the STIX file need a name each")
+        raise click.UsageError("give the page, the CSV and the STIX file different names")
 
 
 def _nothing(tally: Tally) -> str:
     named = "".join(f"\n  {place}: {why}" for place, why in tally.odd[:5])
-    counts = f"{tally.lines:,} lines, {tally.events:,} events, {tally.odd_count:,} odd"
+    counts = f"{tally.lines:,} lines, {tally.events:,} events, {tally.odd_count:,} invalid"
     return f"no report in SOURCE ({counts}){named}"
 
 
 def _write(path: Path, text: str) -> int:
-    """Bytes written."""
+    """Returns the number of bytes."""
     try:
         return path.write_bytes(text.encode())
     except OSError as error:
@@ -103,27 +125,27 @@ def _write(path: Path, text: str) -> int:
         ) from None
 
 
-def _give(told: dict[str, Any], tally: Tally) -> None:
+def _print_json(result: dict[str, Any], tally: Tally) -> None:
     odd = [{"place": place, "why": why} for place, why in tally.odd]
-    click.echo(json_line(told | {"events": tally.events, "odd_lines": tally.odd_count, "odd": odd}))
+    click.echo(json_line(result | {"events": tally.events, "odd_lines": tally.odd_count, "odd": odd}))
 
 
-def _tell(told: dict[str, Any], tally: Tally) -> None:
-    for name, size_bytes in told["written"].items():
+def _print(result: dict[str, Any], tally: Tally) -> None:
+    for name, size_bytes in result["written"].items():
         click.echo(f"{escape_unprintable(name, _LONGEST_PATH)}  {size_bytes:,} bytes")
-    counts = f"{told['reports']:,} reports, {tally.events:,} events"
-    click.echo(f"{counts}, {told['indicators']:,} malicious indicators")
-    if told["left_out"]:
-        by_status = ", ".join(f"{count:,} {status}" for status, count in told["left_out"].items())
+    counts = f"{result['reports']:,} reports, {tally.events:,} events"
+    click.echo(f"{counts}, {result['indicators']:,} malicious indicators")
+    if result["left_out"]:
+        by_status = ", ".join(f"{count:,} {status}" for status, count in result["left_out"].items())
         click.echo(
-            f"Left out as TAP took their reports back: {by_status} indicators (--withdrawn lists them).",
+            f"Left out, because TAP withdrew their reports: {by_status} indicators (--withdrawn lists them).",
             err=True,
         )
     if tally.odd_count:
-        click.echo(f"{tally.odd_count:,} odd lines or parts of lines passed over:", err=True)
+        click.echo(f"{tally.odd_count:,} invalid lines or parts of lines skipped:", err=True)
         for place, why in tally.odd:
             click.echo(f"  {place}: {why}", err=True)
-    if max(told["written"].values()) > _LARGE_BYTES:
+    if max(result["written"].values()) > _LARGE_BYTES:
         click.echo(
-            "Over 20 MB, which many mail systems refuse: --malicious-only makes a smaller page.", err=True
+            "Over 20 MB, which many mail systems reject: --malicious-only makes a smaller page.", err=True
         )

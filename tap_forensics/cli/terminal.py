@@ -1,7 +1,7 @@
-"""How a command speaks: results on stdout, progress and logs on stderr; colours only on a terminal.
+"""The output of a command: results on stdout, progress and logs on stderr; colours only on a terminal.
 
-Whatever comes from the bucket or the API goes through `shown`: neither control characters nor rich's markup
-reach the terminal.
+Whatever comes from the bucket or the API goes through `safe_text`: neither control characters nor the markup
+of rich reach the terminal.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import IO, Any
 
 import msgspec
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tap_forensics.clock import iso
 from tap_forensics.log import escape_unprintable
 
-_PLAIN_WIDTH = 160
+# More than any line that is printed.
+_UNLIMITED_WIDTH = 100_000
 _LONGEST = 2000
-_MOST_ROWS = 20
+_MAX_ROWS = 20
 
 
 def console(stream: IO[str]) -> Console:
-    """Plain text of a fixed width where the stream is no terminal."""
-    width = None if stream.isatty() else _PLAIN_WIDTH
+    """If the stream is no terminal: plain text in lines of any length."""
+    width = None if stream.isatty() else _UNLIMITED_WIDTH
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
@@ -35,36 +36,57 @@ def safe_text(value: object, style: str = "") -> Text:
     return Text(escape_unprintable(str(value), _LONGEST), style=style)
 
 
-def fields(title: str, rows: Iterable[tuple[str, object]]) -> Group:
-    """Two columns under a heading: what it is, and its value."""
-    table = Table(box=None, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(safe_text(name), safe_text(value))
-    return Group(safe_text(title, "bold"), table)
+def print_fields(out: Console, title: str, rows: Iterable[tuple[str, object]]) -> None:
+    """Names and values under a heading.
 
-
-def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Group:
-    """Rows under a heading and the columns' names; of very many the first."""
+    The terminal wraps long lines, not we: so that what is copied from it is still in one piece.
+    """
     rows = list(rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows[:_MOST_ROWS]:
-        table.add_row(*map(safe_text, row))
-    if len(rows) > _MOST_ROWS:
-        table.add_row(f"… {len(rows) - _MOST_ROWS:,} more (--json has all)")
-    return Group(safe_text(title, "bold"), table)
+    width = max((len(name) for name, _ in rows), default=0)
+    out.print(safe_text(title, "bold"), soft_wrap=True)
+    for name, value in rows:
+        line = safe_text(f" {name:<{width}}  ", "dim")
+        out.print(line.append_text(Text("").append_text(safe_text(value))), soft_wrap=True)
+
+
+def print_grid(out: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows under a heading and column names, the first 20 of them.
+
+    On a terminal that is too narrow, each row becomes some lines: a table would break names.
+    """
+    cells = [[safe_text(value) for value in row] for row in rows]
+    out.print(safe_text(title, "bold"), soft_wrap=True)
+    table = _table(columns, cells[:_MAX_ROWS])
+    if out.measure(table, options=out.options.update(width=_UNLIMITED_WIDTH)).maximum <= out.width:
+        out.print(table)
+    else:
+        _print_rows(out, columns, cells[:_MAX_ROWS])
+    if len(cells) > _MAX_ROWS:
+        out.print(f" … {len(cells) - _MAX_ROWS:,} more (--json has all)", soft_wrap=True)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Text]]) -> Table:
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _print_rows(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
+    for first, *others in rows:
+        out.print(Text(" ").append_text(first), soft_wrap=True)
+        told = [f"{name} {value}" for name, value in zip(columns[1:], others, strict=True) if value.plain]
+        for line in told:
+            out.print(safe_text(f"   {line}", "dim"), soft_wrap=True)
 
 
 def as_json(value: Any) -> str:
-    """ASCII only, so that nothing in it can act on a terminal; moments in ISO 8601."""
+    """ASCII only, so that nothing in it can act on a terminal; times in ISO 8601."""
     return json.dumps(value, indent=2, default=_plain)
 
 
 def json_line(value: Any) -> str:
-    """Compact JSON on one line, in which every character that does not print is written as \\uXXXX."""
+    """Compact JSON on one line; characters that do not print are escaped as \\uXXXX."""
     text = msgspec.json.encode(value).decode()
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""`tap-forensics udm SOURCE`: what SecOps' default parser is documented to make of the lines."""
+"""`tap-forensics udm SOURCE`: the UDM events that SecOps' default parser is documented to make."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ With --json: {"events": n, "reports": n, "not_mappable": n, "without_time": n, "
               "wrong": [{"fault": …, "events": n, "why": …}], "assumed": [sentence]}
 
 \b
-Exit codes: 0 events were written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE.
+Exit codes: 0 events were written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE,
+            130 interrupted.
 """
 
 
@@ -35,15 +36,15 @@ Exit codes: 0 events were written, 1 nothing readable in SOURCE, 2 wrong usage o
     "--notes",
     "notes_file",
     type=click.File("w", encoding="utf-8", lazy=False),
-    help="Where the notes go, instead of stderr.",
+    help="Write the notes to this file instead of stderr.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The notes as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the notes as one JSON object.")
 def udm(source: str, notes_file: TextIO | None, as_json: bool) -> None:
     """Show the UDM events that SecOps' default parser is documented to make.
 
-    SOURCE is a file, a folder, gs://bucket/prefix, or - for stdin. Each evidence item becomes one event on
-    stdout, as a line of JSON. Beside them, on stderr: what the parser does not map, what its published table
-    gets wrong, and what had to be assumed.
+    SOURCE is a file, a folder, gs://bucket/prefix, or - for stdin. Each evidence item becomes one event, a
+    line of JSON on stdout. The notes on stderr list what the parser does not map, what is wrong in its
+    published table, and what had to be assumed.
     """
     tally, notes = Tally(), Notes()
     out = sys.stdout.buffer
@@ -52,8 +53,8 @@ def udm(source: str, notes_file: TextIO | None, as_json: bool) -> None:
             for event in udm_events(record, notes):
                 out.write(json_line(event).encode() + b"\n")
     out.flush()
-    told = _document(tally, notes)
-    text = json_line(told) if as_json else "\n".join(_sentences(told))
+    document = _document(tally, notes)
+    text = json_line(document) if as_json else "\n".join(_sentences(document))
     click.echo(text, file=notes_file, err=notes_file is None)
     if not notes.events:
         raise click.exceptions.Exit(1)
@@ -78,26 +79,26 @@ def _document(tally: Tally, notes: Notes) -> dict[str, Any]:
     }
 
 
-def _sentences(told: dict[str, Any]) -> list[str]:
-    lines = [f"{told['events']:,} events from {told['reports']:,} reports"]
-    if told["not_mappable"]:
-        lines.append(f"{told['not_mappable']:,} evidence items are no objects and map to nothing")
-    if told["without_time"]:
-        lines.append(f"{told['without_time']:,} events have no time: their line has no usable `generated`")
-    if told["odd_lines"]:
-        lines.append(f"{told['odd_lines']:,} odd lines or parts of lines passed over:")
-        lines += [f"  {entry['place']}: {entry['why']}" for entry in told["odd"]]
-    if told["not_mapped"]:
+def _sentences(document: dict[str, Any]) -> list[str]:
+    lines = [f"{document['events']:,} events from {document['reports']:,} reports"]
+    if document["not_mappable"]:
+        lines.append(f"{document['not_mappable']:,} evidence items are not objects and are not mapped")
+    if document["without_time"]:
+        lines.append(f"{document['without_time']:,} events have no time: their line has no valid `generated`")
+    if document["odd_lines"]:
+        lines.append(f"{document['odd_lines']:,} invalid lines or parts of lines skipped:")
+        lines += [f"  {entry['place']}: {entry['why']}" for entry in document["odd"]]
+    if document["not_mapped"]:
         lines.append("Not mapped, with the number of items:")
-        lines += _by_type(told["not_mapped"])
-    if told["wrong"]:
+        lines += _by_type(document["not_mapped"])
+    if document["wrong"]:
         lines.append("Wrong in the published table:")
-        lines += [_wrapped(f"{entry['events']:,} events: {entry['why']}") for entry in told["wrong"]]
-    return [*lines, "Assumed, where the table is silent:", *map(_wrapped, told["assumed"])]
+        lines += [_wrapped(f"{entry['events']:,} events: {entry['why']}") for entry in document["wrong"]]
+    return [*lines, "Assumed, because the table does not say:", *map(_wrapped, document["assumed"])]
 
 
 def _by_type(counts: dict[str, int]) -> list[str]:
-    """`type: field 3, field 2`; what every type has comes first."""
+    """`type: field 3, field 2`; fields of every type come first."""
     groups: dict[str, list[str]] = {"any type": []}
     for name, count in counts.items():
         kind, dot, rest = name.partition(".")

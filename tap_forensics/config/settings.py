@@ -105,7 +105,7 @@ class Variable:
     secret: bool = False
 
 
-# The only list of variables: `load_settings` reads them, and the reference is generated from it.
+# The one list of them: `load_settings` reads by it, and docs/reference/settings.md shows it.
 VARIABLES = (
     Variable(
         "GCS_BUCKET", "bucket.name", None, "the bucket that SecOps reads", validators.bucket, required=True
@@ -134,27 +134,27 @@ VARIABLES = (
         secret=True,
     ),
     Variable("TAP_SECRET", "tap.secret", None, "its secret", validators.secret, required=True, secret=True),
-    Variable("TAP_PRINCIPAL_FILE", None, None, "instead: path of a mounted secret; read in each run"),
-    Variable("TAP_SECRET_FILE", None, None, "instead: path of a mounted secret; read in each run"),
+    Variable("TAP_PRINCIPAL_FILE", None, None, "path of a mounted secret, instead of `TAP_PRINCIPAL`"),
+    Variable("TAP_SECRET_FILE", None, None, "path of a mounted secret, instead of `TAP_SECRET`"),
     Variable(
         "TENANTS_DIR",
         None,
         None,
-        "folder with a `NAME/credentials.json` for each tenant that a message may name; read in each run",
+        "folder with a `NAME/credentials.json` for each tenant that a message may name; read by each run",
         validators.folder,
     ),
     Variable(
         "LOOKBACK_HOURS",
         "windows.lookback_hours",
         "1",
-        "how far the first run reads back; more than the API's 7 days is capped",
+        "how far the first run reads back; capped to the API's 7 days",
         validators.int_range(1, 87_600),
     ),
     Variable(
         "MAX_THREATS",
         "forensics.max_threats",
         "500",
-        "threats whose forensics one run fetches",
+        "threats whose forensics one run fetches at most",
         validators.int_range(1, 1_000_000),
     ),
     Variable(
@@ -183,15 +183,15 @@ VARIABLES = (
         "DEDUP_HOURS",
         "forensics.dedup_hours",
         "24",
-        "a threat is not fetched again within this time; `0`: as the published function "
-        "(then also set `OVERLAP_MINUTES=2`, or each hour repeats the last); always applies within one run",
+        "within so many hours a threat is not fetched again; `0`: only within one run, as the published "
+        "function (then set `OVERLAP_MINUTES=2` too, or each hour repeats the last)",
         validators.int_range(0, 168),
     ),
     Variable(
         "CAMPAIGN_REPORTS",
         "forensics.campaign_reports",
         "once",
-        "a campaign's report `once` per run, or `every` time TAP returns it",
+        "`once`: a campaign's report comes once a run; `every`: each time that TAP sends it",
         validators.one_of("once", "every"),
     ),
     Variable(
@@ -212,14 +212,14 @@ VARIABLES = (
         "RUN_BUDGET_SECONDS",
         "run.budget_seconds",
         "480",
-        "the run ends by itself before this; keep it a minute under the function's timeout",
+        "the run ends by itself within this time; keep it a minute below the function's time-out",
         validators.int_range(5, 3540),
     ),
     Variable(
         "LEASE_SECONDS",
         "run.lease_seconds",
         "180",
-        "how long a run's lease holds after its last commit (each commit renews it)",
+        "how long a run's lease holds after its last commit; each commit renews it",
         validators.int_range(1, 3600),
     ),
     Variable(
@@ -244,13 +244,13 @@ VARIABLES = (
         validators.proxy,
         secret=True,
     ),
-    Variable("HTTPS_PROXY_FILE", None, None, "instead: path of a mounted secret; read in each run"),
-    Variable("NO_PROXY", "tap.no_proxy", "", "hosts reached without the proxy, separated by commas"),
+    Variable("HTTPS_PROXY_FILE", None, None, "path of a mounted secret, instead of `HTTPS_PROXY`"),
+    Variable("NO_PROXY", "tap.no_proxy", "", "hosts that are reached without the proxy, separated by commas"),
     Variable(
         "EVENTS_PREFIX",
         "events.prefix",
         None,
-        "folder of the SIEM event lines, separate from `GCS_PREFIX`; unset: no event lines are written",
+        "folder of the SIEM event lines, apart from `GCS_PREFIX`; unset: no event lines are written",
         validators.prefix,
     ),
     Variable(
@@ -264,28 +264,29 @@ VARIABLES = (
         "FORENSICS",
         "forensics.enabled",
         "on",
-        "`off`: only event lines; no forensics are fetched and no threats are recorded",
+        "`off`: only event lines; no forensics are fetched and no threat is remembered",
         validators.on_off,
     ),
     Variable(
         "SINCE_TIME",
         "windows.since_time",
         None,
-        "start of the first run (ISO 8601), instead of `LOOKBACK_HOURS`; ignored if there is a state",
+        "where the first run begins (ISO 8601), instead of `LOOKBACK_HOURS`; ignored if there is a state",
         validators.timestamp,
     ),
     Variable(
         "THREAT_STATUS",
         "tap.threat_status",
         "",
-        "events of which threats: `active`, `cleared`, `falsePositive` (with commas); unset: TAP's default",
+        "only events of threats that are `active`, `cleared`, `falsePositive` (separated by commas); "
+        "unset: TAP's default",
         validators.csv("active", "cleared", "falsePositive"),
     ),
     Variable(
         "THREAT_TYPE",
         "tap.threat_type",
         "",
-        "events of which threats: `url`, `attachment`, `messageText` (with commas); unset: all",
+        "only events of threats of type `url`, `attachment`, `messageText` (separated by commas); unset: all",
         validators.csv("url", "attachment", "messageText"),
     ),
 )

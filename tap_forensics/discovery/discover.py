@@ -5,34 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from tap_forensics.discovery.window_reader import Discovery, read, read_in_halves
+from tap_forensics.discovery.window_reader import Discovery, bisect_window, read_open_window
 from tap_forensics.errors import Retryable, Unavailable
 from tap_forensics.storage.open_items import due_windows
 from tap_forensics.storage.state import Gap, State
 from tap_forensics.tap.quota import SIEM
 from tap_forensics.tap.windows import Window
 
-# So many windows are announced with one commit.
-_ANNOUNCED = 8
+# Windows that are announced with one commit.
+_GROUP_SIZE = 8
 _ATTEMPTS = 3
-_DOWN_AFTER = 3
-_MOST_BISECT_CALLS = 60
+# Consecutive failures before the API counts as down.
+_MAX_FAILURES_IN_A_ROW = 3
+_MAX_BISECT_CALLS = 60
+
+# A window, and the gap that it is part of.
+_DueWindow = tuple[Window, Gap]
 
 
 def discover(discovery: Discovery) -> Retryable | None:
-    """Reads the open windows that are due; returns what ended it early, if anything did.
+    """Reads the open windows that are due. Returns why it ended early, if it did.
 
-    Raises `CredentialsRefused`, or a `RunFailed` of the bucket.
+    Raises `RunFailed`: `AuthenticationFailed`, or an error of the bucket.
     """
-    run = discovery.run
-    stopped = None
+    run, stop_reason = discovery.run, None
     try:
         _read_windows(discovery)
     except Retryable as error:
-        stopped = error
-    run.stats.threats_found = len(discovery.seen)
-    run.log.info("Found %d unique threat IDs", len(discovery.seen))
-    return stopped
+        stop_reason = error
+    run.stats.threats_found = len(discovery.threat_ids)
+    run.log.info("Found %d unique threat IDs", len(discovery.threat_ids))
+    if stop_reason:
+        run.log.warning("Discovery ended early; the next run continues: %s", stop_reason)
+    return stop_reason
 
 
 def _read_windows(discovery: Discovery) -> None:
@@ -40,55 +45,55 @@ def _read_windows(discovery: Discovery) -> None:
     with run.store.transaction() as state:
         due = due_windows(state, run.clock.now())
         failed_before = any(gap.attempts for gap in state.gaps)
-    chosen = _within_share(discovery, due)
-    run.stats.windows_planned = len(chosen)
+    selected = _select(discovery, due)
+    run.stats.windows_planned = len(selected)
     failures, heavy = 0, []
-    for window, gap in _announced(discovery, chosen):
-        # An API that gave no answer to the last run is not asked three times by each run that follows.
-        hopeful = discovery.answered or not failed_before
-        error = read(discovery, window, _ATTEMPTS if hopeful and gap.untried() else 1)
+    for window, gap in _announced(discovery, selected):
+        # If the API was down in the last run, one call is enough to see whether it is up again.
+        may_be_up = discovery.answered or not failed_before
+        error = read_open_window(discovery, window, _ATTEMPTS if may_be_up and gap.untried() else 1)
         failures = failures + 1 if error else 0
         if isinstance(error, Unavailable) and error.heavy:
             heavy.append(window)
-        if failures == _DOWN_AFTER:
+        if failures == _MAX_FAILURES_IN_A_ROW:
             break
-    calls = _MOST_BISECT_CALLS
+    calls = _MAX_BISECT_CALLS
     for window in heavy if discovery.answered or not failed_before else []:
-        calls = read_in_halves(discovery, window, calls)
-    if failures == _DOWN_AFTER:
+        calls = bisect_window(discovery, window, calls)
+    if failures == _MAX_FAILURES_IN_A_ROW:
         raise Unavailable(f"{failures} windows in a row could not be read: the SIEM API seems to be down")
 
 
-def _within_share(discovery: Discovery, due: list[tuple[Window, Gap]]) -> list[tuple[Window, Gap]]:
-    """All windows that did not fail yet, and of the others as many as may be asked again."""
+def _select(discovery: Discovery, due: list[_DueWindow]) -> list[_DueWindow]:
+    """All windows that have not failed yet, and as many of the failed ones as may be retried."""
     failed = [entry for entry in due if entry[1].attempts]
-    retries = discovery.tap.quota.reserve_retries(SIEM, len(failed), discovery.run.clock.now())
+    retries = discovery.client.quota.reserve_retries(SIEM, len(failed), discovery.run.clock.now())
     return [entry for entry in due if not entry[1].attempts] + failed[:retries]
 
 
 def first_group(state: State, now: datetime) -> list[Window]:
-    """What a run asks for first; the plan's commit announces it."""
-    certain = [entry for entry in due_windows(state, now) if not entry[1].attempts]
-    return [window for window, _ in next(_groups(certain), [])]
+    """The windows that a run requests first. The commit of the plan announces them."""
+    not_failed = [entry for entry in due_windows(state, now) if not entry[1].attempts]
+    return [window for window, _ in next(_groups(not_failed), [])]
 
 
-def _announced(discovery: Discovery, chosen: list[tuple[Window, Gap]]) -> Iterator[tuple[Window, Gap]]:
-    """The windows one by one; before each group of them a commit says that they are going to be asked for.
+def _announced(discovery: Discovery, selected: list[_DueWindow]) -> Iterator[_DueWindow]:
+    """The windows one by one. A commit announces each group before its first window is requested.
 
-    A suspect is a group of its own. The plan's commit announced the first group.
+    The commit of the plan has announced the first group.
     """
     store = discovery.run.store
-    for group in _groups(chosen):
+    for group in _groups(selected):
         windows = [window for window, _ in group]
         if [(window.start, window.end) for window in windows] != store.lease.reading:
             store.announce(windows=windows)
         yield from group
 
 
-def _groups(chosen: list[tuple[Window, Gap]]) -> Iterator[list[tuple[Window, Gap]]]:
-    """Suspects alone, the others in groups of `_ANNOUNCED`."""
-    suspects = [entry for entry in chosen if entry[1].kills]
-    others = [entry for entry in chosen if not entry[1].kills]
+def _groups(selected: list[_DueWindow]) -> Iterator[list[_DueWindow]]:
+    """Each suspect alone, the others in groups of `_GROUP_SIZE`."""
+    suspects = [entry for entry in selected if entry[1].kills]
+    others = [entry for entry in selected if not entry[1].kills]
     yield from ([entry] for entry in suspects)
-    for start in range(0, len(others), _ANNOUNCED):
-        yield others[start : start + _ANNOUNCED]
+    for start in range(0, len(others), _GROUP_SIZE):
+        yield others[start : start + _GROUP_SIZE]

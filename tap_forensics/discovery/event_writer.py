@@ -1,4 +1,4 @@
-"""Events of one window after the other → lines → objects; what came before is told by the event_dedup."""
+"""Events, one window at a time → lines → objects. The event dedup index knows what was delivered before."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ from tap_forensics.storage.numbered_objects import NumberedObjects
 from tap_forensics.tap.windows import Window
 
 STEM = "tap_siem_events"
-_MEMORY_TYPE = "application/octet-stream"
-# Our own fields and the list around an event need less than this.
-_LONGEST_EVENT_BYTES = LONGEST_LINE_BYTES - 200
+_INDEX_TYPE = "application/octet-stream"
+# Our own fields and the list around an event need less than these 200 bytes.
+_MAX_EVENT_BYTES = LONGEST_LINE_BYTES - 200
 
 
 @dataclass
 class EventWriter:
-    """One run's event lines. `pending` are lines not durable yet, with what the memory says of each.
+    """Writes the event lines of one run. `pending`: lines that are not written yet, with their fingerprints.
 
-    What the memory says of pending lines is not true yet: it is kept only once there are none.
+    `index` contains the pending events already, so it is only saved when nothing is pending. `generation` is
+    the one it was read at, and `changed` says whether it must be saved.
     """
 
     run: RunContext
@@ -51,46 +52,46 @@ class EventWriter:
     pending_bytes: int = 0
 
     def add(self, reading: Reading, window: Window) -> None:
-        """Writes each event of a window that was not delivered in this version; all are durable then.
+        """Writes each event of a window that was not delivered in this version. Nothing is pending on return.
 
-        Raises as the bucket does; the run must not go on then.
+        Raises as the bucket does; the run must end then.
         """
         minute = event_dedup.last_minute(window)
-        around = {kind: envelope(kind, self.run.settings.events.shape) for kind in KINDS}
-        several = event_dedup.side_by_side(event.fingerprint for event in reading.records)
+        envelopes = {kind: envelope(kind, self.run.settings.events.shape) for kind in KINDS}
+        in_several_versions = event_dedup.side_by_side(event.fingerprint for event in reading.records)
         for event in reading.records:
-            shown = several.get(event.fingerprint.key)
-            if shown:
-                news = event_dedup.observe_version(self.index, shown, *event.fingerprint, minute)
+            versions = in_several_versions.get(event.fingerprint.key)
+            if versions:
+                novelty = event_dedup.observe_version(self.index, versions, *event.fingerprint, minute)
             else:
-                news = event_dedup.observe(self.index, *event.fingerprint, minute)
-            self._take(event, news, around[event.kind])
-        self._write()
+                novelty = event_dedup.observe(self.index, *event.fingerprint, minute)
+            self._add_event(event, novelty, envelopes[event.kind])
+        self._flush()
         if len(self.index.entries) > event_dedup.MAX_ENTRIES:
-            self._forget()
+            self._prune_index()
 
-    def _take(self, event: Event, news: Novelty | None, around: Envelope) -> None:
-        if news is None:
+    def _add_event(self, event: Event, novelty: Novelty | None, parts: Envelope) -> None:
+        if novelty is None:
             self.run.stats.events_repeated += 1
             return
         record = bytes(event.record)
-        if len(record) > _LONGEST_EVENT_BYTES:
+        if len(record) > _MAX_EVENT_BYTES:
             self.run.log.warning(
-                "An event of %d bytes was too large: its largest fields were cut", len(record)
+                "An event of %d bytes is too large for a line: its largest fields are left out", len(record)
             )
-            record = truncate(record, _LONGEST_EVENT_BYTES, event.fingerprint)
-        self.run.stats.events_updated += news is Novelty.UPDATE
-        line = line_of(record, around, update=news is Novelty.UPDATE)
+            record = truncate(record, _MAX_EVENT_BYTES, event.fingerprint)
+        self.run.stats.events_updated += novelty is Novelty.UPDATE
+        line = line_of(record, parts, update=novelty is Novelty.UPDATE)
         self.pending.append((line, event.fingerprint))
         self.pending_bytes += len(line) + 1
         if self.pending_bytes >= self.run.batch_bytes:
-            self._write()
+            self._flush()
 
-    def _write(self) -> None:
-        """Makes the pending lines durable, less those that a zombie wrote under the name."""
+    def _flush(self) -> None:
+        """Writes the pending lines, except those that a zombie has written under the same name."""
         if not self.pending:
             return
-        name = self._objects().write(self._remaining, self._learn_zombie)
+        name = self._objects().write(self._remaining, self._record_object)
         if name:
             self._count(name)
         self.pending, self.pending_bytes = [], 0
@@ -99,9 +100,14 @@ class EventWriter:
     def _remaining(self) -> bytes:
         return b"\n".join([*(line for line, _ in self.pending), b""]) if self.pending else b""
 
-    def _learn_zombie(self, data: bytes) -> None:
-        theirs = self._learn(data)
-        self.pending = [entry for entry in self.pending if entry[1] not in theirs]
+    def _record_object(self, data: bytes) -> None:
+        """Indexes and counts an object that this process did not write; its events are no longer pending."""
+        delivered = list(_fingerprints(data))
+        now = self.run.clock.now()
+        for fingerprint in delivered:
+            event_dedup.observe(self.index, *fingerprint, event_dedup.last_minute(Window(now, now)))
+        known = set(delivered)
+        self.pending = [entry for entry in self.pending if entry[1] not in known]
         self._count_object()
 
     def _objects(self) -> NumberedObjects:
@@ -122,34 +128,25 @@ class EventWriter:
         self.run.stats.event_bytes += sum(len(line) + 1 for line, _ in self.pending)
         self.run.log.info("Wrote %d events to gs://%s/%s", len(self.pending), self.run.bucket.name, name)
 
-    def _learn(self, data: bytes) -> set[Fingerprint]:
-        """Remembers the events of an object that this run did not write; gives their fingerprints."""
-        found = list(_fingerprints(data))
-        now = self.run.clock.now()
-        for known_by in found:
-            event_dedup.observe(self.index, *known_by, event_dedup.last_minute(Window(now, now)))
-        return set(found)
-
     def recover(self) -> int:
-        """Learns a dead run's objects that the index does not know of; returns how many there were."""
+        """Indexes a dead run's objects that are not in the saved index. Returns how many there are."""
         lease = self.run.store.lease
         with self.run.store.transaction():
             lease.event_batches = self.index.batches if self.index.run_id == lease.run_id else 0
-        return self._objects().recover(self._learn_zombie)
+        return self._objects().recover(self._record_object)
 
     def save_index(self) -> None:
-        """Before the lease is given back. Where it cannot be, the lease stays: who takes over learns it anew.
+        """Saves the index before the lease is released. If it cannot, the lease is kept: then the run that
+        takes over reads the objects again.
 
         Raises `LeaseLost` or `StorageFailed`.
         """
         if self.pending or self.run.store.in_doubt:
             self.run.store.in_doubt = True
         elif self.changed:
-            self._forget()
-            self.index.run_id, self.index.batches = (
-                self.run.store.lease.run_id,
-                self.run.store.lease.event_batches,
-            )
+            self._prune_index()
+            lease = self.run.store.lease
+            self.index.run_id, self.index.batches = lease.run_id, lease.event_batches
             self.run.store.in_doubt = True
             self.run.store.ensure_lease()
             self._save()
@@ -158,39 +155,42 @@ class EventWriter:
     def _save(self) -> None:
         name = index_name(self.run.store.location)
         try:
-            self.run.bucket.replace(name, event_dedup.encode(self.index), _MEMORY_TYPE, self.generation)
+            self.run.bucket.replace(name, event_dedup.encode(self.index), _INDEX_TYPE, self.generation)
         except Conflict as conflict:
-            # A run that slept through its lease came between; what it knows is true. Is the lease ours?
+            # A zombie has saved its index; its entries are true. The commit checks that the lease is ours.
             self.run.store.commit()
             if conflict.stored:
                 theirs = event_dedup.decode(conflict.stored.data, f"gs://{self.run.bucket.name}/{name}")
                 self.index.entries = theirs.entries | self.index.entries
             generation = conflict.stored.generation if conflict.stored else 0
-            self.run.bucket.replace(name, event_dedup.encode(self.index), _MEMORY_TYPE, generation)
+            self.run.bucket.replace(name, event_dedup.encode(self.index), _INDEX_TYPE, generation)
 
-    def _forget(self) -> None:
+    def _prune_index(self) -> None:
         with self.run.store.transaction() as state:
             cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
         overlap = timedelta(minutes=self.run.settings.windows.overlap_minutes)
-        if over := event_dedup.prune(self.index, cursor and cursor - overlap, gaps):
-            self.run.log.warning("%d delivered events had to be forgotten early: they may come again", over)
+        if dropped := event_dedup.prune(self.index, cursor and cursor - overlap, gaps):
+            self.run.log.warning(
+                "The event dedup index is full: removed %d events early; they may be delivered twice",
+                dropped,
+            )
 
 
 def open_events(run: RunContext) -> EventWriter:
-    """With the memory as it is in the bucket. Raises `StateUnreadable` or `StorageFailed`."""
+    """A writer with the index from the bucket. Raises `StateUnreadable` or `StorageFailed`."""
     name = index_name(run.store.location)
     stored = run.bucket.read(name)
     index = event_dedup.decode(stored.data, f"gs://{run.bucket.name}/{name}") if stored else EventIndex()
     return EventWriter(run, index, stored.generation if stored else 0)
 
 
-def index_name(place: StateLocation) -> str:
-    """Beside the working state."""
-    return f"{place.name}.seen"
+def index_name(location: StateLocation) -> str:
+    """The object of the event dedup index, next to the working state."""
+    return f"{location.name}.seen"
 
 
 def _fingerprints(data: bytes) -> Iterator[Fingerprint]:
-    """Of each line of an object of ours; other lines are passed over."""
+    """The fingerprint of each event line of an object; other lines are skipped."""
     for line in data.split(b"\n"):
         found = read_line(line)
         if found is None:

@@ -1,4 +1,4 @@
-"""One SIEM window → events and threats. Each record is read on its own: a strange one costs only itself."""
+"""One SIEM window → events and threats. Each record is read separately: a malformed one costs only itself."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tap_forensics.storage.state import Threat
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.windows import Window
 
-# A click that went through comes first, then a mail that lies in a mailbox, then what was stopped.
+# Permitted clicks come first, then delivered messages, then what was blocked.
 _PRIORITIES = {"clicksPermitted": 0, "messagesDelivered": 1, "messagesBlocked": 2, "clicksBlocked": 2}
-_LONGEST_ID = 256
-# With this TAP tells where a window ended; lists may be absent if they are empty.
+_MAX_ID_CHARACTERS = 256
+# The end of the window, from TAP. Empty lists may be absent.
 _QUERY_END = "queryEndTime"
-# Where JSON is not compact: line ends anywhere (no text holds one), and spaces as its start has them.
+# Signs of JSON that is not compact: line ends anywhere (strings contain none), and spaces near its start.
 _LINE_ENDS = (b"\n", b"\r", b"\t")
 _SPACES = (b'": ', b', "')
-_START = 4096
-# TAP's own events have about five; with any stack, JSON with so many can be read.
-_LEVELS = 200
-# Finding their partners takes about a second.
-_MOST_BRACKETS = 1_000_000
+_START_BYTES = 4096
+# TAP's own events have about five levels. This many can be decoded with any stack size.
+_MAX_DEPTH = 200
+# Matching this many brackets takes about a second.
+_MAX_BRACKETS = 1_000_000
 
 _List = list[msgspec.Raw] | None | msgspec.UnsetType
 
 
 class _Lists(msgspec.Struct):
-    """What else is in the answer must not become values."""
+    """Only these fields are decoded; the rest of the response is skipped."""
 
     queryEndTime: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - as TAP writes it
     messagesDelivered: _List = msgspec.UNSET  # noqa: N815 - as TAP writes it
@@ -47,9 +47,9 @@ _lists = msgspec.json.Decoder(_Lists)
 
 @dataclass
 class Reading:
-    """What a window held: how many events, how many entries passed over, the threats by id.
+    """The content of a window: the number of events, the number of skipped entries, the threats by id.
 
-    `records`: the events themselves, where they were wanted. They hold on to the whole answer.
+    `records`: the events themselves, if they were requested. They keep the whole response in memory.
     """
 
     events: int = 0
@@ -59,36 +59,38 @@ class Reading:
 
 
 def read_window(
-    tap: TapClient, window: Window, now: datetime, *, threats: bool = True, events: bool = False
+    client: TapClient, window: Window, now: datetime, *, threats: bool = True, events: bool = False
 ) -> Reading:
-    """Asks for one window, for what it holds of threats, of events, or of both.
+    """Requests one window and returns its threats, its events, or both.
 
-    Raises as `Tap.siem`; an unreadable body is `Unavailable`. One window at a time: its memory counts as free
-    on return, although `records` still hold it.
+    Raises as `TapClient.siem`; an unreadable body raises `Unavailable`. Call it for one window at a time: the
+    memory budget counts its memory as free on return, although `records` still use it.
     """
-    answer = tap.siem(window)
+    response = client.siem(window)
     try:
-        return Reading() if answer.status == 204 else _reading(_lists_of(answer.body), now, threats, events)
+        if response.status == 204:
+            return Reading()
+        return _reading(_lists_of(response.body), now, threats, events)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unavailable("the answer is not the JSON that TAP documents") from None
+        raise Unavailable("the response is not the JSON that TAP documents") from None
     finally:
-        answer.release()
+        response.release()
 
 
 def _lists_of(body: bytes) -> _Lists:
-    """What is nested so deep that it hides all else gives way to a text."""
+    """If the body is nested too deep to decode, its deepest parts are replaced by a string."""
     try:
         return _lists.decode(_compact(body))
     except RecursionError:
-        if body.count(b"[") + body.count(b"{") > _MOST_BRACKETS:
+        if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
             raise
-        return _lists.decode(_compact(without_depths(body, _LEVELS)))
+        return _lists.decode(_compact(without_depths(body, _MAX_DEPTH)))
 
 
 def _compact(body: bytes) -> bytes:
-    """Sound UTF-8 without white space between values; what is that already comes back as it is."""
+    """Valid UTF-8 without white space between values. Returns a body that already is so unchanged."""
     body = sanitize_utf8(body)
-    spaced = any(mark in body for mark in _LINE_ENDS) or any(mark in body[:_START] for mark in _SPACES)
+    spaced = any(mark in body for mark in _LINE_ENDS) or any(mark in body[:_START_BYTES] for mark in _SPACES)
     return msgspec.json.format(body, indent=-1) if spaced else body
 
 
@@ -105,7 +107,7 @@ def _reading(lists: _Lists, now: datetime, threats: bool, events: bool) -> Readi
             elif threats:
                 _add_threats(kind, fields, now, reading)
             if events and isinstance(fields, dict):
-                # Uses up the fields, so it comes last.
+                # Last, because it changes the fields.
                 reading.records.append(to_event(kind, record, fields))
     return reading
 
@@ -116,7 +118,7 @@ def _add_threats(kind: str, fields: dict[str, Any], now: datetime, reading: Read
 
 
 def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:
-    """A click names its threat itself, a message in a list of its own."""
+    """The objects that name a threat: the click itself, or the entries of a message's list."""
     if kind.startswith("clicks"):
         return [fields]
     entries = fields.get("threatsInfoMap")
@@ -127,13 +129,13 @@ def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:
 
 
 def _add_threat(entry: Any, priority: int, now: datetime, reading: Reading) -> None:
-    """Both spellings of a field: documented, and seen on live tenants."""
-    named = entry if isinstance(entry, dict) else {}
-    threat_id = _text(named.get("threatID")) or _text(named.get("threatId"))
+    """Reads both spellings of a field: the documented one, and the one seen on live tenants."""
+    fields = entry if isinstance(entry, dict) else {}
+    threat_id = _valid_id(fields.get("threatID")) or _valid_id(fields.get("threatId"))
     if threat_id is None:
         reading.odd += 1
         return
-    campaign = _text(named.get("campaignID")) or _text(named.get("campaignId"))
+    campaign = _valid_id(fields.get("campaignID")) or _valid_id(fields.get("campaignId"))
     known = reading.threats.get(threat_id)
     if known is None:
         reading.threats[threat_id] = Threat(priority, now, now, campaign)
@@ -142,5 +144,5 @@ def _add_threat(entry: Any, priority: int, now: datetime, reading: Reading) -> N
     known.campaign = known.campaign or campaign
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID else None
+def _valid_id(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= _MAX_ID_CHARACTERS else None

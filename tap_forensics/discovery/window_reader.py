@@ -1,4 +1,4 @@
-"""One window, or what of it TAP gives now, onto the backlog and into the events' objects."""
+"""Reads one window: its threats go to the backlog, its events to the event objects."""
 
 from __future__ import annotations
 
@@ -23,51 +23,53 @@ _STEP_BACK = timedelta(seconds=60)
 
 @dataclass
 class Discovery:
-    """What the steps of discovery share. `events` is None if no event lines are wanted.
+    """What the steps of discovery share. `events` is None if events are not collected.
 
-    `answered`: TAP itself answered a window in this run. `seen` are the threat ids of this run.
+    `answered`: TAP itself has answered a window in this run. `threat_ids`: found in this run.
     """
 
     run: RunContext
-    tap: TapClient
+    client: TapClient
     deadline: Deadline
     events: EventWriter | None
     answered: bool = False
-    seen: set[str] = field(default_factory=set)
+    threat_ids: set[str] = field(default_factory=set)
 
 
-def read(discovery: Discovery, window: Window, attempts: int) -> Unavailable | RequestRejected | None:
-    """Asks for a window. What TAP answered is kept and closed; the rest stays open.
+def read_open_window(
+    discovery: Discovery, window: Window, attempts: int
+) -> Unavailable | RequestRejected | None:
+    """Requests a window. The part that TAP answers is recorded and closed; the rest stays open.
 
-    Returns the error if there was no answer, which counts as a failed attempt. Raises `OutOfTime`,
-    `RateLimited`, `QuotaSpent` and `CredentialsRefused`: nothing is counted then.
+    Returns the error if there was no answer; it counts as a failed attempt. Raises `DeadlineExceeded`,
+    `RateLimited`, `QuotaExceeded` and `AuthenticationFailed`: these do not count as an attempt.
     """
-    asked, step = window, _STEP_BACK
-    while asked.is_long_enough():
+    requested, step = window, _STEP_BACK
+    while requested.is_long_enough():
         try:
-            keep(discovery, asked, ask(discovery, asked, attempts))
-        except RequestRejected as refusal:
-            shorter = _shortened(asked, refusal, step)
+            _record(discovery, requested, _request(discovery, requested, attempts))
+        except RequestRejected as error:
+            shorter = _shortened(requested, error, step)
             if shorter is None:
-                return _failed(discovery, asked, refusal)
-            asked, step = shorter, step * 2
+                return _count_failure(discovery, requested, error)
+            requested, step = shorter, step * 2
             continue
         except Unavailable as error:
-            return _failed(discovery, asked, error)
+            return _count_failure(discovery, requested, error)
         break
-    # What is too young is planned anew; what is too old stays open until it expires.
+    # The next run plans what is too recent again. What is too old stays open until it expires.
     with discovery.run.store.transaction() as state:
-        unplan(state, Window(asked.end, window.end))
+        unplan(state, Window(requested.end, window.end))
     return None
 
 
-def ask(discovery: Discovery, window: Window, attempts: int) -> Reading:
-    """One window, as it is. Raises as `read_window`."""
+def _request(discovery: Discovery, window: Window, attempts: int) -> Reading:
+    """Requests exactly this window. Raises as `read_window`."""
     run = discovery.run
     if discovery.deadline.passed():
-        raise DeadlineExceeded("the time for reading windows is used up")
+        raise DeadlineExceeded("the time for reading windows is over")
     run.stats.windows += 1
-    now, client = floor_to_second(run.clock.now()), discovery.tap
+    now, client = floor_to_second(run.clock.now()), discovery.client
     threats, events = run.settings.forensics.enabled, discovery.events is not None
 
     def read_once() -> Reading:
@@ -82,13 +84,13 @@ def ask(discovery: Discovery, window: Window, attempts: int) -> Reading:
     )
 
 
-def keep(discovery: Discovery, window: Window, reading: Reading) -> None:
-    """What TAP answered for a window. Its events are durable before the state knows of anything."""
+def _record(discovery: Discovery, window: Window, reading: Reading) -> None:
+    """Records TAP's answer for a window. Its events are written before the state changes."""
     run = discovery.run
     discovery.answered = True
     if discovery.events:
         discovery.events.add(reading, window)
-    discovery.seen.update(reading.threats)
+    discovery.threat_ids.update(reading.threats)
     run.stats.events += reading.events
     run.stats.odd_entries += reading.odd
     with run.store.transaction() as state:
@@ -101,40 +103,43 @@ def keep(discovery: Discovery, window: Window, reading: Reading) -> None:
         iso(window.start),
         iso(window.end),
         reading.events,
-        len(discovery.seen),
+        len(discovery.threat_ids),
     )
     if reading.odd:
         run.log.info("Skipped %d entries without a valid threat ID in %s", reading.odd, window)
     for threat_id in surplus:
-        run.log.error("Gave up threat %s: over %d threats wait", escape_unprintable(threat_id), MOST_THREATS)
+        run.log.error(
+            "Gave up threat %s: the backlog has over %d threats", escape_unprintable(threat_id), MOST_THREATS
+        )
     run.stats.threats_given_up += len(surplus)
 
 
-def read_in_halves(discovery: Discovery, window: Window, calls: int) -> int:
-    """A window that was too much for TAP, in halves, depth first, a call each. Returns what `calls` are left.
+def bisect_window(discovery: Discovery, window: Window, calls: int) -> int:
+    """Reads a window that was too heavy for TAP in smaller and smaller halves, depth first.
 
-    Raises `Unavailable` if not even the smallest piece got an answer, and nothing did before in this run.
+    Each piece takes one of the `calls`; returns how many are left. Raises `Unavailable` if even the smallest
+    piece has no answer, and TAP has answered no other window in this run.
     """
     pieces = bisect(window)[::-1]
-    while pieces and calls and discovery.tap.may_retry(SIEM):
+    while pieces and calls and discovery.client.may_retry(SIEM):
         piece = pieces.pop()
         calls -= 1
         discovery.run.stats.extra_calls += 1
         try:
-            keep(discovery, piece, ask(discovery, piece, attempts=1))
+            _record(discovery, piece, _request(discovery, piece, attempts=1))
         except RequestRejected:
             continue
         except Unavailable as error:
             smaller = bisect(piece)[::-1] if error.heavy else []
             if not smaller and not discovery.answered:
-                raise Unavailable(f"not even {piece} could be read: the SIEM API seems to be down") from None
+                raise Unavailable(f"even {piece} could not be read: the SIEM API seems to be down") from None
             pieces += smaller
     return calls
 
 
-def _shortened(window: Window, refusal: RequestRejected, step: timedelta) -> Window | None:
-    """A shorter window after one of TAP's 400 sentences; None for any other refusal."""
-    words = refusal.words.lower() if refusal.status == 400 else ""
+def _shortened(window: Window, error: RequestRejected, step: timedelta) -> Window | None:
+    """A shorter window after one of TAP's documented 400 sentences; None after any other response."""
+    words = error.words.lower() if error.status == 400 else ""
     if "still current" in words:
         return Window(window.start, max(window.start, window.end - step))
     if "too far into the past" in words:
@@ -144,7 +149,7 @@ def _shortened(window: Window, refusal: RequestRejected, step: timedelta) -> Win
     return None
 
 
-def _failed(
+def _count_failure(
     discovery: Discovery, window: Window, error: Unavailable | RequestRejected
 ) -> Unavailable | RequestRejected:
     run = discovery.run

@@ -1,1 +1,1 @@
-"""What was written, read back: UDM preview, report page, exports. Not deployed."""
+"""Reads evidence and event lines back: UDM preview, report page, exports. Not deployed."""

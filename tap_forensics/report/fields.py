@@ -1,4 +1,4 @@
-"""What TAP calls an address, a hash, a port: read where the value is sound, None where it is not."""
+"""Addresses, hashes, ports and so on from TAP: the value if it is valid, otherwise None."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _HOST = re.compile(r"(?=.{1,253}\.?$)(?:[\w-]{1,63}\.)+[\w-]{2,63}\.?")
 
 
 def text(value: Any) -> str | None:
-    """A text with something in it, of a length that a person or a tool can use."""
+    """A text that is not blank, of a length that a person or a tool can use."""
     return value if isinstance(value, str) and value.strip() and len(value) <= LONGEST_VALUE else None
 
 
 def ip(value: Any) -> str | None:
-    """In its canonical form; one with a zone (`fe80::1%eth0`) names no host to others."""
+    """In canonical form. An address with a zone (`fe80::1%eth0`) means nothing on another machine."""
     if not isinstance(value, str) or "%" in value:
         return None
     try:
@@ -31,7 +31,7 @@ def ip(value: Any) -> str | None:
 
 
 def port(value: Any) -> int | None:
-    """Live answers have it as a number or as text."""
+    """TAP sends a number or a text."""
     number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,5}", value) else value
     sound = isinstance(number, int) and not isinstance(number, bool) and 0 < number <= _HIGHEST_PORT
     return number if sound else None
@@ -46,7 +46,7 @@ def md5(value: Any) -> str | None:
 
 
 def host(value: Any) -> str | None:
-    """A domain name in lower case without the root's dot; no address."""
+    """A domain name, in lower case without the final dot; not an address."""
     named = isinstance(value, str) and _HOST.fullmatch(value) and ip(value) is None
     return value.lower().removesuffix(".") if named else None
 
@@ -59,7 +59,7 @@ def moment(value: Any) -> datetime | None:
 
 
 def texts(value: Any) -> list[Any]:
-    """TAP has lists where several can be; a single value counts as a list of one."""
+    """A single value counts as a list of one."""
     return value if isinstance(value, list) else [value]
 
 

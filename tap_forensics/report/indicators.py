@@ -1,4 +1,4 @@
-"""Indicators in an item of evidence: what a person can search for or block."""
+"""Indicators in an item of evidence: values to search for or to block."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ KINDS = ("sha256", "md5", "url", "domain", "ip", "registry", "mutex", "path")
 
 _WITH_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 _HIVE = re.compile(r"(HKEY_|HK[A-Z]{1,2}\\|\\?REGISTRY\\)", re.IGNORECASE)
-# TAP's own picture, and the program that holds the mutex.
+# The screenshot that TAP made, and the program that holds the mutex.
 _NO_INDICATORS = {("screenshot", "url"), ("mutex", "path")}
 
 
 class Indicator(NamedTuple):
-    """`kind` of `KINDS`; `parts` is one text, or of a registry entry the key and the value's name.
+    """`kind` is one of `KINDS`; `parts` is one text, or key and value name of a registry entry.
 
-    `field` is where it stood, as `dns.ips`: an address may be one that many share.
+    `field` is where it was found, such as `dns.ips`: many hosts may share such an address.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Indicator(NamedTuple):
 
 
 def indicators_in(item: dict[str, Any]) -> Iterator[Indicator | None]:
-    """Those of one item, whatever its verdict; None for each value that should be one and is not sound."""
+    """The indicators of one item, whatever its verdict; None for each value that is not valid."""
     kind, what = item.get("type"), item.get("what")
     if not isinstance(kind, str) or not isinstance(what, dict):
         return
@@ -65,7 +65,7 @@ def _md5(_: str, value: Any, __: Any) -> _Found:
 
 
 def _url(_: str, value: Any, __: Any) -> _Found:
-    """TAP leaves the scheme out at times; a `javascript:` or `data:` URL leads nowhere."""
+    """TAP sometimes omits the scheme; a `javascript:` or `data:` URL leads to no host."""
     text = _plain(value)
     if text is None or re.search(r"\s", text):
         return None
@@ -87,7 +87,7 @@ def _path(kind: str, value: Any, what: Any) -> _Found:
 
 
 def _key(kind: str, value: Any, what: dict[str, Any]) -> _Found:
-    """A Run key alone is on every machine: the name of the value in it makes the indicator."""
+    """Every machine has a Run key: only with the name of a value is it an indicator."""
     text = _plain(value)
     if kind != "registry":
         return ("registry", text) if text and _HIVE.match(text) else _NOTHING
@@ -120,6 +120,6 @@ def _one(kind: str, value: str | None) -> _Found:
 
 
 def _plain(value: Any) -> str | None:
-    """Without control characters: pasted into a terminal, a line end in it would start a command."""
+    """Without control characters: a line end pasted into a terminal would start a command."""
     text = fields.text(value)
     return text if text and not any(unicodedata.category(c) == "Cc" for c in text) else None

@@ -12,14 +12,14 @@ from tap_forensics.records.event_lines import KINDS, UNREADABLE
 from tap_forensics.records.ndjson import sanitize_utf8
 from tap_forensics.report.source import Line
 
-_MOST_NAMED = 20
-# Of a line. The function's longest, 3.5 MB, have about 120,000 where they are of TAP's own evidence.
-_MOST_VALUES = 500_000
+_MAX_NAMED = 20
+# Per line. The longest lines of the function, 3.5 MB of TAP's evidence, have about 120,000.
+_MAX_VALUES = 500_000
 
 
 @dataclass
 class Tally:
-    """What was read and what was passed over; `odd` names the first `(place, why)` of `odd_count`."""
+    """What was read and what was skipped; `odd` has the first `(place, why)` of `odd_count`."""
 
     lines: int = 0
     reports: int = 0
@@ -27,19 +27,19 @@ class Tally:
     odd_count: int = 0
     odd: list[tuple[str, str]] = field(default_factory=list)
 
-    def pass_over(self, place: str, why: str) -> None:
+    def skip(self, place: str, why: str) -> None:
         self.odd_count += 1
-        if len(self.odd) < _MOST_NAMED:
+        if len(self.odd) < _MAX_NAMED:
             self.odd.append((place, why))
 
 
 @dataclass(frozen=True)
 class Report:
-    """One report, or a further part of the one before. Texts are as they came, None where absent or no text;
-    so are the items of `evidence`.
+    """One report, or the next part of the one before.
 
-    `part` is `(number, of how many)` on the line of a split report. A part that `continues` has only more
-    evidence for the record before it: a report of any size is never in memory as a whole.
+    Texts are unchanged, None if absent or not a text. `part` is `(number, of how many)` for a split report.
+    A part that `continues` only has more evidence for the record before it, so that a large report is never
+    in memory as a whole.
     """
 
     place: str
@@ -64,7 +64,7 @@ class Event:
 
 
 def read_records(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
-    """Every record, counted in `tally`; whatever is odd is counted there too, and never raises."""
+    """Every record. `tally` counts them, and what is invalid, which never raises."""
     for record in _linked(_parsed(lines, tally), tally):
         if isinstance(record, Report):
             tally.reports += not record.continues
@@ -81,26 +81,26 @@ def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
     for line in lines:
         tally.lines += 1
         if line.data is None:
-            tally.pass_over(line.place, line.why)
+            tally.skip(line.place, line.why)
             continue
-        if _values(line.data) > _MOST_VALUES:
-            tally.pass_over(line.place, f"more than {_MOST_VALUES:,} values")
+        if _values(line.data) > _MAX_VALUES:
+            tally.skip(line.place, f"more than {_MAX_VALUES:,} values")
             continue
         try:
             document = msgspec.json.decode(sanitize_utf8(line.data))
         except (*UNREADABLE, ValueError):
-            tally.pass_over(line.place, "not readable as JSON")
+            tally.skip(line.place, "not valid JSON")
             continue
         before, found = tally.odd_count, False
         for record in _records(document, line.place, tally):
             found = True
             yield record
         if not found and tally.odd_count == before and not _is_empty_answer(document):
-            tally.pass_over(line.place, "neither a report nor an event")
+            tally.skip(line.place, "neither a report nor an event")
 
 
 def _values(line: bytes) -> int:
-    """As many as it can have, or a few more: what is nothing but values takes 30 times its size in memory."""
+    """An upper bound: a line of nothing but values takes 30 times its size in memory."""
     return line.count(b",") + line.count(b"{") + line.count(b"[")
 
 
@@ -114,7 +114,7 @@ def _records(document: Any, place: str, tally: Tally) -> Iterator[Report | Event
             if isinstance(report, dict):
                 yield _report(report, document, place, tally)
             else:
-                tally.pass_over(place, f"report {number} is no object")
+                tally.skip(place, f"report {number} is not an object")
     elif "forensics" in document or "scope" in document:
         yield _report(document, document, place, tally)
     else:
@@ -128,18 +128,18 @@ def _events(document: dict[str, Any], place: str, tally: Tally) -> Iterator[Even
             if isinstance(event, dict):
                 yield Event(kind, event)
             else:
-                tally.pass_over(place, f"{kind} {number} is no object")
+                tally.skip(place, f"{kind} {number} is not an object")
 
 
 def _is_empty_answer(document: Any) -> bool:
-    """TAP's own way to say that there is nothing: lists without items."""
+    """How TAP answers if there is nothing: with empty lists."""
     return isinstance(document, dict) and any(document.get(key) == [] for key in ("reports", *KINDS))
 
 
 def _report(own: dict[str, Any], around: dict[str, Any], place: str, tally: Tally) -> Report:
     evidence = own.get("forensics")
     if evidence is not None and not isinstance(evidence, list):
-        tally.pass_over(place, "its `forensics` is no list")
+        tally.skip(place, "its `forensics` is not a list")
     return Report(
         place=place,
         scope=text_or_none(own.get("scope")),
@@ -160,7 +160,7 @@ def _part(around: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _linked(records: Iterable[Report | Event], tally: Tally) -> Iterator[Report | Event]:
-    """The parts of a report follow one another in one object; what is missing of them is named."""
+    """Joins the parts of a report, which follow one another in one object, and notes missing ones."""
     before: Report | None = None
     for record in records:
         part = record if isinstance(record, Report) and record.part is not None else None
@@ -174,9 +174,9 @@ def _linked(records: Iterable[Report | Event], tally: Tally) -> Iterator[Report 
 
 def _note_missing(before: Report | None, after: Report | None, tally: Tally) -> None:
     if before is not None and before.part is not None and before.part[0] != before.part[1]:
-        tally.pass_over(before.place, f"after part {before.part[0]} of {before.part[1]} the rest is missing")
+        tally.skip(before.place, f"after part {before.part[0]} of {before.part[1]} the rest is missing")
     if after is not None and after.part is not None and after.part[0] != 1:
-        tally.pass_over(after.place, f"part {after.part[0]} without the part before it")
+        tally.skip(after.place, f"part {after.part[0]} without the part before it")
 
 
 def _continues(before: Report, part: Report) -> bool:

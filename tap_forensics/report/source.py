@@ -1,4 +1,4 @@
-"""SOURCE, as each command that reads lines takes it: a file, a folder, gs://bucket/prefix, or - for stdin."""
+"""SOURCE of the commands that read lines: a file, a folder, gs://bucket/prefix, or - for stdin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.bucket import open_client
 from tap_forensics.storage.remedies import storage_fault
 
-# The function writes none over 3.5 MB, and SecOps takes none over 4.
+# The function writes no line over 3.5 MB, and SecOps accepts none over 4.
 LONGEST_LINE_BYTES = 8 * 1024 * 1024
 _READ_AT_ONCE_BYTES = 4 * 1024 * 1024
 _SUFFIXES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
@@ -43,7 +43,7 @@ class NoSource(SourceFault):
 
 @dataclass(frozen=True)
 class Line:
-    """`place` is `name:number`, harmless. `data` is None where the line cannot be had, and `why` says so."""
+    """`place` is `name:number`, escaped. `data` is None if the line cannot be read, and `why` says why."""
 
     place: str
     data: bytes | None
@@ -51,10 +51,10 @@ class Line:
 
 
 def source_lines(source: str, stdin: BinaryIO) -> Iterator[Line]:
-    """Every line that is not blank, object by object in order of their names, never more than one in memory.
+    """Every line that is not blank, object by object in order of name, never more than one in memory.
 
-    In a folder or under a prefix only objects named like NDJSON count, gzipped or not, so that a state object
-    among them is not taken for evidence. Raises `SourceFault`.
+    In a folder or under a prefix, only objects with an NDJSON suffix count, gzipped or not: a state object
+    is not evidence. Raises `SourceFault`.
     """
     if source == "-":
         yield from _lines("stdin", stdin)
@@ -75,7 +75,7 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
             "give a file, a folder, gs://bucket/prefix, or - for stdin"
         )
     if not found:
-        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} file lies in {escape_unprintable(str(path))}")
+        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} file in {escape_unprintable(str(path))}")
     for file in found:
         try:
             stream = file.open("rb")
@@ -85,10 +85,10 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _objects(source: str) -> Iterator[tuple[str, BinaryIO]]:
-    """The objects under gs://bucket/prefix; the prefix is a beginning of names, as everywhere in GCS."""
+    """The objects under gs://bucket/prefix. As everywhere in GCS, names begin with the prefix."""
     bucket, _, prefix = source.removeprefix(_GS).partition("/")
     if not bucket:
-        raise NoSource("gs:// wants a bucket's name behind it: gs://bucket/prefix")
+        raise NoSource("gs:// needs the name of a bucket: gs://bucket/prefix")
     try:
         client = open_client()
     except StorageFailed as error:
@@ -106,7 +106,7 @@ def _opened(blobs: Iterator[Any], source: str, prefix: str) -> Iterator[tuple[st
         reader = blob.open("rb", chunk_size=_READ_AT_ONCE_BYTES, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
         yield f"{_GS}{blob.bucket.name}/{blob.name}", reader
     if not count:
-        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} object lies under {escape_unprintable(source)}")
+        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} object under {escape_unprintable(source)}")
 
 
 def _listed(client: Any, bucket: str, prefix: str) -> Iterator[Any]:
@@ -121,7 +121,7 @@ def _unpacked(name: str, stream: BinaryIO) -> BinaryIO:
 
 
 def _lines(name: str, stream: BinaryIO) -> Iterator[Line]:
-    """What breaks off in the middle (a torn gzip) is one odd line; what the bucket refuses is fatal."""
+    """A truncated gzip counts as one invalid line; an error of the bucket ends the command."""
     number = 0
     try:
         while data := stream.readline(LONGEST_LINE_BYTES + 1):
@@ -132,7 +132,7 @@ def _lines(name: str, stream: BinaryIO) -> Iterator[Line]:
             elif data.strip():
                 yield Line(_place(name, number), data)
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        yield Line(_place(name, number + 1), None, "not sound gzip from here on")
+        yield Line(_place(name, number + 1), None, "not valid gzip from here on")
     except (*_BROKEN, OSError) as error:
         raise _fault(name, error) from None
 

@@ -2,7 +2,7 @@
 
 The table is Google's page on the Proofpoint TAP Forensics parser, whose source is not public. Field names and
 enumerations are those of Google's `google.backstory.types.udm`, as event JSON spells them: `additional` is a
-flat object there. What the table leaves open is decided here as `ASSUMED` says.
+flat object there. `ASSUMED` lists the decisions that the table leaves open.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tap_forensics.report import fields
 from tap_forensics.report.records import Report
 
 Udm = dict[str, Any]
-_MOST_FIELDS_NAMED = 200
+_MAX_FIELDS_NAMED = 200
 _PROTOCOLS = frozenset(
     ("ICMP", "IGMP", "TCP", "UDP", "IP6IN4", "GRE", "ESP", "ICMP6", "EIGRP", "ETHERIP", "PIM", "VRRP", "SCTP")
 )
@@ -30,20 +30,20 @@ ASSUMED = (
     "The raw fields behind the table's names: `prin_ip` is `what.ip` and `what.ips`; `domain` is "
     "`what.domain`, `what.host` or the first of `what.domains`; `path`, `port` and `url` are those of "
     "`what`; `file_hash_sha256` is `what.sha256`; `protocol` is `what.type` of network evidence.",
-    "`has_principal` is true where there is an IP. UDM wants an IP, MAC, host name or asset in the principal "
+    "`has_principal` is true if there is an IP. UDM requires an IP, MAC, host name or asset in the principal "
     "of a STATUS_UPDATE, so an event without one is shown as GENERIC_EVENT.",
-    "`malicious_label` and `threat_type_label` carry the evidence's `malicious` and `type` under the keys "
+    "`malicious_label` and `threat_type_label` contain the evidence's `malicious` and `type` under the keys "
     "`malicious` and `threat_type`.",
-    "`_security_result` holds the report's id, name and status: the table does not say what is merged.",
-    "A line without a usable `generated` gets the time of ingestion.",
+    "`_security_result` contains the report's id, name and status: the table does not say what is merged.",
+    "A line without a valid `generated` gets the time of ingestion.",
 )
 
 WRONG = {
-    "ip_in_principal": "an indicator's IP stands in `principal.ip` and `principal.asset.ip`: whom malware "
-    "talks to is shown as the one who acts, and as an asset of yours (`target.ip` would be right)",
-    "indicator_in_principal": "a URL, domain, path, hash or port of the evidence stands in `principal` "
+    "ip_in_principal": "the IP of an indicator is in `principal.ip` and `principal.asset.ip`: the host that "
+    "malware talks to is shown as the actor, and as an asset of yours (`target.ip` would be right)",
+    "indicator_in_principal": "a URL, domain, path, hash or port of the evidence is in `principal` "
     "(`target` would be right)",
-    "no_identifier": "STATUS_UPDATE is a constant, though the principal has nothing that UDM takes for an "
+    "no_identifier": "STATUS_UPDATE is a constant, though the principal has nothing that UDM accepts as an "
     "identifier",
     "not_windows": "`platform` is the constant WINDOWS, though the sandbox ran something else",
 }
@@ -51,7 +51,7 @@ WRONG = {
 
 @dataclass
 class Notes:
-    """Beside the events: counts by field of what is not mapped, and by key of `WRONG`."""
+    """Counts: by field of what is not mapped, and by key of `WRONG`."""
 
     events: int = 0
     not_mappable: int = 0
@@ -60,8 +60,8 @@ class Notes:
     wrong: Counter[str] = field(default_factory=Counter)
 
     def leave_out(self, name: str) -> None:
-        """Names come from the evidence: made harmless, and not without end."""
-        known = name in self.not_mapped or len(self.not_mapped) < _MOST_FIELDS_NAMED
+        """Names come from the evidence, so they are escaped and limited in number."""
+        known = name in self.not_mapped or len(self.not_mapped) < _MAX_FIELDS_NAMED
         self.not_mapped[escape_unprintable(name, 80) if known else "(further fields)"] += 1
 
 
@@ -99,7 +99,7 @@ def _metadata(report: Report, principal: Udm, notes: Notes) -> Udm:
 
 
 def _principal(kind: str | None, what: dict[str, Any], notes: Notes) -> tuple[Udm, Udm]:
-    """`principal` and `network`; each field of `what` ends in one of them or is noted as left out."""
+    """`principal` and `network`; each field of `what` is in one of them or noted as left out."""
     asset: Udm = {"platform_software": {"platform": "WINDOWS"}}
     principal: Udm = {"asset": asset}
     network: Udm = {}
@@ -109,7 +109,7 @@ def _principal(kind: str | None, what: dict[str, Any], notes: Notes) -> tuple[Ud
             continue
         if place is None or not place(principal, network, value):
             notes.leave_out(
-                f"{kind or '(no type)'}.{name}{'' if place is None else ' (unusable or one too many)'}"
+                f"{kind or '(no type)'}.{name}{'' if place is None else ' (invalid or one too many)'}"
             )
     if "ip" in principal:
         asset["ip"] = principal["ip"]
@@ -118,10 +118,10 @@ def _principal(kind: str | None, what: dict[str, Any], notes: Notes) -> tuple[Ud
 
 def _put_ips(principal: Udm, _: Udm, value: Any) -> bool:
     given = fields.texts(value)
-    sound = [address for address in map(fields.ip, given) if address]
-    if sound:
-        principal["ip"] = list(dict.fromkeys([*principal.get("ip", []), *sound]))
-    return len(sound) == len(given)
+    valid = [address for address in map(fields.ip, given) if address]
+    if valid:
+        principal["ip"] = list(dict.fromkeys([*principal.get("ip", []), *valid]))
+    return len(valid) == len(given)
 
 
 def _put_domain(principal: Udm, _: Udm, value: Any) -> bool:
@@ -194,12 +194,12 @@ def _result(report: Report) -> list[Udm]:
         "threat_name": fields.text(report.name),
         "threat_status": _STATUSES.get(report.status or ""),
     }
-    told = {name: value for name, value in known.items() if value}
-    return [told] if told else []
+    result = {name: value for name, value in known.items() if value}
+    return [result] if result else []
 
 
 def _note_item(item: dict[str, Any], notes: Notes) -> None:
-    """What an item says beside `type`, `malicious` and `what`."""
+    """Notes the fields of an item other than `type`, `malicious` and `what`."""
     for name, value in item.items():
         is_mapped = name == "type" or (name == "malicious" and isinstance(value, bool))
         if not is_mapped and value not in (None, "", 0) and not (name == "what" and isinstance(value, dict)):
@@ -215,5 +215,5 @@ def _note_faults(principal: Udm, item: dict[str, Any], notes: Notes) -> None:
 
 def _ran_elsewhere(platforms: Any) -> bool:
     named = [p.get("os") for p in fields.texts(platforms) if isinstance(p, dict)]
-    told = [name.lower() for name in named if isinstance(name, str) and name]
-    return bool(told) and not any(name.startswith(_WINDOWS_NAMES) for name in told)
+    systems = [name.lower() for name in named if isinstance(name, str) and name]
+    return bool(systems) and not any(name.startswith(_WINDOWS_NAMES) for name in systems)

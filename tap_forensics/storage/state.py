@@ -6,7 +6,7 @@
      "backlog":   {threatId: {"priority": 1, "first_seen": …, "last_seen": …, "campaign": …, …}},
      "collected": {threatId: epoch seconds},      not fetched again within DEDUP_HOURS
      "campaigns": {campaignId: epoch seconds},    when a campaign's report was last delivered
-     "calls":     {"siem": {"buckets": {…}}, …},  the call quota
+     "calls":     {"siem": {"buckets": {…}}, …},  the call quota: calls of the last 24 hours
      "lost":      [{"start": …, "end": …, "why": …}],  the latest windows that expired unread
      "last_run_id": "20261121_210000", "last_owner": …,  of the last lease that was released
      "lease":     {"run_id": …, "owner": …, "started": …, "seconds": 180, "asking": [threatId, …],

@@ -15,19 +15,16 @@ PAGES = ("README.md", "docs/tutorial.md")
 # Beginning of a command → why it is not executed here.
 NOT_EXECUTED = {
     "make demo": "installs from a package index; its output is compared in test_generated.py",
-    "make run": "asks a real tenant",
-    "make test": "would start this test again",
+    "make run": "asks a real tenant; tests/integration does it with the stand-in",
     "git clone": "the address is a placeholder",
-    "deploy/quickstart.sh": "changes a Google Cloud project; tests/deploy runs it against a recorder",
+    "deploy/quickstart.sh": "changes a Google Cloud project; tests/deploy runs it against a stand-in",
     "gcloud": "needs a Google account",
     "pip install": "installs from a package index",
-    ".venv/bin/tap-forensics demo": "stays up until Ctrl-C; tests/sandbox starts and stops it",
-    "source .venv/bin/activate": "sets up the reader's own shell",
+    "python3 -m venv": "sets up the reader's own shell",
+    "source": "sets up the reader's own shell",
     "export": "sets up the reader's own shell",
-    "curl": "needs the server of `make run`",
-    "cp terraform.tfvars.example": "a copy for the reader to edit",
-    "terraform": "changes a Google Cloud project; tests/deploy runs it with a mocked provider",
-    "cd ": "changes the reader's folder",
+    "read -rs": "asks the reader for a secret",
+    "tap-forensics demo --keep": "stays up until Ctrl-C",
     "open report.html": "starts a browser",
 }
 _BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.M | re.S)

@@ -64,10 +64,10 @@ def test_whatever_an_errors_body_is_what_is_said_of_it_prints_and_is_bounded(
     server.faults.add(REPORTS, Fault("status", status=status, body=body))
     with connected(server, "demo-secret") as tap, pytest.raises(CollectorError) as caught:
         tap.forensics("t")
-    said = str(caught.value)
-    assert said.startswith(f"TAP answered {status}: ")
-    assert said.isprintable()
-    assert len(said) <= 300
+    sentence = str(caught.value)
+    assert sentence.startswith(f"TAP answered {status}: ")
+    assert sentence.isprintable()
+    assert len(sentence) <= 300
 
 
 @given(st.lists(st.binary(max_size=2000), min_size=1, max_size=4), st.integers(1, 500), st.integers(0, 20))

@@ -11,11 +11,11 @@ EVENTS = "tap-siem"
 SEEN = "state/tap-forensics/state.json.seen"
 
 
-def event_objects(the: Lab) -> dict[str, bytes]:
-    return the.bucket.objects(f"{EVENTS}/")
+def event_objects(lab: Lab) -> dict[str, bytes]:
+    return lab.bucket.objects(f"{EVENTS}/")
 
 
-def event_lines(the: Lab) -> list[dict[str, Any]]:
+def event_lines(lab: Lab) -> list[dict[str, Any]]:
     """Each line's event, whatever its shape."""
-    lines = [json.loads(line) for data in event_objects(the).values() for line in data.splitlines()]
+    lines = [json.loads(line) for data in event_objects(lab).values() for line in data.splitlines()]
     return [next(iter(line.values()))[0] if "_eventType" not in line else line for line in lines]

@@ -15,6 +15,7 @@ from urllib3 import HTTPResponse
 
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.bucket import Bucket
+from tests.support.lab_bucket import Through
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class Arrived:
 Rule = Callable[[Arrived], Response]
 
 
-class Gate(HTTPAdapter):
+class Gate(Through):
     """Applies the next rule for a request's method, and forwards what has no rule left."""
 
     def __init__(self, **rules: list[Rule]) -> None:
         super().__init__()
+        self.inner = HTTPAdapter()
         self._rules = rules
         self.asked: list[str] = []
         self.answered: list[int] = []

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from tap_forensics.clock import Clock
 from tap_forensics.collect import RunOptions, collect
 from tap_forensics.config.settings import load_settings
 from tap_forensics.errors import LeaseHeld, RunFailed
@@ -21,82 +18,37 @@ from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.numbered_objects import BATCH_BYTES
+from tests.support.clocks import NOW, MovableClock
 from tests.support.lab_bucket import LabBucket, Through
+from tests.support.logs import LogCollector
+from tests.support.settings import STATE, environment
 
-STATE = "state/tap-forensics/state.json"
-HANDOVER = "tap-forensics/state.json"
 SIEM = "/v2/siem/all"
 FORENSICS = "/v2/forensics"
-START = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
-
-
-class LabClock:
-    """Runs with the real clock and jumps over every sleep; `advance` moves it, back too.
-
-    `now` is TAP's time, `bucket_now` the bucket's, which never steps back. `clock` is the function's own: it
-    is off by `skewed`.
-    """
-
-    def __init__(self, now: datetime = START) -> None:
-        self._origin = now
-        self._began = time.monotonic()
-        self._skipped = 0.0
-        self._stepped = self._stepped_back = timedelta()
-        self._lock = threading.Lock()
-        self.skewed = timedelta()
-        self.clock = Clock(lambda: self.now() + self.skewed, self.monotonic, self.sleep)
-
-    def monotonic(self) -> float:
-        return time.monotonic() - self._began + self._skipped
-
-    def now(self) -> datetime:
-        return self._origin + self._stepped + timedelta(seconds=self.monotonic())
-
-    def bucket_now(self) -> datetime:
-        return self.now() + self._stepped_back
-
-    def sleep(self, seconds: float) -> None:
-        with self._lock:
-            self._skipped += seconds
-        time.sleep(0.001)
-
-    def advance(self, **by: float) -> None:
-        step = timedelta(**by)
-        self._stepped += step
-        self._stepped_back += max(-step, timedelta())
-
-
-class Lines(logging.Handler):
-    """Keeps what was logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
+START = NOW
 
 
 @dataclass
-class Ran:
-    """What one run said and how it ended."""
+class RunResult:
+    """How one run ended, and its log."""
 
-    stats: RunStats | None
+    maybe_stats: RunStats | None
     error: RunFailed | None
-    records: list[logging.LogRecord]
+    log: LogCollector
 
-    def said(self, level: int = logging.DEBUG) -> list[str]:
-        return [record.getMessage() for record in self.records if record.levelno >= level]
+    def messages(self, level: int = logging.DEBUG) -> list[str]:
+        return self.log.messages(level)
 
-    def says(self, words: str, level: int = logging.DEBUG) -> bool:
-        return any(words in line for line in self.said(level))
+    def has_message(self, words: str, level: int = logging.DEBUG) -> bool:
+        return any(words in message for message in self.messages(level))
 
     @property
-    def good(self) -> RunStats:
+    def stats(self) -> RunStats:
+        """Of a run that did not fail."""
         if self.error:
             raise AssertionError("the run failed") from self.error
-        assert self.stats is not None
-        return self.stats
+        assert self.maybe_stats is not None
+        return self.maybe_stats
 
     @property
     def failure(self) -> RunFailed:
@@ -112,37 +64,35 @@ class Lab:
     world: World
     tap: TapServer
     bucket: LabBucket
-    time: LabClock
+    clock: MovableClock
     env: dict[str, str] = field(default_factory=dict)
     transferred: list[tuple[str, bytes]] = field(default_factory=list)
     batch_bytes: int = BATCH_BYTES
 
-    def run(self, **env: str) -> Ran:
-        handler = Lines()
-        log = logging.Logger("lab", logging.DEBUG)
-        log.addHandler(handler)
-        settings, options = load_settings({**self.env, **env}), RunOptions(batch_bytes=self.batch_bytes)
+    def run(self, **env: str) -> RunResult:
+        log, options = LogCollector(), RunOptions(batch_bytes=self.batch_bytes)
+        settings = load_settings({**self.env, **env})
         try:
-            collect(settings, self.bucket.client, self.time.clock, log, options)
+            collect(settings, self.bucket.client, self.clock.as_clock, log.logger, options)
         except LeaseHeld:
             pass  # busy, as the figures say
         except RunFailed as error:
-            return Ran(None, error, handler.records)
-        return Ran(options.stats, None, handler.records)
+            return RunResult(None, error, log)
+        return RunResult(options.stats, None, log)
 
-    def run_until_done(self, most: int = 30) -> list[Ran]:
+    def run_until_done(self, most: int = 30) -> list[RunResult]:
         """Runs an hour apart until nothing is left for the next."""
         runs = []
         for _ in range(most):
             runs.append(self.run())
-            if runs[-1].stats and runs[-1].stats.outcome == "complete":
+            if not runs[-1].error and runs[-1].stats.outcome == "complete":
                 return runs
-            self.time.advance(hours=1)
-        raise AssertionError(f"still not done: {runs[-1].said(logging.WARNING)}")
+            self.clock.step(hours=1)
+        raise AssertionError(f"still not done: {runs[-1].messages(logging.WARNING)}")
 
     def skew(self, seconds: float) -> None:
         """From now on the function's own clock is off by so much; TAP's and the bucket's are right."""
-        self.time.skewed = timedelta(seconds=seconds)
+        self.clock.skewed = timedelta(seconds=seconds)
 
     @contextmanager
     def through(self, adapter: Through) -> Iterator[None]:
@@ -181,21 +131,15 @@ class Lab:
 
     def truth(self) -> set[str]:
         """The threats of which the world has evidence."""
-        everything = (START - timedelta(days=30), self.time.now())
-        shown = self.world.threat_ids_between(*everything, now=self.time.now())
+        everything = (START - timedelta(days=30), self.clock.now())
+        shown = self.world.threat_ids_between(*everything, now=self.clock.now())
         return {name for name in shown if self.world.threats[name].answer == "report"}
 
 
 @contextmanager
-def lab(world: World | None = None, *, now: datetime = START, **env: str) -> Iterator[Lab]:
+def open_lab(world: World | None = None, *, now: datetime = START, **env: str) -> Iterator[Lab]:
     """A lab whose first run reads everything in `world` (default: ten threats in the last hour)."""
     world = world or World.from_threats(10, now=now, report_bytes=2_000)
-    clock = LabClock(now)
+    clock = MovableClock(now, running=True)
     with TapServer(world, clock=clock.now) as tap, LabBucket(clock.bucket_now) as bucket:
-        given = {
-            "GCS_BUCKET": bucket.name,
-            "TAP_API_BASE": tap.url,
-            "TAP_PRINCIPAL": "demo-principal",
-            "TAP_SECRET": "demo-secret",
-        }
-        yield Lab(world, tap, bucket, clock, {**given, **env})
+        yield Lab(world, tap, bucket, clock, environment(tap, bucket, **env))

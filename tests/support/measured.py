@@ -38,16 +38,16 @@ def run_measured(env: dict[str, str]) -> tuple[dict[str, Any], int]:
 
 def run_heard(env: dict[str, str]) -> tuple[dict[str, Any], int, list[str]]:
     """As `run_measured`, and what it logged. A run that wants much more than a function has fails."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "tests.support.measured"],
         env={**os.environ, **env},
         check=True,
         capture_output=True,
         text=True,
     )
-    *logged, last = done.stdout.splitlines()
-    said = json.loads(last)
-    return said["figures"], said["growth_bytes"], logged
+    *logged, last = completed.stdout.splitlines()
+    measured = json.loads(last)
+    return measured["figures"], measured["growth_bytes"], logged
 
 
 if __name__ == "__main__":
@@ -55,5 +55,5 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
     before = peak_bytes()
     stats = collect(load_settings(os.environ), open_client, Clock(), run_log({}, {}))
-    said = {"figures": stats.as_fields(), "growth_bytes": peak_bytes() - before}
-    sys.stdout.write(json.dumps(said) + "\n")
+    measured = {"figures": stats.as_fields(), "growth_bytes": peak_bytes() - before}
+    sys.stdout.write(json.dumps(measured) + "\n")

@@ -9,9 +9,9 @@ from tap_forensics.config.state_location import StateLocation
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.state import Lease, State, decode, encode
 from tap_forensics.storage.state_store import StateStore
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
+from tests.support.settings import HANDOVER, STATE
 
-STATE, HANDOVER = "state/tap-forensics/state.json", "tap-forensics/state.json"
 PLACE = StateLocation(STATE, HANDOVER)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 

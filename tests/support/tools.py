@@ -1,9 +1,9 @@
-"""The real terraform and gcloud, and what lets them work without an account: found, or said to be missing."""
+"""The checkout, and the tools of this machine that tests run: found, or said to be missing."""
 
 from __future__ import annotations
 
-import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,8 @@ def command(name: str) -> str:
     return found
 
 
-def beside_the_checkout(variable: str, place: str) -> Path:
-    """A tool that is no part of this project: where the variable says, or at `place` next to the checkout."""
-    found = Path(os.environ.get(variable) or CHECKOUT.parent / "shared" / "tools" / place)
-    if not found.exists():
-        pytest.skip(f"{found} is not there; {variable} says where else to look")
-    return found
+def tracked_files(*places: str) -> list[str]:
+    """What git has or would add, below these places (default: everywhere), as paths in the checkout."""
+    words = (command("git"), "ls-files", "-z", "--cached", "--others", "--exclude-standard", *places)
+    listed = subprocess.run(words, capture_output=True, text=True, check=True, cwd=CHECKOUT)  # noqa: S603
+    return [name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).exists()]

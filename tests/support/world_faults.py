@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from requests import PreparedRequest, Response
 
 from tap_forensics.sandbox.faults import Fault
-from tests.support.lab import Lab, Ran
+from tests.support.lab import Lab, RunResult
 from tests.support.lab_bucket import Through
 
 
@@ -33,9 +33,9 @@ class Dying(Through):
         return super().send(request, *args, **kwargs)
 
 
-def run_and_die(the: Lab, at: int, *, landed: bool) -> Ran:
-    with the.through(Dying(at, landed=landed)):
-        return the.run()
+def run_and_die(lab: Lab, at: int, *, landed: bool) -> RunResult:
+    with lab.through(Dying(at, landed=landed)):
+        return lab.run()
 
 
 HTML = {"Content-Type": "text/html"}

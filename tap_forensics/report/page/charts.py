@@ -1,4 +1,4 @@
-"""Charts as SVG elements of the page, whose style sheet gives them colours and letters."""
+"""Charts as SVG elements of the page; its style sheet sets colours and fonts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from markupsafe import Markup
 from pygal.style import Style
 
 _LABEL_PIXELS = 12
-# For one such as `21 Nov 07:00`; and what stands left and right of the bars.
+# For a label such as `21 Nov 07:00`; and the space left and right of the bars.
 _ROOM_FOR_LABEL_PIXELS = 90
 _BESIDE_PIXELS = 70
 _LONGEST_LABEL = 18
 
-# It serves pygal's map plugins alone, and its kind of finder stops those who ask each finder, such as pytest.
+# It is only for pygal's map plugins, and it breaks programs that ask every finder, such as pytest.
 sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
-# What pygal needs for a document of its own, its script and its tooltips.
+# What pygal only needs for a separate document, its script and its tooltips.
 _UNUSED = {"defs", "title", "desc"}
 _OVERLAYS = ("overlay", "titles", "legends")
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Stacked bars: each series has a count for each label. `says` is for those who cannot see."""
+    """Stacked bars: each series has a count for each label. `says` is for screen readers."""
 
     says: str
     labels: Sequence[str]
@@ -36,14 +36,14 @@ class Bars:
 
 
 def columns_svg(bars: Bars, width: int, height: int) -> Markup:
-    """Upright: for what has an order, as time. Only some of the labels are written."""
+    """Vertical bars, for ordered labels such as times. Only some labels are written."""
     chart = pygal.StackedBar(
         **_options(width, height),
         x_labels_major_every=max(
             1, -(-len(bars.labels) * _ROOM_FOR_LABEL_PIXELS // (width - _BESIDE_PIXELS))
         ),
         show_minor_x_labels=False,
-        # Half of the last label, which stands under the middle of its bar.
+        # Half of the last label, which is under the middle of its bar.
         margin_right=_LABEL_PIXELS * 3,
         show_y_guides=True,
         y_labels=_ticks(max(map(sum, zip(*bars.series.values(), strict=True)), default=0)),
@@ -52,14 +52,14 @@ def columns_svg(bars: Bars, width: int, height: int) -> Markup:
 
 
 def _ticks(highest: int) -> list[int]:
-    """Nought and at most five round steps up to the highest bar."""
+    """Zero and at most five round steps up to the highest bar."""
     steps = (digit * 10**power for power in range(19) for digit in (1, 2, 5))
     step = next(step for step in steps if step * 5 >= highest)
     return list(range(0, max(1, highest) + 1, step))
 
 
 def rows_svg(bars: Bars, width: int, row_height: int = 22) -> Markup:
-    """Lying: for names, one below the other in the order given."""
+    """Horizontal bars, for names, in the given order."""
     labels = [f"{label[:17]}…" if len(label) > _LONGEST_LABEL else label for label in reversed(bars.labels)]
     upwards = Bars(bars.says, labels, {name: counts[::-1] for name, counts in bars.series.items()})
     height = row_height * len(bars.labels) + 26
@@ -99,10 +99,10 @@ def _svg(chart: Any, bars: Bars) -> Markup:
 
 
 def _tidy(element: Any, names: list[str], series: str = "") -> None:
-    """Leaves axes and bars; each bar gets a title of its own, which browsers show under the pointer."""
+    """Keeps axes and bars; each bar gets a title, which browsers show under the pointer."""
     css_class = element.get("class", "")
     element.attrib.pop("style", None)
-    # In HTML the namespace goes without saying.
+    # HTML does not need the namespace.
     element.tag = _tag(element)
     if css_class.startswith("series serie-"):
         series = names[int(css_class.split()[1].removeprefix("serie-"))]

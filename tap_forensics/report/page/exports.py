@@ -1,4 +1,4 @@
-"""The malicious indicators of all reports: as a list, as CSV, as a STIX 2.1 bundle."""
+"""The malicious indicators of all reports as a list, as CSV and as a STIX 2.1 bundle."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _COLUMNS = (
     "found_in",
     "status",
 )
-# What TAP has taken back, in lower case.
+# Statuses of withdrawn reports, in lower case.
 _WITHDRAWN = {"falsepositive": "benign", "cleared": "unknown"}
-# https://owasp.org/www-community/attacks/CSV_Injection. The last four are full-width: Excel in Japan. Where
-# the list separator is no comma, a spreadsheet splits a line at every such sign, quoted or not.
+# https://owasp.org/www-community/attacks/CSV_Injection. The last four are full-width: Excel in Japan. If
+# the list separator is not a comma, a spreadsheet splits a line at every such sign, quoted or not.
 _SIGN = "[=+@\uff1d\uff0b\uff0d\uff20-]"
 _BEGINS_FORMULA = re.compile(rf'(^(?=[\s"]*+{_SIGN})|[;|\t\r\n][\s"]*+(?={_SIGN}))')
 _BEGINS_ODD = ("\t", "\r", "\n")
-# So that the same indicator has the same id in each export.
+# The same indicator has the same id in each export.
 _NAMESPACE = uuid.UUID("2f0f4a2e-6a0c-5d6f-9d0b-3f8f6d3f8b11")
 _IDENTITY_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 _PATHS: dict[str, tuple[str, list[object]]] = {
@@ -54,8 +54,8 @@ _PATHS: dict[str, tuple[str, list[object]]] = {
 
 @dataclass
 class Listed:
-    """One malicious indicator: the numbers of the entries that hold it, the fields it stood in, and the
-    statuses of the threats.
+    """One malicious indicator: the numbers of its entries, the fields it was found in, and the statuses of
+    the threats.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class Listed:
 
     @property
     def status(self) -> str:
-        """`active` where one of them is; empty where none is known, as of a campaign."""
+        """`active` if one of them is; empty if none is known, as for a campaign."""
         active = next((status for status in self.statuses if status.lower() == "active"), None)
         return active or " ".join(self.statuses)
 
@@ -77,10 +77,10 @@ class Listed:
 
 
 def list_indicators(entries: Sequence[Entry], *, withdrawn: bool = False) -> list[Listed]:
-    """By kind as `KINDS` has them, then what most reports share.
+    """In the order of `KINDS`, then by number of reports.
 
-    What TAP has taken back since, as a false positive or cleared, only where `withdrawn` says so: people
-    block what is listed. One report that still stands is enough.
+    Indicators of reports that TAP withdrew (false positive or cleared) are only listed with `withdrawn`,
+    because people block what is listed. One report that is not withdrawn is enough.
     """
     listed: dict[tuple[str, tuple[str, ...]], Listed] = {}
     for number, entry in enumerate(entries):
@@ -105,7 +105,7 @@ def _add(
 
 
 def left_out(entries: Sequence[Entry], indicators: Sequence[Listed]) -> Counter[str]:
-    """How many indicators are not listed because TAP has taken their reports back, by its word for it."""
+    """How many indicators are not listed because TAP withdrew their reports, by status."""
     listed = {(one.kind, one.parts) for one in indicators}
     others: dict[tuple[str, tuple[str, ...]], str] = {}
     for entry in filter(_is_withdrawn, entries):
@@ -120,9 +120,9 @@ def _is_withdrawn(entry: Entry) -> bool:
 
 
 def csv_text(indicators: Sequence[Listed], entries: Sequence[Entry]) -> str:
-    """A row an indicator, with the true value and the defanged one.
+    """One row per indicator, with the real value and the defanged one.
 
-    What a spreadsheet would take for a formula has a ' before it, be it a cell or what follows a `;` in one.
+    A ' is put before whatever a spreadsheet would read as a formula: a cell, or the text after a `;` in it.
     """
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
@@ -154,7 +154,7 @@ def _no_formula(cell: str) -> str:
 
 
 def stix_text(indicators: Sequence[Listed], entries: Sequence[Entry], made: datetime) -> str:
-    """A bundle of the producer's identity and an indicator each; `made` stands in for an unknown time."""
+    """A bundle of the producer's identity and all indicators; `made` replaces an unknown time."""
     producer = Identity(
         id=f"identity--{uuid.uuid5(_NAMESPACE, 'identity')}",
         created=_IDENTITY_CREATED,
@@ -163,7 +163,7 @@ def stix_text(indicators: Sequence[Listed], entries: Sequence[Entry], made: date
         identity_class="system",
     )
     found = (_stix_indicator(one, entries, producer.id, made) for one in indicators)
-    # One at a time: as objects they take ten times as much memory.
+    # One at a time: objects need ten times as much memory as their text.
     objects = ",".join(one.serialize() for one in chain([producer], found))
     return f'{{"type":"bundle","id":"bundle--{uuid.uuid4()}","objects":[{objects}]}}'
 

@@ -1,4 +1,4 @@
-"""Records → what the page shows: reports, their evidence ready for the eye, and its indicators."""
+"""Records → what the page shows: reports, their evidence as displayed text, and its indicators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MALICIOUS, OTHER, UNKNOWN = 1, 0, 2
 MOST_WEIGHT = 400_000_000
 _LONGEST_PLATFORMS = 160
 _MOST_KINDS = 200
-# Measured: what each takes until the page and its exports are written.
+# Measured: bytes that each needs until the page and its exports are written.
 _ENTRY_WEIGHT, _FIELD_WEIGHT, _INDICATOR_WEIGHT = 3000, 150, 2500
 _SIGHTING_WEIGHT, _MOMENT_WEIGHT = 600, 150
 _OWN_FIELDS = frozenset(("type", "malicious", "what", "engine", "platforms", "display"))
@@ -30,11 +30,11 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class TooMuch(SourceFault):
-    """SOURCE has more than one page can hold."""
+    """SOURCE has more than fits on one page."""
 
 
 class Row(NamedTuple):
-    """One item of evidence, for the eye; `told` are (field, text)."""
+    """One item of evidence as displayed text; `told` are (field, text)."""
 
     kind: str
     verdict: int
@@ -48,7 +48,7 @@ class Entry:
     """The newest report of one threat or campaign.
 
     `rows` has the malicious items first, at most `MOST_ROWS`. `not_listed` counts the values of malicious
-    items that are no sound indicators, and those beyond `MOST_INDICATORS`.
+    items that are not valid indicators, and those beyond `MOST_INDICATORS`.
     """
 
     report_id: str
@@ -71,7 +71,7 @@ class Entry:
 
 @dataclass
 class Sighting:
-    """What the events say of one threat."""
+    """What the events say about one threat."""
 
     seen: Counter[str] = field(default_factory=Counter)
     campaign_id: str | None = None
@@ -82,8 +82,8 @@ class Sighting:
 
 @dataclass
 class Findings:
-    """`moments` are when events were, by kind. `older` counts reports that a newer one replaced. `weight` is
-    what the entries take in memory, their page and exports included: in bytes, and roughly.
+    """`moments` are the times of events, by kind. `older` counts reports that a newer one replaced. `weight`
+    is roughly the memory, in bytes, that the entries, their page and exports need.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -126,7 +126,7 @@ def _keep_newer(entry: Entry, newest: dict[tuple[bool, str], Entry], findings: F
 
 
 def _extend(entry: Entry, more: Entry, findings: Findings) -> None:
-    """By a further part of the same report."""
+    """Adds a further part of the same report."""
     before = _weight(entry)
     malicious_first = sorted([*entry.rows, *more.rows], key=lambda row: row.verdict != MALICIOUS)
     indicators = [*entry.indicators, *more.indicators]
@@ -147,7 +147,7 @@ def _refuse_too_much(findings: Findings, sightings: dict[str, Sighting]) -> None
     seen = _SIGHTING_WEIGHT * len(sightings) + _MOMENT_WEIGHT * len(findings.moments)
     if findings.weight + seen > MOST_WEIGHT:
         raise TooMuch(
-            "SOURCE has more than one page can hold: give a part of it (a prefix such as "
+            "SOURCE has more than fits on one page: give a part of it (a prefix such as "
             "gs://BUCKET/tap-forensics/tap_forensics_20260304), or --malicious-only"
         )
 
@@ -181,7 +181,7 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
     malicious = [item for item in items if item.get("malicious") is True]
     others = [] if malicious_only else [item for item in items if item.get("malicious") is not True]
     found = [indicator for item in malicious for indicator in indicators_in(item)]
-    sound = [indicator for indicator in found if indicator is not None][:MOST_INDICATORS]
+    valid = [indicator for indicator in found if indicator is not None][:MOST_INDICATORS]
     is_campaign = report.scope == "CAMPAIGN"
     report_id = report.id or report.threat_id or report.place
     return Entry(
@@ -193,8 +193,8 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
         fields.moment(report.generated),
         [_row(item) for item in (*malicious, *others)[:MOST_ROWS]],
         _few(Counter((_kind(item), item.get("malicious") is True) for item in items)),
-        sound,
-        len(found) - len(sound),
+        valid,
+        len(found) - len(valid),
     )
 
 
@@ -217,7 +217,7 @@ def _row(item: dict[str, Any]) -> Row:
 
 
 def _few(kinds: Counter[tuple[str, bool]]) -> Counter[tuple[str, bool]]:
-    """TAP has some fifteen types; the rarest of very many are counted together."""
+    """TAP has about fifteen types; the rarest of very many are counted together."""
     if len(kinds) <= _MOST_KINDS:
         return kinds
     few = Counter(dict(kinds.most_common(_MOST_KINDS)))
@@ -257,7 +257,7 @@ def _take_event(event: Event, findings: Findings, sightings: dict[str, Sighting]
 
 
 def _take_threat(threat: dict[str, Any], kind: str, is_update: bool, sightings: dict[str, Sighting]) -> None:
-    """Both spellings of a field, the live one first. An update tells news, and is no further event."""
+    """Reads both spellings of a field, the live one first. An update is not counted as another event."""
     threat_id = text_or_none(threat.get("threatID")) or text_or_none(threat.get("threatId"))
     if threat_id is None:
         return

@@ -24,13 +24,13 @@ _EVENT_NAMES = {
     "messagesBlocked": "messages blocked",
     "clicksBlocked": "clicks blocked",
 }
-# TAP is not older, and dates beside them are made up.
+# TAP is not older; other dates are not real.
 _YEARS = range(2000, 2200)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Chart(NamedTuple):
-    """One chart at two widths, of which the style sheet shows the fitting one; `legend` names its series."""
+    """One chart in two widths; the style sheet shows the one that fits. `legend` names the series."""
 
     slug: str
     title: str
@@ -42,7 +42,7 @@ class Chart(NamedTuple):
 
 
 def key_figures(findings: Findings, indicators: Sequence[Listed]) -> list[tuple[str, int, str]]:
-    """(name, count, a word of detail), the most urgent last."""
+    """(name, count, detail), the most urgent last."""
     threats = [entry for entry in findings.entries if not entry.is_campaign]
     bad = sum(entry.malicious > 0 for entry in findings.entries)
     campaigns = {entry.campaign_id for entry in findings.entries if entry.campaign_id}
@@ -67,7 +67,7 @@ def charts(findings: Findings) -> list[Chart]:
 
 
 def _timeline(findings: Findings) -> Chart | None:
-    """Of the events where there are any, else of the reports by when TAP made them."""
+    """Of the events if there are any, otherwise of the reports by the time when TAP made them."""
     made = [(entry.generated, "reports") for entry in findings.entries if entry.generated]
     told = [(when, _EVENT_NAMES[kind]) for when, kind in findings.moments] or made
     moments = [(when, kind) for when, kind in told if when.year in _YEARS]
@@ -102,8 +102,9 @@ def _timeline(findings: Findings) -> Chart | None:
 
 
 def _span(moments: list[tuple[datetime, str]]) -> tuple[list[tuple[datetime, str]], timedelta]:
-    """Those within a month of the middle one, in order, for a single odd date must not stretch the axis; and
-    the step of the axis.
+    """The moments within a month of the median, in order, and the step of the axis.
+
+    A single wrong date must not stretch the axis.
     """
     ordered = sorted(moments)
     middle = ordered[len(ordered) // 2][0]
@@ -147,7 +148,7 @@ def _by_kind(findings: Findings) -> Chart | None:
 
 def _by_group(findings: Findings) -> list[Chart | None]:
     threats = [entry for entry in findings.entries if not entry.is_campaign]
-    statuses = [(entry.status or "not told", entry) for entry in threats]
+    statuses = [(entry.status or "unknown", entry) for entry in threats]
     names = findings.campaigns
     campaigns = [(names.get(e.campaign_id, e.campaign_id), e) for e in threats if e.campaign_id]
     return [
@@ -157,7 +158,7 @@ def _by_group(findings: Findings) -> list[Chart | None]:
 
 
 def _grouped(slug: str, title: str, named: list[tuple[str, Entry]]) -> Chart | None:
-    """The groups with most threats; how many of these have malicious evidence."""
+    """The largest groups, and how many of their threats have malicious evidence."""
     totals = Counter(name for name, _ in named)
     bad = Counter(name for name, entry in named if entry.malicious)
     shown = [name for name, _ in totals.most_common(_MOST_GROUPS)]

@@ -1,5 +1,5 @@
 "use strict";
-// Reads the JSON block and shows it. Texts of the evidence reach the page as text nodes only.
+// Shows the JSON block. Text of the evidence reaches the page only as text nodes.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const MORE = { indicators: 100, reports: 60, rows: 100 };
@@ -12,7 +12,7 @@
     messagesBlocked: ["blocked", "blocked"],
     clicksBlocked: ["click blocked", "clicks blocked"],
   };
-  // A Map, for a campaign may be called like something that every object has.
+  // A Map, because the name of a campaign may be one that every object has.
   const campaigns = new Map(Object.entries(data.campaigns));
   const byId = (id) => document.getElementById(id);
   const count = (number) => number.toLocaleString("en");
@@ -23,10 +23,10 @@
     element.append(...children);
     return element;
   };
-  // An element of its own direction, so that no text can turn its neighbours round.
+  // An element with its own text direction, so that no text can reverse its neighbours.
   const foreign = (name, text) => make("bdi", name, text);
 
-  // As typed, pasted or defanged: it is all the same to the search.
+  // The search treats typed, pasted and defanged text alike.
   const plain = (text) =>
     text.toLowerCase().replace(/\[([.:])\]/g, "$1").replace(/hxxp/g, "http");
   const words = (row, from) => row.slice(from).filter((_, at) => at % 2).join("\n");
@@ -46,7 +46,7 @@
   const indicatorFits = (one) =>
     matches(searched(one, () => `${plain(one.value)}\n${plain(one.shown)}\n${one.kind}`));
 
-  // A list that grows by what is asked for: only what is looked at becomes elements.
+  // A list that grows on demand: only visible items become elements.
   const growing = (list, button, step, element) => {
     let items = [], shown = 0;
     const grow = (by) => {
@@ -66,7 +66,7 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Where the clipboard is not given to a page from a disk.
+      // Some browsers refuse the clipboard to a page opened from a disk.
       const area = make("textarea", "unseen");
       area.value = text;
       document.body.append(area);
@@ -205,6 +205,8 @@
     tabs(fitting);
     indicatorList.show(shownIndicators, FIRST_INDICATORS);
     reportList.show(reports, MORE.reports);
+    byId("no-reports").hidden = reports.length > 0;
+    byId("no-indicators").hidden = shownIndicators.length > 0 || indicators.length === 0;
     byId("found").textContent =
       `${count(reports.length)} of ${count(data.reports.length)} reports, ${count(fitting.length)} indicators`;
   };
@@ -224,7 +226,7 @@
       byId("query").focus();
     }
   });
-  // On paper nobody can ask for more.
+  // On paper nobody can press "Show more".
   addEventListener("beforeprint", () => { indicatorList.grow(IN_PRINT); reportList.grow(IN_PRINT); });
   if ("IntersectionObserver" in window) {
     const grow = ([seen]) => seen.isIntersecting && reportList.grow(MORE.reports);

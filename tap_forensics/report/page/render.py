@@ -1,8 +1,8 @@
 """Findings → one HTML file with everything in it.
 
-Nothing in the evidence can run, load or break out: its texts are escaped by the template or stand in a JSON
-block without a `<`, the script puts them on the page as text only, and the page's own policy lets nothing run
-but the one script and style sheet whose hashes it names.
+Nothing in the evidence can run, load or break out: the template escapes texts, or they are in a JSON block
+without a `<`; the script adds them to the page only as text; and the page's policy allows only the one script
+and style sheet whose hashes it contains.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_WITHOUT_SCRIPT = 200
 
 @dataclass(frozen=True)
 class Exports:
-    """What the page's buttons save: the very text of the files beside it."""
+    """What the page's buttons save: the same text as in the files."""
 
     csv: str
     stix: str
@@ -56,9 +56,9 @@ def render_page(
         source=visible(source),
         made=iso(made.replace(microsecond=0)),
         policy=_policy(script, style),
-        # Ours, and named by its hash in the policy.
-        script=Markup(script),  # noqa: S704 - as said above
-        style=Markup(style),  # noqa: S704 - as said above
+        # Our own, and its hash is in the policy.
+        script=Markup(script),  # noqa: S704 - as above
+        style=Markup(style),  # noqa: S704 - as above
         data=_json_block(_data(findings, indicators, exports)),
         figures=key_figures(findings, indicators),
         charts=charts(findings),
@@ -77,7 +77,7 @@ def _own_text(name: str) -> str:
 
 
 def _policy(script: str, style: str) -> str:
-    """https://www.w3.org/TR/CSP3/; Trusted Types keep the script from making markup of a text."""
+    """https://www.w3.org/TR/CSP3/; Trusted Types prevent the script from turning text into markup."""
     return (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; "
         "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -89,7 +89,7 @@ def _hash(text: str) -> str:
 
 
 def _json_block(document: Any) -> Markup:
-    """JSON that can stand in a script element: there is `<` in texts only, and there it can be escaped."""
+    """JSON for a script element: `<` occurs only in texts, where it can be escaped."""
     text = msgspec.json.encode(document).decode()
     for sign in ("<", ">", "&", "\u2028", "\u2029"):
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -97,7 +97,7 @@ def _json_block(document: Any) -> Markup:
 
 
 def _data(findings: Findings, indicators: Sequence[Listed], exports: Exports) -> dict[str, Any]:
-    """What `page.js` reads. Texts that come often are numbers into `words`."""
+    """What `page.js` reads. Frequent texts are indexes into `words`."""
     words: dict[str, int] = {}
 
     def number(word: str) -> int:
@@ -136,6 +136,6 @@ def _row(row: Row, number: Callable[[str], int]) -> list[Any]:
 
 
 def _indicator(one: Listed) -> list[Any]:
-    """[kind, true value, shown value or 0 where it is the same, numbers of the reports, found in]"""
+    """[kind, real value, shown value or 0 if it is the same, numbers of the reports, found in]"""
     shown = shown_indicator(one.kind, one.value)
     return [one.kind, one.value, 0 if shown == one.value else shown, one.entries, ", ".join(one.fields)]

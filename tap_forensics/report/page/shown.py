@@ -1,4 +1,4 @@
-"""Evidence as text for the eye: every character visible, nothing that a mail program makes a link of."""
+"""Evidence as displayed text: every character visible, nothing that a mail program turns into a link."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import msgspec
 LONGEST_SHOWN = 2000
 _LONGEST_LABEL = 80
 _MOST_ITEMS = 100
-# The scheme may be left out, as browsers allow.
+# The scheme is optional, as in browsers.
 _URL = re.compile(r"(?:\b([a-z][a-z0-9+.-]{1,20}):)?//([^\s/?#\\]*)", re.IGNORECASE)
 _ACTIVE = re.compile(r"\b(javascript|vbscript|data|file|mailto):", re.IGNORECASE)
 # Or like an address; not like a version.
 _LOOKS_LIKE_HOST = re.compile(
     r"(?:[^\s/@]+@)?(?:(?:[\w-]+\.)+[^\W\d_][\w-]*\.?|\d+\.\d+\.\d+\.\d+)(?=$|[/:?#])"
 )
-# Endings that are no top-level domain: what ends so is a file and no host.
+# Endings that are not top-level domains: such a name is a file, not a host.
 _FILE = re.compile(
     r"\.(?:aspx?|bat|bin|bmp|cfg|chm|cmd|css|csv|dat|dll|doc[mx]?|dotm|eml|exe|gif|gz|hta|html?|ico|img|ini|"
     r"iso|jar|jpe?g|jse?|json|jsp|lnk|log|lua|ms[gi]|msix|ocx|od[st]|pdf|php|png|ppam|ppt[mx]?|ps1|rar|reg|rtf|"
     r"scr|svg|sys|tar|tmp|txt|url|vb[es]|vhdx?|wsf|xlam|xll|xls[bmx]?|xml|xsl)",
     re.IGNORECASE,
 )
-# Fields and kinds of indicators that are names of things on a machine; a URL in them has its scheme.
+# Fields and kinds with names of things on a machine; a URL in them has its scheme.
 _LOCAL = {"path", "key", "registry", "mutex"}
 _URLS, _HOSTS = {"url"}, {"host", "domain", "domains", "cnames", "nameservers", "nameserversList"}
 _ADDRESSES = {"ip", "ips"}
@@ -36,9 +36,7 @@ def visible(text: str) -> str:
 
 
 def defanged(text: str) -> str:
-    """`hxxps://evil[.]example/a.b`: wherever a URL stands in a text, and a host name at its beginning, which
-    the name of a file is not.
-    """
+    """`hxxps://evil[.]example/a.b`: every URL in a text, and a host name (not a file name) at its start."""
     text = _links_defanged(text)
     host = _LOOKS_LIKE_HOST.match(text)
     if host is None or _FILE.fullmatch(host[0], host[0].rfind(".")):
@@ -52,12 +50,12 @@ def _links_defanged(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """A name, a type, a status, an id: short, and no URL either."""
+    """A name, a type, a status, an id: short, and defanged."""
     return _shown("", text, _LONGEST_LABEL)
 
 
 def shown_value(name: str, value: Any) -> str:
-    """One field of evidence, named `name`: texts as they are, lists joined, whatever else as JSON."""
+    """One field of evidence: texts unchanged, lists joined, everything else as JSON."""
     if isinstance(value, str):
         return _shown(name, value, LONGEST_SHOWN)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
@@ -71,7 +69,7 @@ def shown_indicator(kind: str, value: str) -> str:
 
 
 def _shown(name: str, text: str, limit: int) -> str:
-    """The first `limit` characters, and how many more there are."""
+    """The first `limit` characters, and the number of the others."""
     rest = f"… ({len(text) - limit:,} more)" if len(text) > limit else ""
     return visible(_defanged_as(name, text[:limit])) + rest
 

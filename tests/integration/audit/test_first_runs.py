@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from requests import PreparedRequest, Response
 
-from tests.support.lab import FORENSICS, SIEM, START, Lab, lab
+from tests.support.lab import FORENSICS, SIEM, START, Lab, open_lab
 from tests.support.lab_bucket import Through
 from tests.support.scenes import lasting, once_each, threats_every
 
@@ -42,53 +42,53 @@ def thirty_five_threats(minutes: float = 12) -> Any:
     return threats_every(minutes, since=since, until=START + SIX_HOURS * HOUR - timedelta(minutes=5))
 
 
-def recovers(the: Lab) -> None:
-    the.tap.faults.clear()
-    runs = the.run_until_done(most=60)
-    assert not any(ran.says("Lost", logging.ERROR) for ran in runs)
-    assert len(the.truth()) == 35
-    assert once_each(the)
+def recovers(lab: Lab) -> None:
+    lab.tap.faults.clear()
+    runs = lab.run_until_done(most=60)
+    assert not any(result.has_message("Lost", logging.ERROR) for result in runs)
+    assert len(lab.truth()) == 35
+    assert once_each(lab)
 
 
 @pytest.mark.parametrize("path", [SIEM, FORENSICS])
 @pytest.mark.parametrize("status", [401, 403, 503, 429])
 def test_six_hours_of_refusals_from_the_first_run_on_lose_nothing(status: int, path: str) -> None:
-    with lab(thirty_five_threats(), LOOKBACK_HOURS="1") as the:
-        the.tap.faults.add(path, lasting("status", status=status))
+    with open_lab(thirty_five_threats(), LOOKBACK_HOURS="1") as lab:
+        lab.tap.faults.add(path, lasting("status", status=status))
         for _ in range(SIX_HOURS):
-            the.run()
-            the.time.advance(hours=1)
-        recovers(the)
+            lab.run()
+            lab.clock.step(hours=1)
+        recovers(lab)
 
 
 @pytest.mark.parametrize("write", [1, 2])
 def test_six_hours_of_kills_from_the_first_run_on_lose_nothing(write: int) -> None:
-    with lab(thirty_five_threats(), LOOKBACK_HOURS="1") as the:
+    with open_lab(thirty_five_threats(), LOOKBACK_HOURS="1") as lab:
         for _ in range(SIX_HOURS):
-            with the.through(KilledAfterWrite(write)):
-                the.run()
-            the.time.advance(hours=1)
-        recovers(the)
+            with lab.through(KilledAfterWrite(write)):
+                lab.run()
+            lab.clock.step(hours=1)
+        recovers(lab)
 
 
 def test_several_hours_of_lookback_that_found_the_api_down_are_read_later() -> None:
     world = threats_every(24, since=START - 8 * HOUR + HOUR / 6, until=START + 6 * HOUR - HOUR / 12)
-    with lab(world, LOOKBACK_HOURS="8") as the:
-        the.tap.faults.add(SIEM, lasting("status", status=503))
+    with open_lab(world, LOOKBACK_HOURS="8") as lab:
+        lab.tap.faults.add(SIEM, lasting("status", status=503))
         for _ in range(SIX_HOURS):
-            the.run()
-            the.time.advance(hours=1)
-        recovers(the)
+            lab.run()
+            lab.clock.step(hours=1)
+        recovers(lab)
 
 
 def test_the_commit_that_takes_the_lease_holds_the_plan() -> None:
-    with lab(LOOKBACK_HOURS="5") as the:
-        with the.through(KilledAfterWrite()):
-            the.run()
-        state = the.state()
+    with open_lab(LOOKBACK_HOURS="5") as lab:
+        with lab.through(KilledAfterWrite()):
+            lab.run()
+        state = lab.state()
         assert state["lease"]
         windows = sorted((each["start"], each["end"]) for each in state["gaps"])
         assert datetime.fromisoformat(windows[0][0]) <= START - 5 * HOUR + timedelta(seconds=5)
         assert windows[-1][1] == state["last_event_time"]
         assert all(end == start for (_, end), (start, _) in pairwise(windows))
-        assert not the.tap.calls
+        assert not lab.tap.calls

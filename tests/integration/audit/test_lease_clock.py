@@ -12,8 +12,9 @@ import pytest
 
 from tap_forensics.sandbox.faults import Fault
 from tests.integration.audit.test_first_runs import KilledAfterWrite
-from tests.support.lab import FORENSICS, START, STATE, Lab, Ran, lab
+from tests.support.lab import FORENSICS, START, Lab, RunResult, open_lab
 from tests.support.scenes import once_each, threats_at, wait_until
+from tests.support.settings import STATE
 
 LEASE_SECONDS = 180
 MINUTE, HOUR = 60, 3600
@@ -23,78 +24,78 @@ OFF_BY = [4 * MINUTE, 10 * MINUTE, 59 * MINUTE, 5 * HOUR, -10 * MINUTE, -59 * MI
 @pytest.fixture(name="the")
 def _the() -> Iterator[Lab]:
     world = threats_at(START - timedelta(minutes=20), 10)
-    with lab(world, LOOKBACK_HOURS="3", LEASE_SECONDS=str(LEASE_SECONDS), FETCH_CONCURRENCY="2") as the:
-        yield the
+    with open_lab(world, LOOKBACK_HOURS="3", LEASE_SECONDS=str(LEASE_SECONDS), FETCH_CONCURRENCY="2") as lab:
+        yield lab
 
 
 @contextmanager
-def a_run_at_work(the: Lab) -> Iterator[Future[Ran]]:
+def a_run_at_work(lab: Lab) -> Iterator[Future[RunResult]]:
     """It waits for TAP's answers, with all of its workers, and holds its lease; in the end it is let go."""
-    the.tap.faults.add(FORENSICS, Fault("hang", times=2))
+    lab.tap.faults.add(FORENSICS, Fault("hang", times=2))
     with ThreadPoolExecutor(1) as pool:
         try:
-            run = pool.submit(the.run)
-            wait_until(lambda: len(the.tap.calls_to(FORENSICS)) == 2)
+            run = pool.submit(lab.run)
+            wait_until(lambda: len(lab.tap.calls_to(FORENSICS)) == 2)
             yield run
         finally:
-            the.tap.faults.clear()
+            lab.tap.faults.clear()
 
 
 @pytest.mark.parametrize("seconds", OFF_BY)
-def test_a_run_whose_clock_is_off_leaves_a_holder_at_work_alone(the: Lab, seconds: float) -> None:
-    with a_run_at_work(the) as holder:
-        owner = the.state()["lease"]["owner"]
-        the.skew(seconds)
-        second = the.run()
-        the.skew(0)
-        assert second.error or second.good.outcome == "busy"
-        assert not second.says("Taking over")
-        assert the.state()["lease"]["owner"] == owner
-    assert holder.result().good.outcome == "complete"
-    assert once_each(the)
+def test_a_run_whose_clock_is_off_leaves_a_holder_at_work_alone(lab: Lab, seconds: float) -> None:
+    with a_run_at_work(lab) as holder:
+        owner = lab.state()["lease"]["owner"]
+        lab.skew(seconds)
+        second = lab.run()
+        lab.skew(0)
+        assert second.error or second.stats.outcome == "busy"
+        assert not second.has_message("Taking over")
+        assert lab.state()["lease"]["owner"] == owner
+    assert holder.result().stats.outcome == "complete"
+    assert once_each(lab)
 
 
 @pytest.mark.parametrize("seconds", [-10 * MINUTE, -3 * MINUTE, 10 * MINUTE, 59 * MINUTE])
-def test_a_holder_whose_own_clock_is_off_keeps_its_lease(the: Lab, seconds: float) -> None:
+def test_a_holder_whose_own_clock_is_off_keeps_its_lease(lab: Lab, seconds: float) -> None:
     """What it wrote of time is wrong; the bucket knows when it wrote it."""
-    the.skew(seconds)
-    with a_run_at_work(the) as holder:
-        owner = the.state()["lease"]["owner"]
-        the.skew(0)
-        assert the.run().good.outcome == "busy"
-        assert the.state()["lease"]["owner"] == owner
-    assert holder.result().good.outcome == "complete"
-    assert once_each(the)
+    lab.skew(seconds)
+    with a_run_at_work(lab) as holder:
+        owner = lab.state()["lease"]["owner"]
+        lab.skew(0)
+        assert lab.run().stats.outcome == "busy"
+        assert lab.state()["lease"]["owner"] == owner
+    assert holder.result().stats.outcome == "complete"
+    assert once_each(lab)
 
 
 @pytest.mark.parametrize("seconds", [0, *(seconds for seconds in OFF_BY if abs(seconds) < HOUR)])
-def test_a_dead_run_is_taken_over_once_the_bucket_says_so_and_not_before(the: Lab, seconds: float) -> None:
-    with the.through(KilledAfterWrite()):
-        the.run()
-    the.skew(seconds)
-    the.time.advance(seconds=LEASE_SECONDS - 20)
-    assert the.run().good.outcome == "busy"
-    the.time.advance(seconds=30)
-    ran = the.run()
-    assert ran.says("Taking over")
+def test_a_dead_run_is_taken_over_once_the_bucket_says_so_and_not_before(lab: Lab, seconds: float) -> None:
+    with lab.through(KilledAfterWrite()):
+        lab.run()
+    lab.skew(seconds)
+    lab.clock.step(seconds=LEASE_SECONDS - 20)
+    assert lab.run().stats.outcome == "busy"
+    lab.clock.step(seconds=30)
+    result = lab.run()
+    assert result.has_message("Taking over")
     # With a clock far behind, its own last minutes are read later.
-    the.skew(0)
-    the.time.advance(hours=1)
-    the.run_until_done()
-    assert once_each(the)
+    lab.skew(0)
+    lab.clock.step(hours=1)
+    lab.run_until_done()
+    assert once_each(lab)
 
 
-def test_a_lease_holds_as_long_as_its_own_run_said_whatever_the_next_one_s_setting(the: Lab) -> None:
-    with the.through(KilledAfterWrite()):
-        the.run()
-    the.time.advance(seconds=60)
-    assert the.run(LEASE_SECONDS="10").good.outcome == "busy"
-    the.time.advance(seconds=LEASE_SECONDS - 50)
-    assert the.run(LEASE_SECONDS="3600").says("Taking over")
+def test_a_lease_holds_as_long_as_its_own_run_said_whatever_the_next_one_s_setting(lab: Lab) -> None:
+    with lab.through(KilledAfterWrite()):
+        lab.run()
+    lab.clock.step(seconds=60)
+    assert lab.run(LEASE_SECONDS="10").stats.outcome == "busy"
+    lab.clock.step(seconds=LEASE_SECONDS - 50)
+    assert lab.run(LEASE_SECONDS="3600").has_message("Taking over")
 
 
 @pytest.mark.parametrize("seconds", [-10 * MINUTE, 0, 10 * MINUTE])
-def test_a_lease_of_the_first_version_goes_by_the_bucket_too(the: Lab, seconds: float) -> None:
+def test_a_lease_of_the_first_version_goes_by_the_bucket_too(lab: Lab, seconds: float) -> None:
     """Left by a 0.1.0 run that is at work while this version is deployed; its clock was off."""
     until = START + timedelta(seconds=seconds + LEASE_SECONDS)
     lease = {
@@ -104,14 +105,14 @@ def test_a_lease_of_the_first_version_goes_by_the_bucket_too(the: Lab, seconds: 
         "started": START.isoformat(),
     }
     document = {"version": 1, "last_event_time": (START - timedelta(hours=1)).isoformat(), "lease": lease}
-    the.bucket.put(STATE, json.dumps(document))
-    assert the.run().good.outcome == "busy"
-    assert the.state() == document
-    the.time.advance(seconds=LEASE_SECONDS + 10)
-    assert the.run().says("Taking over")
+    lab.bucket.put(STATE, json.dumps(document))
+    assert lab.run().stats.outcome == "busy"
+    assert lab.state() == document
+    lab.clock.step(seconds=LEASE_SECONDS + 10)
+    assert lab.run().has_message("Taking over")
 
 
-def test_a_lease_of_this_version_just_written_holds_and_a_dead_one_does_not(the: Lab) -> None:
+def test_a_lease_of_this_version_just_written_holds_and_a_dead_one_does_not(lab: Lab) -> None:
     lease = {
         "run_id": f"{START:%Y%m%d_%H%M%S}",
         "owner": "living",
@@ -123,21 +124,21 @@ def test_a_lease_of_this_version_just_written_holds_and_a_dead_one_does_not(the:
     }
     cursor = (START - timedelta(hours=1)).isoformat()
     document = {"version": 2, "last_event_time": cursor, "gaps": [], "backlog": {}, "lease": lease}
-    the.skew(10 * MINUTE)
-    the.bucket.put(STATE, json.dumps(document))
-    assert the.run().good.outcome == "busy"
-    assert the.state() == document
-    the.skew(-10 * MINUTE)
-    the.time.advance(seconds=LEASE_SECONDS + 10)
-    assert the.run().says("Taking over")
+    lab.skew(10 * MINUTE)
+    lab.bucket.put(STATE, json.dumps(document))
+    assert lab.run().stats.outcome == "busy"
+    assert lab.state() == document
+    lab.skew(-10 * MINUTE)
+    lab.clock.step(seconds=LEASE_SECONDS + 10)
+    assert lab.run().has_message("Taking over")
 
 
-def test_a_holder_trusts_its_own_steady_clock_not_the_one_on_the_wall(the: Lab) -> None:
+def test_a_holder_trusts_its_own_steady_clock_not_the_one_on_the_wall(lab: Lab) -> None:
     """Its wall clock jumps ahead by hours in mid-run: no reason to think its lease lost."""
-    with a_run_at_work(the) as holder:
-        generation = the.bucket.generation(STATE)
-        the.skew(5 * HOUR)
-        the.tap.faults.clear()
-        assert holder.result().good.outcome == "complete"
-        assert the.bucket.generation(STATE) > generation
-    assert once_each(the)
+    with a_run_at_work(lab) as holder:
+        generation = lab.bucket.generation(STATE)
+        lab.skew(5 * HOUR)
+        lab.tap.faults.clear()
+        assert holder.result().stats.outcome == "complete"
+        assert lab.bucket.generation(STATE) > generation
+    assert once_each(lab)

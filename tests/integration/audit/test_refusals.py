@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tap_forensics.sandbox.faults import Fault
-from tests.support.lab import FORENSICS, START, lab
+from tests.support.lab import FORENSICS, START, open_lab
 from tests.support.scenes import GONE, HTML, JSON, PAGE, lasting, once_each, threats_at
 
 HOUR_AGO = START.replace(hour=9, minute=40)
@@ -24,16 +24,16 @@ REFUSALS = [
 
 @pytest.mark.parametrize("fault", REFUSALS)
 def test_refusals_of_every_forensics_call_settle_no_threat(fault: Fault) -> None:
-    with lab(threats_at(HOUR_AGO, 10)) as the:
-        the.tap.faults.add(FORENSICS, fault)
+    with open_lab(threats_at(HOUR_AGO, 10)) as lab:
+        lab.tap.faults.add(FORENSICS, fault)
         for _ in range(2):
-            assert the.run().good.outcome == "incomplete"
-            assert set(the.state()["backlog"]) == the.truth()
-            assert not the.state().get("collected")
-            the.time.advance(minutes=30)
-        the.tap.faults.clear()
-        the.run_until_done()
-        assert once_each(the)
+            assert lab.run().stats.outcome == "incomplete"
+            assert set(lab.state()["backlog"]) == lab.truth()
+            assert not lab.state().get("collected")
+            lab.clock.step(minutes=30)
+        lab.tap.faults.clear()
+        lab.run_until_done()
+        assert once_each(lab)
 
 
 ALONE = [
@@ -48,15 +48,15 @@ ALONE = [
 
 @pytest.mark.parametrize("fault", ALONE)
 def test_what_tap_never_answers_settles_no_threat_among_true_answers_either(fault: Fault) -> None:
-    with lab(threats_at(HOUR_AGO, 10)) as the:
-        one = next(iter(the.world.threats))
-        the.tap.faults.add(FORENSICS, fault, threat_id=one)
-        assert the.run().good.outcome == "incomplete"
-        assert set(the.state()["backlog"]) == {one}
-        the.tap.faults.clear()
-        the.time.advance(hours=1)
-        the.run_until_done()
-        assert once_each(the)
+    with open_lab(threats_at(HOUR_AGO, 10)) as lab:
+        one = next(iter(lab.world.threats))
+        lab.tap.faults.add(FORENSICS, fault, threat_id=one)
+        assert lab.run().stats.outcome == "incomplete"
+        assert set(lab.state()["backlog"]) == {one}
+        lab.tap.faults.clear()
+        lab.clock.step(hours=1)
+        lab.run_until_done()
+        assert once_each(lab)
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def test_what_tap_never_answers_settles_no_threat_among_true_answers_either(faul
 )
 def test_a_404_or_400_counts_once_another_forensics_call_of_the_run_was_answered(fault: Fault) -> None:
     """The one threat's refusal proves nothing while the API says nothing else; then a true answer comes."""
-    with lab(threats_at(HOUR_AGO, 1)) as the:
-        (one,) = the.world.threats
-        the.tap.faults.add(FORENSICS, fault, threat_id=one)
-        assert the.run().good.outcome == "incomplete"
-        assert set(the.state()["backlog"]) == {one}
+    with open_lab(threats_at(HOUR_AGO, 1)) as lab:
+        (one,) = lab.world.threats
+        lab.tap.faults.add(FORENSICS, fault, threat_id=one)
+        assert lab.run().stats.outcome == "incomplete"
+        assert set(lab.state()["backlog"]) == {one}
         # A SIEM answer is no forensics answer, and that one came.
-        other = the.world.add_threat().id
-        the.world.add_event("clicksPermitted", [other], created=the.tap.clock())
-        the.time.advance(minutes=5)
-        assert the.run().good.outcome == "complete"
-        assert dict(the.delivered()) == {other: 1}
-        assert set(the.state()["collected"]) == {one, other}
+        other = lab.world.add_threat().id
+        lab.world.add_event("clicksPermitted", [other], created=lab.tap.clock())
+        lab.clock.step(minutes=5)
+        assert lab.run().stats.outcome == "complete"
+        assert dict(lab.delivered()) == {other: 1}
+        assert set(lab.state()["collected"]) == {one, other}
 
 
 def test_a_204_is_a_forensics_answer() -> None:
-    with lab(threats_at(HOUR_AGO, 2)) as the:
-        one, other = the.world.threats
-        the.tap.faults.add(FORENSICS, lasting("status", status=404, body=GONE), threat_id=one)
-        the.tap.faults.add(FORENSICS, lasting("status", status=204, body=b""), threat_id=other)
-        assert the.run().good.outcome == "complete"
-        assert set(the.state()["collected"]) == {one, other}
+    with open_lab(threats_at(HOUR_AGO, 2)) as lab:
+        one, other = lab.world.threats
+        lab.tap.faults.add(FORENSICS, lasting("status", status=404, body=GONE), threat_id=one)
+        lab.tap.faults.add(FORENSICS, lasting("status", status=204, body=b""), threat_id=other)
+        assert lab.run().stats.outcome == "complete"
+        assert set(lab.state()["collected"]) == {one, other}

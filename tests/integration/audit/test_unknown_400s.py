@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.support.lab import SIEM, START, STATE, lab
+from tests.support.lab import SIEM, START, open_lab
 from tests.support.scenes import HTML, JSON, PAGE, lasting, once_each, threats_every
+from tests.support.settings import STATE
 
 HOUR = timedelta(hours=1)
 BODIES = [
@@ -24,36 +25,36 @@ def test_one_run_of_unknown_400s_while_catching_up_two_days_loses_nothing(
     body: bytes, headers: dict[str, str]
 ) -> None:
     world = threats_every(20, since=START - 48 * HOUR, until=START - HOUR / 6)
-    with lab(world) as the:
+    with open_lab(world) as lab:
         cursor = (START - 48 * HOUR).isoformat()
-        the.bucket.put(STATE, json.dumps({"version": 1, "last_event_time": cursor}))
-        the.tap.faults.add(SIEM, lasting("status", status=400, body=body, headers=headers))
-        ran = the.run()
-        assert ran.good.outcome == "incomplete"
-        assert not ran.says("Lost")
-        assert not the.state().get("lost")
-        the.tap.faults.clear()
+        lab.bucket.put(STATE, json.dumps({"version": 1, "last_event_time": cursor}))
+        lab.tap.faults.add(SIEM, lasting("status", status=400, body=body, headers=headers))
+        result = lab.run()
+        assert result.stats.outcome == "incomplete"
+        assert not result.has_message("Lost")
+        assert not lab.state().get("lost")
+        lab.tap.faults.clear()
         for _ in range(3):
-            the.time.advance(hours=1)
-            assert not the.run().says("Lost")
-        the.run_until_done()
-        assert once_each(the)
+            lab.clock.step(hours=1)
+            assert not lab.run().has_message("Lost")
+        lab.run_until_done()
+        assert once_each(lab)
 
 
 def test_seven_days_of_unknown_400s_for_an_hour_lose_it_by_name_at_error_and_not_before() -> None:
     broken = (START - 3 * HOUR, START - 2 * HOUR)
-    with lab(threats_every(30, since=START - 4 * HOUR, until=START), LOOKBACK_HOURS="4") as the:
-        the.tap.faults.add(SIEM, lasting("status", status=400, body=b"Bad Request"), overlapping=broken)
-        runs = [the.run()]
+    with open_lab(threats_every(30, since=START - 4 * HOUR, until=START), LOOKBACK_HOURS="4") as lab:
+        lab.tap.faults.add(SIEM, lasting("status", status=400, body=b"Bad Request"), overlapping=broken)
+        runs = [lab.run()]
         for _ in range(13):
-            the.time.advance(hours=12)
-            runs.append(the.run())
-        assert not any(ran.says("Lost interval") for ran in runs)
-        the.time.advance(hours=12)
-        lost = [line for line in the.run().said(logging.ERROR) if "Lost interval" in line]
-        named = the.state()["lost"]
+            lab.clock.step(hours=12)
+            runs.append(lab.run())
+        assert not any(result.has_message("Lost interval") for result in runs)
+        lab.clock.step(hours=12)
+        lost = [line for line in lab.run().messages(logging.ERROR) if "Lost interval" in line]
+        named = lab.state()["lost"]
         assert lost
         assert all(any(each["start"] in line for line in lost) for each in named)
         assert min(datetime.fromisoformat(each["start"]) for each in named) <= broken[0]
         assert max(datetime.fromisoformat(each["end"]) for each in named) >= broken[1]
-        assert not the.state().get("gaps")
+        assert not lab.state().get("gaps")

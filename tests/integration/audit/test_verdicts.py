@@ -8,7 +8,7 @@ import pytest
 
 from tap_forensics.sandbox.world import Verdict, World
 from tests.support.events_lab import EVENTS, event_lines
-from tests.support.lab import START, Lab, lab
+from tests.support.lab import START, Lab, open_lab
 
 MINUTE = timedelta(minutes=1)
 
@@ -17,40 +17,40 @@ def quiet_world() -> World:
     return World(1, start=START - timedelta(hours=8), end=START, messages_per_hour=0, clicks_per_hour=0)
 
 
-def flips(the: Lab, *verdicts: tuple[int, str], recreated: bool) -> None:
-    event = the.world.add_event("clicksPermitted", ["a" * 64], created=START - 10 * MINUTE)
+def flips(lab: Lab, *verdicts: tuple[int, str], recreated: bool) -> None:
+    event = lab.world.add_event("clicksPermitted", ["a" * 64], created=START - 10 * MINUTE)
     for minute, status in verdicts:
-        event = the.world.rejudge(event, Verdict(START + minute * MINUTE, status), recreated=recreated)
+        event = lab.world.rejudge(event, Verdict(START + minute * MINUTE, status), recreated=recreated)
 
 
-def told(the: Lab) -> list[tuple[str, bool | None]]:
-    return [(event["threatStatus"], event.get("_update")) for event in event_lines(the)]
+def told(lab: Lab) -> list[tuple[str, bool | None]]:
+    return [(event["threatStatus"], event.get("_update")) for event in event_lines(lab)]
 
 
 @pytest.mark.parametrize("recreated", [False, True])
 def test_active_cleared_active_is_three_lines_and_the_last_says_active(recreated: bool) -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        flips(the, (7, "cleared"), (17, "active"), recreated=recreated)
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        flips(lab, (7, "cleared"), (17, "active"), recreated=recreated)
         for _ in range(8):
-            the.run()
-            the.time.advance(minutes=5)
-        assert told(the) == [("active", None), ("cleared", True), ("active", True)]
+            lab.run()
+            lab.clock.step(minutes=5)
+        assert told(lab) == [("active", None), ("cleared", True), ("active", True)]
 
 
 @pytest.mark.parametrize("recreated", [False, True])
 def test_a_verdict_may_flip_as_often_as_it_likes(recreated: bool) -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        flips(the, (7, "cleared"), (17, "active"), (27, "cleared"), (37, "active"), recreated=recreated)
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        flips(lab, (7, "cleared"), (17, "active"), (27, "cleared"), (37, "active"), recreated=recreated)
         for _ in range(12):
-            the.run()
-            the.time.advance(minutes=5)
-        assert [status for status, _ in told(the)] == ["active", "cleared", "active", "cleared", "active"]
+            lab.run()
+            lab.clock.step(minutes=5)
+        assert [status for status, _ in told(lab)] == ["active", "cleared", "active", "cleared", "active"]
 
 
 def test_a_flip_back_between_two_runs_is_no_news() -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        flips(the, (7, "cleared"), (8, "active"), recreated=False)
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        flips(lab, (7, "cleared"), (8, "active"), recreated=False)
         for _ in range(4):
-            the.run()
-            the.time.advance(minutes=5)
-        assert told(the) == [("active", None)]
+            lab.run()
+            lab.clock.step(minutes=5)
+        assert told(lab) == [("active", None)]

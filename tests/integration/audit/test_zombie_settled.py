@@ -12,7 +12,7 @@ import pytest
 from requests import PreparedRequest, Response
 
 from tap_forensics.sandbox.faults import Fault
-from tests.support.lab import FORENSICS, START, Lab, lab
+from tests.support.lab import FORENSICS, START, Lab, open_lab
 from tests.support.lab_bucket import Through
 from tests.support.scenes import once_each, threats_at
 
@@ -27,9 +27,9 @@ class Zombie(Through):
     When the run has moved on to the next name, it knows what the zombie wrote: the threat's own answer comes.
     """
 
-    def __init__(self, the: Lab, threat_id: str) -> None:
+    def __init__(self, lab: Lab, threat_id: str) -> None:
         super().__init__()
-        self.the, self.threat_id = the, threat_id
+        self.the, self.threat_id = lab, threat_id
         self.wrote = ""
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
@@ -58,17 +58,17 @@ class Zombie(Through):
 def test_a_threat_that_a_zombie_delivered_is_done_whatever_becomes_of_its_own_fetch(
     afterwards: Fault,
 ) -> None:
-    with lab(threats_at(START - timedelta(minutes=20), 4)) as the:
-        the.world.reports.report_bytes = REPORT_BYTES
-        settled = list(the.world.threats)[-1]
-        the.tap.faults.add(FORENSICS, Fault("hang"), threat_id=settled)
-        the.tap.faults.add(FORENSICS, afterwards, threat_id=settled)
-        with the.through(Zombie(the, settled)):
-            ran = the.run()
-        assert ran.good.outcome == "complete"
-        assert ran.says("Another run had written", logging.WARNING)
-        assert once_each(the)
-        the.tap.faults.clear()
-        the.time.advance(hours=1)
-        assert the.run().good.outcome == "complete"
-        assert once_each(the)
+    with open_lab(threats_at(START - timedelta(minutes=20), 4)) as lab:
+        lab.world.reports.report_bytes = REPORT_BYTES
+        settled = list(lab.world.threats)[-1]
+        lab.tap.faults.add(FORENSICS, Fault("hang"), threat_id=settled)
+        lab.tap.faults.add(FORENSICS, afterwards, threat_id=settled)
+        with lab.through(Zombie(lab, settled)):
+            result = lab.run()
+        assert result.stats.outcome == "complete"
+        assert result.has_message("Another run had written", logging.WARNING)
+        assert once_each(lab)
+        lab.tap.faults.clear()
+        lab.clock.step(hours=1)
+        assert lab.run().stats.outcome == "complete"
+        assert once_each(lab)

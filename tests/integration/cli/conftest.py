@@ -24,8 +24,7 @@ from tap_forensics.config.settings import VARIABLES
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
-
-STATE = "state/tap-forensics/state.json"
+from tests.support.settings import STATE, environment
 
 
 @dataclass
@@ -41,11 +40,11 @@ class Site:
         unset: dict[str, str | None] = dict.fromkeys([v.name for v in VARIABLES] + ["STORAGE_EMULATOR_HOST"])
         return CliRunner().invoke(tap_forensics, words, input=typed, env=unset | self.env | env)
 
-    def told(self, *words: str, **env: str) -> Any:
+    def call_json(self, *words: str, **env: str) -> Any:
         """What a command says in JSON."""
-        called = self.call(*words, "--json", **env)
-        assert called.exception is None or isinstance(called.exception, SystemExit), called.output
-        return json.loads(called.stdout)
+        result = self.call(*words, "--json", **env)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return json.loads(result.stdout)
 
     def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
         """A command as a process of its own."""
@@ -75,7 +74,7 @@ class Site:
 
 def lease_ran_out(site: Site) -> None:
     """Waits for it. The bucket's clock tells, in whole seconds."""
-    while site.told("status")["lease"]["live"]:
+    while site.call_json("status")["lease"]["live"]:
         pass
 
 
@@ -101,14 +100,7 @@ def site() -> Iterator[Site]:
         clicks_per_hour=1,
     )
     with TapServer(world) as tap, FakeBucket() as bucket:
-        env = {
-            "GCS_BUCKET": bucket.name,
-            "STORAGE_EMULATOR_HOST": bucket.url,
-            "TAP_API_BASE": tap.url,
-            "TAP_PRINCIPAL": tap.principal,
-            "TAP_SECRET": tap.secret,
-        }
-        yield Site(tap, bucket, env)
+        yield Site(tap, bucket, environment(tap, bucket))
 
 
 @dataclass

@@ -15,14 +15,15 @@ from tap_forensics.cli.check_bucket import NEEDED, UNWANTED
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.processes import free_port
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, gate_before, lease_ran_out, live_lease
+from tests.integration.cli.conftest import Site, gate_before, lease_ran_out, live_lease
 from tests.support.loopback import Answering, answer, serving
+from tests.support.settings import STATE
 
 SIEM = "/v2/siem/all"
 
 
 def findings(site: Site, about: str, **env: str) -> list[dict[str, Any]]:
-    return [found for found in site.told("check", **env)["findings"] if found["about"] == about]
+    return [found for found in site.call_json("check", **env)["findings"] if found["about"] == about]
 
 
 def the_one(site: Site, about: str, **env: str) -> tuple[str, str]:
@@ -34,19 +35,19 @@ def test_all_is_well_with_one_siem_call_and_nothing_written(site: Site) -> None:
     assert site.call("run").exit_code == 0
     site.tap.forget_calls()
     before = site.bucket.objects()
-    called = site.call("check")
-    assert called.exit_code == 0
-    assert "✗" not in called.stdout
-    assert "✓ credentials" in called.stdout
-    assert "! rights: an emulator does not know of rights" in called.stdout
+    result = site.call("check")
+    assert result.exit_code == 0
+    assert "✗" not in result.stdout
+    assert "✓ credentials" in result.stdout
+    assert "! rights: an emulator has no rights" in result.stdout
     assert len(site.tap.calls) == 1
     assert site.bucket.objects() == before
 
 
 def test_wrong_settings_are_all_named(site: Site) -> None:
-    called = site.call("check", MAX_THREATS="many", GCS_BUCKET="")
-    assert called.exit_code == 1
-    assert called.stdout.count("✗ settings") == 2
+    result = site.call("check", MAX_THREATS="many", GCS_BUCKET="")
+    assert result.exit_code == 2
+    assert result.stdout.count("✗ settings") == 2
 
 
 @pytest.mark.parametrize(
@@ -62,17 +63,17 @@ def test_wrong_settings_are_all_named(site: Site) -> None:
 )
 def test_each_answer_of_tap_has_its_remedy(site: Site, status: int, mark: str, words: str) -> None:
     site.tap.faults.add(SIEM, Fault("status", status=status))
-    found, told = the_one(site, "credentials")
+    found, sentence = the_one(site, "credentials")
     assert found == mark
-    assert words in told
+    assert words in sentence
 
 
 def test_no_route_is_told_from_no_name_and_from_no_answer(site: Site) -> None:
     refused = f"https://127.0.0.1:{free_port()}"
     assert "no route to 127.0.0.1" in the_one(site, "route", TAP_API_BASE=refused)[1]
-    assert "no DNS server knows" in the_one(site, "route", TAP_API_BASE="https://tap.example.invalid")[1]
+    assert "has no address in DNS" in the_one(site, "route", TAP_API_BASE="https://tap.example.invalid")[1]
     site.tap.faults.add(SIEM, Fault("reset"))
-    assert "took the connection and gave no answer" in the_one(site, "route")[1]
+    assert "accepted the connection but did not answer" in the_one(site, "route")[1]
 
 
 def test_a_certificate_that_nobody_trusts_is_told(site: Site) -> None:
@@ -87,7 +88,10 @@ def test_a_proxy_that_cannot_be_reached_that_wants_a_password_and_that_refuses(s
     gone = f"http://user:hunter2@127.0.0.1:{free_port()}"
     assert "cannot be reached" in the_one(site, "proxy", HTTPS_PROXY=gone, **api)[1]
     assert "hunter2" not in site.call("check", HTTPS_PROXY=gone, **api).output
-    for status, words in (("407 Who are you", "wants credentials (407)"), ("403 No", "refuses the way")):
+    for status, words in (
+        ("407 Who are you", "requires credentials (407)"),
+        ("403 No", "refuses connections"),
+    ):
         with serving(Answering(answer(b"", status))) as port:
             assert words in the_one(site, "proxy", HTTPS_PROXY=f"http://127.0.0.1:{port}", **api)[1]
 
@@ -181,9 +185,9 @@ def test_what_a_feed_would_fail_at_is_found(site: Site) -> None:
     assert "long.ndjson" in found["wrong"]
     assert "good.ndjson" not in found["wrong"]
     assert "1 empty object:" in found["warning"]
-    said = site.call("check").output
-    assert "//lost.ndjson" in said
-    assert "\x1b" not in said
+    output = site.call("check").output
+    assert "//lost.ndjson" in output
+    assert "\x1b" not in output
 
 
 def test_a_memory_of_events_that_cannot_be_read_is_told(site: Site) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, live_lease
+from tests.integration.cli.conftest import Site, live_lease
+from tests.support.settings import STATE
 from tests.support.terminals import children, is_gone, terminal
 
 LOOKBACK = {"LOOKBACK_HOURS": "3"}
@@ -24,17 +25,17 @@ def wait_for_a_forensics_call(site: Site, process: subprocess.Popen[str]) -> Non
 
 
 def test_a_run_delivers_and_ends_with_its_figures(site: Site) -> None:
-    called = site.call("run", **LOOKBACK)
-    assert called.exit_code == 0
-    assert "complete" in called.stdout
-    assert "reports in" in called.stdout
-    assert "Fetching threats from" in called.stderr
+    result = site.call("run", **LOOKBACK)
+    assert result.exit_code == 0
+    assert "complete" in result.stdout
+    assert "reports in" in result.stdout
+    assert "Fetching threats from" in result.stderr
     now = utc_now()
     assert dict(site.delivered()) == site.truth(now - timedelta(hours=3), now)
 
 
 def test_its_json_is_the_figures_of_the_log_and_nothing_else(site: Site) -> None:
-    stats = site.told("run", **LOOKBACK)
+    stats = site.call_json("run", **LOOKBACK)
     assert stats["outcome"] == "complete"
     assert stats["threats_answered"] == stats["threats_chosen"] == stats["threats_new"] > 0
     assert stats["windows"] == stats["windows_planned"] == 4 - 1
@@ -48,24 +49,24 @@ def test_what_waits_for_the_next_run_ends_it_with_3(site: Site) -> None:
 
 def test_beside_another_run_it_does_nothing_and_ends_with_4(site: Site) -> None:
     site.put_state(lease=live_lease())
-    assert site.told("run")["outcome"] == "busy"
+    assert site.call_json("run")["outcome"] == "busy"
     assert site.call("run").exit_code == 4
     assert not site.tap.calls
 
 
 def test_a_failed_run_ends_with_1_and_its_reason(site: Site) -> None:
-    called = site.call("run", TAP_PRINCIPAL="wrong")
-    assert called.exit_code == 1
-    assert "TAP answered 401" in called.stderr
-    assert site.told("run", TAP_PRINCIPAL="wrong")["reason"].startswith("TAP answered 401")
+    result = site.call("run", TAP_PRINCIPAL="wrong")
+    assert result.exit_code == 1
+    assert "TAP answered 401" in result.stderr
+    assert site.call_json("run", TAP_PRINCIPAL="wrong")["reason"].startswith("TAP answered 401")
 
 
 def test_all_wrong_settings_are_named_before_anything_is_called(site: Site) -> None:
-    called = site.call("run", MAX_THREATS="many", GCS_BUCKET="gs://x")
-    assert called.exit_code == 2
-    assert {"MAX_THREATS", "GCS_BUCKET"} <= set(called.stderr.replace("=", " ").split())
-    assert "Traceback" not in called.output
-    assert len(site.told("run", MAX_THREATS="many", GCS_BUCKET="gs://x")["sentences"]) == 2
+    result = site.call("run", MAX_THREATS="many", GCS_BUCKET="gs://x")
+    assert result.exit_code == 2
+    assert {"MAX_THREATS", "GCS_BUCKET"} <= set(result.stderr.replace("=", " ").split())
+    assert "Traceback" not in result.output
+    assert len(site.call_json("run", MAX_THREATS="many", GCS_BUCKET="gs://x")["sentences"]) == 2
     assert not site.tap.calls
 
 
@@ -78,10 +79,10 @@ def test_interrupted_it_gives_the_lease_back_and_the_next_run_goes_on(
     with site.start("run", env=LOOKBACK | {"FETCH_CONCURRENCY": "1"}) as process:
         wait_for_a_forensics_call(site, process)
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "Traceback" not in said
-    assert "goes on from there" in said
+    assert "Traceback" not in stderr
+    assert "continues from there" in stderr
     left = site.state()
     assert "lease" not in left
     assert left["backlog"]
@@ -109,9 +110,9 @@ def test_on_a_terminal_it_shows_live_progress_and_elsewhere_plain_lines(site: Si
     assert all(word in screen for word in ("windows", "threats", "calls left", "to go", "SIEM 1,79"))
     assert "INFO" not in screen
     with site.start("run", env=env) as plain:
-        out, said = plain.communicate(timeout=30)
-    assert "\x1b" not in out + said
-    assert "INFO" in said
+        out, stderr = plain.communicate(timeout=30)
+    assert "\x1b" not in out + stderr
+    assert "INFO" in stderr
 
 
 def test_a_folder_of_this_machine_serves_as_the_bucket(site: Site, tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_folder_of_this_machine_serves_as_the_bucket(site: Site, tmp_path: Pat
     lines = [line for data in found for line in data.splitlines()]
     assert lines
     assert all(json.loads(line)["_threatId"] for line in lines)
-    again = site.told("run", "--folder", str(here), **LOOKBACK)
+    again = site.call_json("run", "--folder", str(here), **LOOKBACK)
     assert (again["outcome"], again["threats_new"]) == ("complete", 0)
 
 
@@ -149,31 +150,31 @@ def test_a_folder_with_files_of_others_is_refused(site: Site, tmp_path: Path) ->
     stranger.parent.mkdir()
     stranger.write_text("mine")
     del site.env["GCS_BUCKET"]
-    called = site.call("status", "--folder", str(tmp_path))
-    assert called.exit_code == 2
-    assert "give a folder of its own" in " ".join(called.stderr.split())
+    result = site.call("status", "--folder", str(tmp_path))
+    assert result.exit_code == 2
+    assert "give a folder of its own" in " ".join(result.stderr.split())
     assert stranger.read_text() == "mine"
 
 
 def test_a_terminal_without_utf8_gets_question_marks_and_no_traceback(site: Site) -> None:
     with site.start("check", env={"PYTHONIOENCODING": "ascii"}) as process:
-        out, said = process.communicate(timeout=30)
+        out, stderr = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "? settings" in out
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
 
 
 def test_what_the_api_says_does_not_act_on_the_terminal(site: Site) -> None:
     site.put_state(last_event_time="[bold]\x1b[31mnever[/bold]")
-    said = site.call("run").stderr
-    assert STATE in said
-    assert "\x1b" not in said
+    stderr = site.call("run").stderr
+    assert STATE in stderr
+    assert "\x1b" not in stderr
 
 
 def test_without_its_libraries_it_names_the_extra() -> None:
     code = "import sys; sys.modules['rich'] = None; from tap_forensics.__main__ import main; main()"
-    done = subprocess.run(  # noqa: S603 (this Python, our words)
+    completed = subprocess.run(  # noqa: S603 (this Python, our words)
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
-    assert "pip install '.[cli]'" in done.stderr
+    assert completed.returncode == 2
+    assert "pip install '.[cli]'" in completed.stderr

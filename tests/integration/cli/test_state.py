@@ -9,7 +9,8 @@ import pytest
 import urllib3
 
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, gate_before, lease_ran_out, live_lease
+from tests.integration.cli.conftest import Site, gate_before, lease_ran_out, live_lease
+from tests.support.settings import STATE
 
 LOOKBACK = {"LOOKBACK_HOURS": "6"}
 
@@ -23,32 +24,32 @@ def soon_noticed(site: Site) -> None:
 def test_show_gives_the_document_and_needs_no_credentials(site: Site) -> None:
     assert site.call("run", **LOOKBACK).exit_code == 0
     del site.env["TAP_PRINCIPAL"], site.env["TAP_SECRET"]
-    told = site.told("state", "show")
-    assert told["name"] == STATE
-    assert told["generation"] == site.bucket.generation(STATE)
-    assert told["state"] == site.state()
-    assert f"{len(told['state']['collected'])} threats" in site.call("state", "show").stdout
+    fields = site.call_json("state", "show")
+    assert fields["name"] == STATE
+    assert fields["generation"] == site.bucket.generation(STATE)
+    assert fields["state"] == site.state()
+    assert f"{len(fields['state']['collected'])} threats" in site.call("state", "show").stdout
 
 
 def test_show_without_a_state_says_so_and_with_an_unreadable_one_ends_with_1(site: Site) -> None:
-    assert "the first run makes it" in site.call("state", "show").stdout
-    assert site.told("state", "show")["state"] is None
+    assert "the first run writes it" in site.call("state", "show").stdout
+    assert site.call_json("state", "show")["state"] is None
     site.bucket.put(STATE, "[red]")
-    called = site.call("state", "show")
-    assert called.exit_code == 1
-    assert "cannot be used" in called.stderr
+    result = site.call("state", "show")
+    assert result.exit_code == 1
+    assert "cannot be used" in result.stderr
 
 
 def test_a_state_that_can_be_read_is_not_repaired(site: Site) -> None:
     site.put_state()
     before = site.bucket.generation(STATE)
     assert site.call("state", "repair", "--yes").exit_code == 0
-    assert site.told("state", "repair", "--yes") == {"repaired": False, "from": None}
+    assert site.call_json("state", "repair", "--yes") == {"repaired": False, "from": None}
     assert site.bucket.generation(STATE) == before
 
 
 def test_where_there_is_neither_state_nor_evidence_nothing_is_made(site: Site) -> None:
-    assert "the first run makes both" in site.call("state", "repair").stdout
+    assert "the first run writes both" in site.call("state", "repair").stdout
     assert not site.bucket.names()
 
 
@@ -63,9 +64,9 @@ def test_a_state_is_built_from_the_evidence_and_nothing_is_lost_or_comes_twice(
         site.bucket.delete(STATE)
     else:
         site.bucket.put(STATE, spoiled)
-    called = site.call("state", "repair", typed="y\n")
-    assert called.exit_code == 0
-    assert "count as collected" in called.stderr
+    result = site.call("state", "repair", typed="y\n")
+    assert result.exit_code == 0
+    assert "count as collected" in result.stderr
     assert site.call("run").exit_code == 0
     # Its cursor went back over everything that TAP keeps.
     assert dict(site.delivered()) == site.truth(begun - timedelta(days=7), utc_now())
@@ -75,9 +76,9 @@ def test_before_the_first_run_the_published_functions_object_is_pointed_out(site
     now = utc_now()
     site.bucket.put("tap-forensics/state.json", json.dumps({"last_event_time": now.isoformat()}))
     site.bucket.put(f"tap-forensics/tap_forensics_{now:%Y%m%d_%H%M%S}.ndjson", '{"_threatId":"a"}\n')
-    called = site.call("state", "repair", typed="n\n")
-    assert called.exit_code == 1
-    assert "its first run takes that over" in called.stderr
+    result = site.call("state", "repair", typed="n\n")
+    assert result.exit_code == 1
+    assert "its first run takes that over" in result.stderr
     assert STATE not in site.bucket.names()
 
 
@@ -110,9 +111,9 @@ def test_the_newest_readable_version_comes_back_and_later_evidence_counts(versio
         url = f"{versioned.bucket.url}/storage/v1/b/versioned-bucket/o?versions=true&prefix=state/"
         versions = pool.request("GET", url).json()["items"]
     assert len(versions) > 3
-    told = versioned.told("state", "repair", "--yes")
-    assert (told["repaired"], told["from"]) == (True, "version")
-    assert told["cursor"] >= old["last_event_time"]
+    fields = versioned.call_json("state", "repair", "--yes")
+    assert (fields["repaired"], fields["from"]) == (True, "version")
+    assert fields["cursor"] >= old["last_event_time"]
     assert versioned.call("run", **LOOKBACK).exit_code == 0
     assert dict(versioned.delivered()) == versioned.truth(begun - timedelta(hours=6), utc_now())
 
@@ -126,8 +127,8 @@ def test_of_an_old_version_the_threats_that_came_since_are_not_fetched_again(ver
     versioned.bucket.delete(STATE)
     versioned.put_state(last_event_time=begun - timedelta(hours=6))
     versioned.bucket.put(STATE, "nonsense")
-    told = versioned.told("state", "repair", "--yes")
-    assert told["threats_found"] == len(delivered)
+    fields = versioned.call_json("state", "repair", "--yes")
+    assert fields["threats_found"] == len(delivered)
     assert versioned.call("run", **LOOKBACK).exit_code == 0
     # The overlap of an hour with it.
     assert dict(versioned.delivered()) == versioned.truth(begun - timedelta(hours=7), utc_now())
@@ -148,30 +149,30 @@ def test_reset_asks_keeps_a_copy_outside_the_feeds_and_the_count_of_calls(site: 
     before = site.bucket.get(STATE)
     assert site.call("state", "reset", typed="n\n").exit_code == 1
     assert site.bucket.get(STATE) == before
-    called = site.call("state", "reset", typed="y\n")
-    assert called.exit_code == 0
+    result = site.call("state", "reset", typed="y\n")
+    assert result.exit_code == 0
     (copy,) = [name for name in site.bucket.names("state/") if "before-reset" in name]
     assert site.bucket.get(copy) == before
     after = site.state()
     assert set(after) == {"version", "last_run_id", "calls"}
     assert after["calls"] == json.loads(before)["calls"]
     # The next run is a first one, though the published function's object lies there with a cursor.
-    stats = site.told("run", LOOKBACK_HOURS="3")
+    stats = site.call_json("run", LOOKBACK_HOURS="3")
     assert stats["windows"] == 3
 
 
 @pytest.mark.parametrize("command", ["reset", "repair"])
 def test_a_machine_is_not_asked(site: Site, command: str) -> None:
-    called = site.call("state", command, "--json")
-    assert called.exit_code == 2
-    assert "--yes" in called.stderr
+    result = site.call("state", command, "--json")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
 
 
 def test_without_an_answer_nothing_is_changed(site: Site) -> None:
     site.put_state(last_owner="somebody")
-    called = site.call("state", "reset", typed="")
-    assert called.exit_code == 1
-    assert "nothing was changed" in called.stderr
+    result = site.call("state", "reset", typed="")
+    assert result.exit_code == 1
+    assert "nothing was changed" in result.stderr
     assert site.state()["last_owner"] == "somebody"
 
 
@@ -194,9 +195,9 @@ def test_a_state_that_changed_meanwhile_is_not_written_over(site: Site, monkeypa
         return True
 
     monkeypatch.setattr("click.confirm", answer)
-    called = site.call("state", "reset")
-    assert called.exit_code == 1
-    assert "was changed meanwhile" in called.stderr
+    result = site.call("state", "reset")
+    assert result.exit_code == 1
+    assert "was changed in the meantime" in result.stderr
     assert site.state()["last_owner"] == "somebody"
 
 
@@ -207,7 +208,7 @@ def test_only_what_repair_needs_is_read(site: Site) -> None:
     site.bucket.put(STATE, "{")
     with gate_before(site.bucket) as gate:
         site.env["STORAGE_EMULATOR_HOST"] = gate.url
-        assert site.told("state", "repair", "--yes")["objects_read"] == 1
+        assert site.call_json("state", "repair", "--yes")["objects_read"] == 1
         read = [asked for asked in gate.asked if "alt=media" in asked and "ndjson" in asked]
     assert len(read) == 1
 
@@ -224,14 +225,14 @@ def test_a_tenants_evidence_is_not_the_single_tenants(site: Site) -> None:
     delivered = site.delivered()
     put_tenants_evidence(site)
     site.bucket.put(STATE, "{")
-    told = site.told("state", "repair", "--yes")
-    assert (told["objects_read"], told["threats_found"]) == (1, len(delivered))
+    fields = site.call_json("state", "repair", "--yes")
+    assert (fields["objects_read"], fields["threats_found"]) == (1, len(delivered))
     assert "of zeta" not in site.state()["collected"]
 
 
 def test_a_tenants_evidence_does_not_tell_that_a_state_is_missing(site: Site) -> None:
     put_tenants_evidence(site)
-    assert site.told("state", "repair", "--yes") == {"repaired": False, "from": None}
+    assert site.call_json("state", "repair", "--yes") == {"repaired": False, "from": None}
     assert STATE not in site.bucket.names()
 
 
@@ -251,9 +252,9 @@ def test_a_run_at_work_while_its_state_is_spoiled_and_mended_repeats_nothing(
             site.bucket.delete(STATE)
         else:
             site.bucket.put(STATE, spoiled)
-        called = site.call("state", "repair", "--yes", LEASE_SECONDS="3")
-        assert called.exit_code == 0
-        assert "Waiting" in called.stderr
+        result = site.call("state", "repair", "--yes", LEASE_SECONDS="3")
+        assert result.exit_code == 0
+        assert "Waiting" in result.stderr
         process.communicate(timeout=60)
     assert process.returncode == 1
     site.tap.latency_seconds = 0

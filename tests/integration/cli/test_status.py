@@ -10,7 +10,8 @@ import pytest
 
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.cli.conftest import STATE, Site, gate_before, live_lease
+from tests.integration.cli.conftest import Site, gate_before, lease_ran_out, live_lease
+from tests.support.settings import STATE
 
 OBJECTS = 10_000
 
@@ -19,9 +20,9 @@ def test_it_needs_no_credentials_takes_no_lease_and_writes_nothing(site: Site) -
     assert site.call("run").exit_code == 0
     before = site.bucket.generation(STATE)
     del site.env["TAP_PRINCIPAL"], site.env["TAP_SECRET"]
-    called = site.call("status")
-    assert called.exit_code == 0
-    assert site.state()["last_run_id"] in called.stdout
+    result = site.call("status")
+    assert result.exit_code == 0
+    assert site.state()["last_run_id"] in result.stdout
     assert site.bucket.generation(STATE) == before
 
 
@@ -37,17 +38,42 @@ def test_backlog_by_priority_gaps_with_their_time_left_and_calls_with_their_retu
     bucket = int((now - timedelta(hours=23)).timestamp()) // 600
     calls = {"siem": {"buckets": {str(bucket): 7, "1": 9000}}}
     site.put_state(last_event_time=now, backlog=backlog, gaps=[gap], calls=calls, lease=live_lease())
-    told = site.told("status")
-    assert [(b["priority"], b["threats"], b["failing"]) for b in told["backlog"]] == [(0, 1, 0), (2, 2, 1)]
-    assert 0 < told["gaps"][0]["seconds_left"] <= 24 * 3600 - 300
-    assert told["calls"]["siem"]["used"] == 7
-    assert told["calls"]["siem"]["left"] == 1800 - 7
-    assert told["calls"]["siem"]["next_back"] > told["now"]
-    assert told["lease"]["live"]
-    called = site.call("status")
-    assert "permitted clicks" in called.stdout
-    assert "23 h" in called.stdout
-    assert "lease holds until" in called.stdout
+    fields = site.call_json("status")
+    assert [(b["priority"], b["threats"], b["failing"]) for b in fields["backlog"]] == [(0, 1, 0), (2, 2, 1)]
+    assert 0 < fields["gaps"][0]["seconds_left"] <= 24 * 3600 - 300
+    assert fields["calls"]["siem"]["used"] == 7
+    assert fields["calls"]["siem"]["left"] == 1800 - 7
+    assert fields["calls"]["siem"]["next_back"] > fields["now"]
+    assert fields["lease"]["live"]
+    result = site.call("status")
+    assert "permitted clicks" in result.stdout
+    assert "23 h" in result.stdout
+    assert "lease holds until" in result.stdout
+
+
+def test_it_names_each_remedy_that_check_names(site: Site) -> None:
+    now = utc_now()
+    gap = {"start": now - timedelta(days=6, hours=20), "end": now - timedelta(days=6), "since": now}
+    lease = live_lease() | {"seconds": 1, "started": now - timedelta(hours=1)}
+    full = {str(int((now - timedelta(hours=2)).timestamp()) // 600): 1800}
+    calls = {"siem": {"buckets": full}, "forensics": {"limited_at": now}}
+    site.put_state(last_event_time=now - timedelta(hours=9), gaps=[gap], lease=lease, calls=calls)
+    lease_ran_out(site)
+    about = ("state place", "state", "lease", "gaps", "calls", "events' memory")
+    found = [one for one in site.call_json("check")["findings"] if one["about"] in about and one["remedy"]]
+    status = site.call_json("status")["findings"]
+    assert [(one["about"], one["remedy"]) for one in status] == [
+        (one["about"], one["remedy"]) for one in found
+    ]
+    assert [one["about"] for one in status] == ["state", "lease", "gaps", "calls", "calls"]
+    shown = site.call("status").stdout
+    assert all(f"→ {one['remedy']}" in shown for one in status)
+
+
+def test_it_has_no_remedy_where_all_is_well(site: Site) -> None:
+    assert site.call("run").exit_code == 0
+    assert site.call_json("status")["findings"] == []
+    assert "→" not in site.call("status").stdout
 
 
 def test_hostile_names_and_words_do_not_act_on_the_terminal(site: Site) -> None:
@@ -64,7 +90,7 @@ def test_hostile_names_and_words_do_not_act_on_the_terminal(site: Site) -> None:
 def test_a_state_that_cannot_be_read_ends_it_with_1(site: Site) -> None:
     site.bucket.put(STATE, "{")
     assert site.call("status").exit_code == 1
-    assert site.told("status")["error"] == "StateUnreadable"
+    assert site.call_json("status")["error"] == "StateUnreadable"
 
 
 @pytest.fixture
@@ -96,7 +122,7 @@ def test_ten_thousand_objects_cost_a_few_requests(
     with gate_before(many) as gate:
         site = Site(None, many, {"GCS_BUCKET": many.name, "STORAGE_EMULATOR_HOST": gate.url})  # type: ignore[arg-type]  # no TAP here
         begun = time.monotonic()
-        (newest,) = site.told("status")["newest"].values()
+        (newest,) = site.call_json("status")["newest"].values()
         took = time.monotonic() - begun
         assert len(newest) == 5
         assert newest[0]["name"] > newest[1]["name"]
@@ -115,7 +141,7 @@ def test_the_newest_objects_are_the_tenants_own(site: Site) -> None:
     for feed, name in feeds.items():
         for folder in (feed, f"{feed}/zeta", f"{feed}/{name[:8]}_zeta"):
             site.bucket.put(f"{folder}/{name}", "{}\n")
-    newest = site.told("status", EVENTS_PREFIX="tap-siem")["newest"]
+    newest = site.call_json("status", EVENTS_PREFIX="tap-siem")["newest"]
     assert {feed: [found["name"] for found in listed] for feed, listed in newest.items()} == {
         feed: [f"{feed}/{name}"] for feed, name in feeds.items()
     }

@@ -11,7 +11,7 @@ from typing import Any
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Event, Rates, Verdict, World
 from tests.support.events_lab import EVENTS, event_lines
-from tests.support.lab import SIEM, Lab, lab
+from tests.support.lab import SIEM, Lab, open_lab
 from tests.support.world_faults import run_and_die
 
 POLLS = 288
@@ -84,9 +84,9 @@ def truth(world: World) -> Counter[str]:
     return Counter({as_said(e, upto): 1 for e in world.events for upto in range(len(e.verdicts) + 1)})
 
 
-def delivered(the: Lab) -> Counter[str]:
+def delivered(lab: Lab) -> Counter[str]:
     found: Counter[str] = Counter()
-    for event in event_lines(the):
+    for event in event_lines(lab):
         ours = {"_eventType", "_update"}
         found[
             content({"_kind": event["_eventType"], **{k: v for k, v in event.items() if k not in ours}})
@@ -94,37 +94,37 @@ def delivered(the: Lab) -> Counter[str]:
     return found
 
 
-def trouble(the: Lab, rng: random.Random) -> None:
+def trouble(lab: Lab, rng: random.Random) -> None:
     """One in ten polls: the API fails or is slow to speak."""
     kind = rng.choice(["status", "reset", "cut", "long"])
     if kind == "long":
-        heavy = the.time.now() - timedelta(minutes=rng.randrange(10, 50))
-        the.tap.faults.add(SIEM, Fault("status", times=7), overlapping=(heavy, heavy + timedelta(seconds=1)))
+        heavy = lab.clock.now() - timedelta(minutes=rng.randrange(10, 50))
+        lab.tap.faults.add(SIEM, Fault("status", times=7), overlapping=(heavy, heavy + timedelta(seconds=1)))
     else:
-        the.tap.faults.add(SIEM, Fault("status" if kind == "status" else "cut", times=rng.randrange(1, 4)))
+        lab.tap.faults.add(SIEM, Fault("status" if kind == "status" else "cut", times=rng.randrange(1, 4)))
 
 
 def test_a_day_of_polls_with_kills_and_faults_brings_each_version_of_each_event_once() -> None:
     rng = random.Random(5)
     world = a_day(11)
     judged(world, rng)
-    with lab(world, now=MIDNIGHT, EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
+    with open_lab(world, now=MIDNIGHT, EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
         # A few events fill an object, so that kills find runs of several.
-        the.batch_bytes = 6_000
+        lab.batch_bytes = 6_000
         for _ in range(POLLS):
             if rng.random() < 0.1:
-                trouble(the, rng)
+                trouble(lab, rng)
             if rng.random() < 0.15:
-                run_and_die(the, rng.randrange(1, 12), landed=rng.random() < 0.5)
+                run_and_die(lab, rng.randrange(1, 12), landed=rng.random() < 0.5)
             else:
-                the.run()
-            the.tap.faults.clear()
-            the.time.advance(minutes=5)
-        the.run()
-        calls = len(the.tap.calls_to(SIEM))
-        found, wanted = delivered(the), truth(world)
+                lab.run()
+            lab.tap.faults.clear()
+            lab.clock.step(minutes=5)
+        lab.run()
+        calls = len(lab.tap.calls_to(SIEM))
+        found, wanted = delivered(lab), truth(world)
         assert {text: n for text, n in found.items() if n > 1} == {}
         assert wanted - found == Counter()
         assert found - wanted == Counter()
         assert calls < CALLS_A_DAY
-        assert sum(event.get("_update", False) for event in event_lines(the)) > 150
+        assert sum(event.get("_update", False) for event in event_lines(lab)) > 150

@@ -18,8 +18,9 @@ from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.http_messages import Request, Response
 from tap_forensics.sandbox.world import Rates, Verdict, World
 from tests.support.events_lab import EVENTS, SEEN, event_lines, event_objects
-from tests.support.lab import FORENSICS, SIEM, START, STATE, Lab, lab
+from tests.support.lab import FORENSICS, SIEM, START, Lab, open_lab
 from tests.support.lab_bucket import Through
+from tests.support.settings import STATE
 from tests.support.world_faults import run_and_die
 
 MINUTE = timedelta(minutes=1)
@@ -47,18 +48,18 @@ def busy_world() -> World:
     return World(7, start=START - 55 * MINUTE, end=START - 2 * MINUTE, campaigns=0, odds=odds)
 
 
-def ids(the: Lab) -> Counter[str]:
-    return Counter(event["id"] for event in event_lines(the))
+def ids(lab: Lab) -> Counter[str]:
+    return Counter(event["id"] for event in event_lines(lab))
 
 
 def test_each_event_of_the_four_lists_is_a_line_in_the_shape_of_the_api() -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS) as the:
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS) as lab:
         kinds = ["messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked"]
         for kind in kinds:
             body = {"id": kind, "unheardOf": {"β": [1.50, 1e3]}, "threatsInfoMap": None}
-            the.world.add_event(kind, created=TAKEN, body=body)
-        stats = the.run().good
-        lines = [json.loads(line) for data in event_objects(the).values() for line in data.splitlines()]
+            lab.world.add_event(kind, created=TAKEN, body=body)
+        stats = lab.run().stats
+        lines = [json.loads(line) for data in event_objects(lab).values() for line in data.splitlines()]
         assert {next(iter(line)) for line in lines} == set(kinds)
         for line in lines:
             (kind, [event]), *more = line.items()
@@ -70,122 +71,124 @@ def test_each_event_of_the_four_lists_is_a_line_in_the_shape_of_the_api() -> Non
                 "_eventType": kind,
             }
         assert (stats.event_lines, stats.event_objects) == (4, 1)
-        (name,) = event_objects(the)
+        (name,) = event_objects(lab)
         assert name == f"{EVENTS}/tap_siem_events_{stats.run_id}.ndjson"
 
 
 def test_a_flat_line_is_the_event_itself_and_its_own_bytes() -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, EVENTS_SHAPE="flat") as the:
-        the.world.add_event(
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, EVENTS_SHAPE="flat") as lab:
+        lab.world.add_event(
             "clicksBlocked", created=TAKEN, body={"b": 1.0, "a": "é☕", "threatStatus": "active"}
         )
-        the.run()
-        (data,) = event_objects(the).values()
+        lab.run()
+        (data,) = event_objects(lab).values()
         assert data.decode() == '{"b":1.0,"a":"é☕","threatStatus":"active","_eventType":"clicksBlocked"}\n'
 
 
 def test_without_a_prefix_nothing_changes() -> None:
-    with lab(busy_world()) as the:
-        stats = the.run().good
+    with open_lab(busy_world()) as lab:
+        stats = lab.run().stats
         assert stats.event_lines == stats.event_objects == 0
-        assert all(name.startswith(("tap-forensics/", "state/")) for name in the.bucket.names())
-        assert SEEN not in the.bucket.names()
+        assert all(name.startswith(("tap-forensics/", "state/")) for name in lab.bucket.names())
+        assert SEEN not in lab.bucket.names()
 
 
 def test_without_forensics_it_is_a_collector_of_events_with_a_checkpoint_of_its_own() -> None:
-    with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        stats = the.run().good
+    with open_lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        stats = lab.run().stats
         assert stats.outcome == "complete"
-        assert stats.event_lines == len(the.world.events)
-        assert the.tap.calls_to(FORENSICS) == []
-        assert "backlog" not in the.state()
-        assert the.state()["last_event_time"] > (START - 2 * MINUTE).isoformat()
+        assert stats.event_lines == len(lab.world.events)
+        assert lab.tap.calls_to(FORENSICS) == []
+        assert "backlog" not in lab.state()
+        assert lab.state()["last_event_time"] > (START - 2 * MINUTE).isoformat()
 
 
 def test_overlaps_bring_no_event_twice_and_an_idle_run_writes_no_object() -> None:
-    with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        the.run()
-        before = (the.bucket.names(), the.bucket.generation(SEEN))
+    with open_lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        lab.run()
+        before = (lab.bucket.names(), lab.bucket.generation(SEEN))
         for _ in range(12):
-            the.time.advance(minutes=5)
-            stats = the.run().good
+            lab.clock.step(minutes=5)
+            stats = lab.run().stats
             assert stats.event_lines == stats.event_objects == 0
             assert stats.siem_calls <= 2
-        assert (the.bucket.names(), the.bucket.generation(SEEN)) == before
-        assert len(event_lines(the)) == len(the.world.events)
+        assert (lab.bucket.names(), lab.bucket.generation(SEEN)) == before
+        assert len(event_lines(lab)) == len(lab.world.events)
 
 
 @pytest.mark.parametrize("recreated", [False, True])
 def test_a_new_verdict_comes_once_more_and_says_that_it_is_an_update(recreated: bool) -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        event = the.world.add_event("clicksPermitted", ["a" * 64], created=TAKEN)
-        the.world.rejudge(event, Verdict(START + 7 * MINUTE, "cleared", "c1"), recreated=recreated)
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        event = lab.world.add_event("clicksPermitted", ["a" * 64], created=TAKEN)
+        lab.world.rejudge(event, Verdict(START + 7 * MINUTE, "cleared", "c1"), recreated=recreated)
         for _ in range(4):
-            the.run()
-            the.time.advance(minutes=5)
-        told = [(e["threatStatus"], e.get("_update")) for e in event_lines(the)]
-        assert told == [("active", None), ("cleared", True)]
+            lab.run()
+            lab.clock.step(minutes=5)
+        versions = [(e["threatStatus"], e.get("_update")) for e in event_lines(lab)]
+        assert versions == [("active", None), ("cleared", True)]
 
 
 def test_a_verdict_days_later_is_known_as_an_update_while_the_memory_has_room() -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        event = the.world.add_event("clicksPermitted", ["a" * 64], created=TAKEN)
-        the.world.rejudge(event, Verdict(START + timedelta(days=3), "cleared"), recreated=True)
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        event = lab.world.add_event("clicksPermitted", ["a" * 64], created=TAKEN)
+        lab.world.rejudge(event, Verdict(START + timedelta(days=3), "cleared"), recreated=True)
         for _ in range(8):
-            the.run()
-            the.time.advance(hours=12)
-        assert [e.get("_update") for e in event_lines(the)] == [None, True]
+            lab.run()
+            lab.clock.step(hours=12)
+        assert [e.get("_update") for e in event_lines(lab)] == [None, True]
 
 
 def test_both_versions_side_by_side_in_one_answer_come_once_each() -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
         for status in ("active", "cleared"):
-            the.world.add_event("clicksBlocked", created=TAKEN, body={"id": "1", "threatStatus": status})
+            lab.world.add_event("clicksBlocked", created=TAKEN, body={"id": "1", "threatStatus": status})
         for _ in range(5):
-            the.run()
-            the.time.advance(minutes=5)
-        assert sorted(e["threatStatus"] for e in event_lines(the)) == ["active", "cleared"]
+            lab.run()
+            lab.clock.step(minutes=5)
+        assert sorted(e["threatStatus"] for e in event_lines(lab)) == ["active", "cleared"]
 
 
 def test_copies_for_several_recipients_are_events_of_their_own() -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
         for name in ("one", "two"):
             body = {"GUID": "same", "messageTime": "same", "recipient": [f"{name}@example.com"]}
-            the.world.add_event("messagesDelivered", created=TAKEN, body=body)
-        the.run()
-        assert len(event_lines(the)) == 2
+            lab.world.add_event("messagesDelivered", created=TAKEN, body=body)
+        lab.run()
+        assert len(event_lines(lab)) == 2
 
 
 def test_what_an_event_says_under_our_own_names_gives_way() -> None:
     raw = b'{"clicksBlocked":[{"id":"1","_update":true,"\\u005feventType":"x","_key":"y"},7,null,"text"]}'
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        the.tap.faults.add(SIEM, Fault("body", body=raw))
-        stats = the.run().good
-        assert event_lines(the) == [{"id": "1", "_eventType": "clicksBlocked"}]
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        lab.tap.faults.add(SIEM, Fault("body", body=raw))
+        stats = lab.run().stats
+        assert event_lines(lab) == [{"id": "1", "_eventType": "clicksBlocked"}]
         assert stats.odd_entries == 3
 
 
 def test_an_answer_with_line_ends_between_its_values_becomes_lines() -> None:
     raw = json.dumps({"clicksBlocked": [{"id": "1", "list": [1, 2]}, {}]}, indent=2).encode()
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        the.tap.faults.add(SIEM, Fault("body", body=raw))
-        the.run()
-        assert len(event_lines(the)) == 2
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        lab.tap.faults.add(SIEM, Fault("body", body=raw))
+        lab.run()
+        assert len(event_lines(lab)) == 2
 
 
 @pytest.mark.parametrize("at", range(6, 13))
 def test_an_event_too_long_for_a_line_is_cut_with_a_note_and_known_again_after_a_kill(at: int) -> None:
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
         body = {"id": "1", "subject": "x" * 4_000_000, "threatStatus": "active"}
-        the.world.add_event("clicksBlocked", created=TAKEN, body=body)
-        dead_lease = run_and_die(the, at, landed=True)
-        the.time.advance(minutes=5)
-        ran = the.run()
-        (event,) = event_lines(the)
+        lab.world.add_event("clicksBlocked", created=TAKEN, body=body)
+        dead_lease = run_and_die(lab, at, landed=True)
+        lab.clock.step(minutes=5)
+        result = lab.run()
+        (event,) = event_lines(lab)
         assert event["subject"] == {"_bytes": 4_000_002}
         assert event["id"] == "1"
-        assert max(map(len, event_objects(the).values())) < LONGEST_LINE_BYTES
-        assert dead_lease.says("too large", logging.WARNING) or ran.says("too large", logging.WARNING)
+        assert max(map(len, event_objects(lab).values())) < LONGEST_LINE_BYTES
+        assert dead_lease.has_message("too large", logging.WARNING) or result.has_message(
+            "too large", logging.WARNING
+        )
 
 
 @pytest.mark.parametrize("landed", [False, True])
@@ -193,14 +196,14 @@ def test_killed_at_every_call_to_the_bucket_each_event_comes_once(landed: bool) 
     at = 0
     while True:
         at += 1
-        with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-            the.batch_bytes = SMALL_BATCH_BYTES
-            dead_lease = run_and_die(the, at, landed=landed)
-            assert len(event_objects(the)) <= 9
-            the.time.advance(minutes=5)
-            the.run()
-            found = Counter(json.dumps(event, sort_keys=True) for event in event_lines(the))
-            assert len(found) == len(the.world.events)
+        with open_lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+            lab.batch_bytes = SMALL_BATCH_BYTES
+            dead_lease = run_and_die(lab, at, landed=landed)
+            assert len(event_objects(lab)) <= 9
+            lab.clock.step(minutes=5)
+            lab.run()
+            found = Counter(json.dumps(event, sort_keys=True) for event in event_lines(lab))
+            assert len(found) == len(lab.world.events)
             assert set(found.values()) == {1}
             if dead_lease.error is None:
                 break
@@ -208,16 +211,19 @@ def test_killed_at_every_call_to_the_bucket_each_event_comes_once(landed: bool) 
 
 
 def test_what_a_sleeper_wrote_under_the_name_is_not_written_again() -> None:
-    with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the, lab(busy_world()) as other:
-        the.batch_bytes = other.batch_bytes = SMALL_BATCH_BYTES
-        theirs = other.run(EVENTS_PREFIX=EVENTS, FORENSICS="off").good
+    with (
+        open_lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab,
+        open_lab(busy_world()) as other,
+    ):
+        lab.batch_bytes = other.batch_bytes = SMALL_BATCH_BYTES
+        theirs = other.run(EVENTS_PREFIX=EVENTS, FORENSICS="off").stats
         first = event_objects(other)[f"{EVENTS}/tap_siem_events_{theirs.run_id}.ndjson"]
         some = b"".join(first.splitlines(keepends=True)[:3])
-        the.bucket.put(f"{EVENTS}/tap_siem_events_{START:%Y%m%d_%H%M%S}.ndjson", some)
-        ran = the.run()
-        assert ran.says("Another run had written", logging.WARNING)
-        found = Counter(json.dumps(event, sort_keys=True) for event in event_lines(the))
-        assert len(found) == len(the.world.events)
+        lab.bucket.put(f"{EVENTS}/tap_siem_events_{START:%Y%m%d_%H%M%S}.ndjson", some)
+        result = lab.run()
+        assert result.has_message("Another run had written", logging.WARNING)
+        found = Counter(json.dumps(event, sort_keys=True) for event in event_lines(lab))
+        assert len(found) == len(lab.world.events)
         assert set(found.values()) == {1}
 
 
@@ -225,55 +231,55 @@ def test_what_a_sleeper_wrote_under_the_name_is_not_written_again() -> None:
     "data", [b"", b"{}", b'{"tap_seen":2,"run_id":"","batches":0,"count":0}\n', b"\xff" * 99]
 )
 def test_a_memory_that_cannot_be_read_fails_the_run_and_nothing_is_touched(data: bytes) -> None:
-    with lab(busy_world(), EVENTS_PREFIX=EVENTS) as the:
-        the.bucket.put(SEEN, data)
-        ran = the.run()
-        assert isinstance(ran.failure, StateUnreadable)
-        assert ran.says(SEEN, logging.ERROR)
-        assert the.bucket.get(SEEN) == data
-        assert event_objects(the) == the.evidence() == {}
-        assert the.tap.calls == []
-        assert the.state()["gaps"]
+    with open_lab(busy_world(), EVENTS_PREFIX=EVENTS) as lab:
+        lab.bucket.put(SEEN, data)
+        result = lab.run()
+        assert isinstance(result.failure, StateUnreadable)
+        assert result.has_message(SEEN, logging.ERROR)
+        assert lab.bucket.get(SEEN) == data
+        assert event_objects(lab) == lab.evidence() == {}
+        assert lab.tap.calls == []
+        assert lab.state()["gaps"]
 
 
 def test_a_memory_that_cannot_be_kept_leaves_the_lease_to_whoever_makes_it_anew() -> None:
-    with lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        with the.through(NoIndexWritten()):
-            assert isinstance(the.run().failure, StorageFailed)
-        assert "lease" in the.state()
-        the.time.advance(minutes=5)
-        the.run()
-        assert len(event_lines(the)) == len(the.world.events)
-        assert "lease" not in the.state()
+    with open_lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        with lab.through(NoIndexWritten()):
+            assert isinstance(lab.run().failure, StorageFailed)
+        assert "lease" in lab.state()
+        lab.clock.step(minutes=5)
+        lab.run()
+        assert len(event_lines(lab)) == len(lab.world.events)
+        assert "lease" not in lab.state()
 
 
 def test_since_time_is_where_the_first_run_begins_and_a_state_wins_over_it() -> None:
     since = (START - timedelta(hours=5)).isoformat()
-    with lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off", SINCE_TIME=since) as the:
-        the.world.add_event("clicksBlocked", created=START - timedelta(hours=4), body={"id": "1"})
-        the.run()
-        assert len(the.tap.calls_to(SIEM)) == 5
-        assert [e["id"] for e in event_lines(the)] == ["1"]
-        the.tap.forget_calls()
-        the.time.advance(minutes=5)
-        the.run()
-        assert len(the.tap.calls_to(SIEM)) == 2
+    with open_lab(quiet_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off", SINCE_TIME=since) as lab:
+        lab.world.add_event("clicksBlocked", created=START - timedelta(hours=4), body={"id": "1"})
+        lab.run()
+        assert len(lab.tap.calls_to(SIEM)) == 5
+        assert [e["id"] for e in event_lines(lab)] == ["1"]
+        lab.tap.forget_calls()
+        lab.clock.step(minutes=5)
+        lab.run()
+        assert len(lab.tap.calls_to(SIEM)) == 2
 
 
 def test_statuses_and_types_are_asked_for_as_given_and_json_always() -> None:
-    with lab(busy_world(), EVENTS_PREFIX=EVENTS) as the:
+    with open_lab(busy_world(), EVENTS_PREFIX=EVENTS) as lab:
         asked: list[dict[str, list[str]]] = []
-        answer = the.tap.answer
+        answer = lab.tap.answer
 
         def spy(request: Request) -> Response:
             if request.path == SIEM:
                 asked.append(dict(request.args))
             return answer(request)
 
-        the.tap.answer = spy  # type: ignore[method-assign]  # the journal keeps one value a parameter
-        the.run()
-        the.time.advance(hours=2)
-        the.run(THREAT_STATUS="active, falsePositive", THREAT_TYPE="url")
+        lab.tap.answer = spy  # type: ignore[method-assign]  # the journal keeps one value a parameter
+        lab.run()
+        lab.clock.step(hours=2)
+        lab.run(THREAT_STATUS="active, falsePositive", THREAT_TYPE="url")
         assert all(args["format"] == ["json"] for args in asked)
         assert "threatStatus" not in asked[0]
         assert asked[-1]["threatStatus"] == ["active", "falsePositive"]
@@ -281,9 +287,9 @@ def test_statuses_and_types_are_asked_for_as_given_and_json_always() -> None:
 
 
 def test_the_working_state_lies_outside_both_feeds() -> None:
-    with lab(busy_world(), EVENTS_PREFIX="state", FORENSICS="off") as the:
-        the.run()
-        names = the.bucket.names()
+    with open_lab(busy_world(), EVENTS_PREFIX="state", FORENSICS="off") as lab:
+        lab.run()
+        names = lab.bucket.names()
         assert "working-state/tap-forensics/state.json" in names
         assert "working-state/tap-forensics/state.json.seen" in names
         assert all("tap_siem_events" in name for name in names if name.startswith("state/"))

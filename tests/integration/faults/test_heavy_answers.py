@@ -11,7 +11,7 @@ import pytest
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import World
 from tests.support.events_lab import EVENTS
-from tests.support.lab import FORENSICS, SIEM, Lab, lab
+from tests.support.lab import FORENSICS, SIEM, Lab, open_lab
 from tests.support.measured import run_heard
 
 MIB = 1024 * 1024
@@ -21,9 +21,9 @@ EVIDENCE = b'{"type":"url","display":"http://example.com/a","what":{"url":"http:
 
 
 @pytest.fixture
-def the() -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     now = datetime.now(UTC)
-    with lab(World.from_threats(28, now=now, report_bytes=500), now=now, EVENTS_PREFIX=EVENTS) as made:
+    with open_lab(World.from_threats(28, now=now, report_bytes=500), now=now, EVENTS_PREFIX=EVENTS) as made:
         made.env["STORAGE_EMULATOR_HOST"] = made.bucket.url
         yield made
 
@@ -40,19 +40,19 @@ def keys(number: int) -> bytes:
     return b",".join(b'"%x":0' % key for key in range(number))
 
 
-def answers(the: Lab, threats: list[str], body: bytes) -> None:
+def answers(lab: Lab, threats: list[str], body: bytes) -> None:
     packed = Fault("body", body=gzip.compress(body, 6), headers={"Content-Encoding": "gzip"}, times=None)
     for name in threats:
-        the.tap.faults.add(FORENSICS, packed, threat_id=name)
+        lab.tap.faults.add(FORENSICS, packed, threat_id=name)
 
 
-def named_as_failed(the: Lab, logged: list[str]) -> set[str]:
+def named_as_failed(lab: Lab, logged: list[str]) -> set[str]:
     """The threats that a warning names, whose failed attempt the state knows."""
-    backlog = the.state().get("backlog", {})
+    backlog = lab.state().get("backlog", {})
     words = [line for line in logged if "WARNING" in line]
     return {
         name
-        for name in the.world.threats
+        for name in lab.world.threats
         if any(name in line and "stays on the backlog" in line for line in words)
         and backlog[name]["attempts"] == 1
     }
@@ -70,13 +70,13 @@ def named_as_failed(the: Lab, logged: list[str]) -> set[str]:
         pytest.param(b"\xff" * 30_000_000, 8, id="no text at all"),
     ],
 )
-def test_an_answer_too_heavy_for_memory_costs_only_its_threat(the: Lab, body: bytes, times: int) -> None:
-    bad = list(the.world.threats)[:times]
-    answers(the, bad, body)
-    stats, growth, logged = run_heard(the.env)
+def test_an_answer_too_heavy_for_memory_costs_only_its_threat(lab: Lab, body: bytes, times: int) -> None:
+    bad = list(lab.world.threats)[:times]
+    answers(lab, bad, body)
+    stats, growth, logged = run_heard(lab.env)
     assert growth < MOST_GROWTH
     assert stats["threats_fetched"] == 28 - times
-    assert named_as_failed(the, logged) == set(bad)
+    assert named_as_failed(lab, logged) == set(bad)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_an_answer_too_heavy_for_memory_costs_only_its_threat(the: Lab, body: by
     ],
 )
 def test_the_heaviest_answers_that_fit_are_delivered_by_eight_workers(
-    the: Lab, body: bytes, times: int
+    lab: Lab, body: bytes, times: int
 ) -> None:
-    answers(the, list(the.world.threats)[:times], body)
-    stats, growth, logged = run_heard(the.env)
+    answers(lab, list(lab.world.threats)[:times], body)
+    stats, growth, logged = run_heard(lab.env)
     assert growth < MOST_GROWTH
     assert stats["threats_fetched"] == 28
-    assert named_as_failed(the, logged) == set()
+    assert named_as_failed(lab, logged) == set()
 
 
 NUMBER = b"9" * 5000
@@ -126,24 +126,24 @@ NUMBER = b"9" * 5000
         pytest.param(b'{"GUID":"bad",%s}' % keys(500_000), id="half a million fields"),
     ],
 )
-def test_an_event_too_heavy_for_memory_is_a_line_and_costs_the_others_nothing(the: Lab, event: bytes) -> None:
-    clicks = b",".join(b'{"threatID":"%s"}' % name.encode() for name in the.world.threats)
+def test_an_event_too_heavy_for_memory_is_a_line_and_costs_the_others_nothing(lab: Lab, event: bytes) -> None:
+    clicks = b",".join(b'{"threatID":"%s"}' % name.encode() for name in lab.world.threats)
     lists = b'{"clicksPermitted":[%s],"messagesDelivered":[{"GUID":"good"},%s]}' % (clicks, event)
     body = gzip.compress(lists)
-    the.tap.faults.add(SIEM, Fault("body", body=body, headers={"Content-Encoding": "gzip"}))
-    stats, growth, logged = run_heard(the.env)
+    lab.tap.faults.add(SIEM, Fault("body", body=body, headers={"Content-Encoding": "gzip"}))
+    stats, growth, logged = run_heard(lab.env)
     assert growth < MOST_GROWTH
     assert (stats["gaps"], stats["threats_fetched"]) == (0, 28)
-    written = b"\n".join(data for name, data in the.bucket.objects().items() if name.startswith(EVENTS))
+    written = b"\n".join(data for name, data in lab.bucket.objects().items() if name.startswith(EVENTS))
     assert written.count(b'"GUID":"good"') == 1
     assert written.count(b'"GUID":"bad"') + written.count(b'"_bytes":%d' % len(event)) == 1
     assert not [line for line in logged if "ERROR" in line]
 
 
-def test_a_siem_answer_too_heavy_for_memory_is_asked_for_in_smaller_windows(the: Lab) -> None:
+def test_a_siem_answer_too_heavy_for_memory_is_asked_for_in_smaller_windows(lab: Lab) -> None:
     body = gzip.compress(b'{"messagesDelivered":[%s{}]}' % (b"{}," * 3_900_000))
-    the.tap.faults.add(SIEM, Fault("body", body=body, headers={"Content-Encoding": "gzip"}))
-    stats, growth, logged = run_heard(the.env)
+    lab.tap.faults.add(SIEM, Fault("body", body=body, headers={"Content-Encoding": "gzip"}))
+    stats, growth, logged = run_heard(lab.env)
     assert growth < MOST_GROWTH
     assert (stats["extra_calls"], stats["gaps"], stats["threats_fetched"]) == (2, 0, 28)
     assert not [line for line in logged if "ERROR" in line]

@@ -10,7 +10,7 @@ import pytest
 from tap_forensics.errors import AuthenticationFailed
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import World
-from tests.support.lab import SIEM, START, Lab, lab
+from tests.support.lab import SIEM, START, Lab, open_lab
 
 ATTEMPTS = 3
 # Halves of an hour, down to 56 s.
@@ -21,8 +21,8 @@ def world_of_hours(hours: int, seed: int = 7) -> World:
     return World(seed, start=START - timedelta(hours=hours), end=START - timedelta(minutes=40), evidences=3)
 
 
-def all_delivered_once(the: Lab) -> bool:
-    return dict(the.delivered()) == dict.fromkeys(the.truth(), 1)
+def all_delivered_once(lab: Lab) -> bool:
+    return dict(lab.delivered()) == dict.fromkeys(lab.truth(), 1)
 
 
 UNUSABLE = [
@@ -44,138 +44,140 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("fault", UNUSABLE)
 def test_an_hour_that_cannot_be_read_becomes_a_gap_and_is_read_by_a_later_run(fault: Fault) -> None:
-    with lab(world_of_hours(4), LOOKBACK_HOURS="4") as the:
+    with open_lab(world_of_hours(4), LOOKBACK_HOURS="4") as lab:
         # All of the second window, and nothing of the others.
         broken = (START - timedelta(minutes=180), START - timedelta(minutes=121))
-        the.tap.faults.add(SIEM, Fault(**{**vars(fault), "times": None}), overlapping=broken)
-        first = the.run().good
+        lab.tap.faults.add(SIEM, Fault(**{**vars(fault), "times": None}), overlapping=broken)
+        first = lab.run().stats
         assert first.outcome == "incomplete"
         assert first.gaps == 1
-        assert datetime.fromisoformat(the.state()["last_event_time"]) > START - timedelta(hours=1)
-        gap = the.state()["gaps"][0]
+        assert datetime.fromisoformat(lab.state()["last_event_time"]) > START - timedelta(hours=1)
+        gap = lab.state()["gaps"][0]
         assert gap["start"] <= broken[0].isoformat().replace("+00:00", "Z")
         assert gap["end"] >= broken[1].isoformat().replace("+00:00", "Z")
-        assert not all_delivered_once(the)
-        the.tap.faults.clear()
-        the.time.advance(hours=1)
-        second = the.run().good
+        assert not all_delivered_once(lab)
+        lab.tap.faults.clear()
+        lab.clock.step(hours=1)
+        second = lab.run().stats
         assert second.gaps == 0
-        assert all_delivered_once(the)
+        assert all_delivered_once(lab)
 
 
 @pytest.mark.parametrize("fault", UNUSABLE)
 def test_a_fault_that_passes_costs_nothing(fault: Fault) -> None:
-    with lab(world_of_hours(2), LOOKBACK_HOURS="2") as the:
-        the.tap.faults.add(SIEM, fault)
-        the.run_until_done()
-        assert all_delivered_once(the)
+    with open_lab(world_of_hours(2), LOOKBACK_HOURS="2") as lab:
+        lab.tap.faults.add(SIEM, fault)
+        lab.run_until_done()
+        assert all_delivered_once(lab)
 
 
 def test_three_hours_in_a_row_mean_that_the_api_is_down_and_the_windows_stay_open() -> None:
-    with lab(world_of_hours(6), LOOKBACK_HOURS="6") as the:
-        the.tap.faults.add(SIEM, Fault("status", times=None))
-        ran = the.run()
-        assert ran.good.outcome == "incomplete"
-        assert len(the.tap.calls_to(SIEM)) == 3 * ATTEMPTS + DOWN_TO_THE_SMALLEST
-        assert ran.says("seems to be down", logging.WARNING)
-        tried = the.state()["gaps"]
+    with open_lab(world_of_hours(6), LOOKBACK_HOURS="6") as lab:
+        lab.tap.faults.add(SIEM, Fault("status", times=None))
+        result = lab.run()
+        assert result.stats.outcome == "incomplete"
+        assert len(lab.tap.calls_to(SIEM)) == 3 * ATTEMPTS + DOWN_TO_THE_SMALLEST
+        assert result.has_message("seems to be down", logging.WARNING)
+        tried = lab.state()["gaps"]
         assert [gap.get("attempts") for gap in tried[:3]] == [1, 1, 1]
         # Nothing was asked of the rest, so nothing is counted.
         assert "attempts" not in tried[-1]
-        the.tap.faults.clear()
-        the.time.advance(hours=1)
-        the.run()
-        assert all_delivered_once(the)
+        lab.tap.faults.clear()
+        lab.clock.step(hours=1)
+        lab.run()
+        assert all_delivered_once(lab)
 
 
 def test_an_api_that_was_down_before_is_asked_once_a_window_and_not_in_pieces() -> None:
-    with lab(world_of_hours(6), LOOKBACK_HOURS="6") as the:
-        the.tap.faults.add(SIEM, Fault("status", times=None))
-        the.run()
+    with open_lab(world_of_hours(6), LOOKBACK_HOURS="6") as lab:
+        lab.tap.faults.add(SIEM, Fault("status", times=None))
+        lab.run()
         for _ in range(4):
-            the.tap.forget_calls()
-            the.time.advance(hours=1)
-            the.run()
-            assert len(the.tap.calls_to(SIEM)) == 3
-        the.tap.faults.clear()
-        the.run_until_done()
-        assert all_delivered_once(the)
+            lab.tap.forget_calls()
+            lab.clock.step(hours=1)
+            lab.run()
+            assert len(lab.tap.calls_to(SIEM)) == 3
+        lab.tap.faults.clear()
+        lab.run_until_done()
+        assert all_delivered_once(lab)
 
 
 def test_three_hours_that_can_never_be_read_hold_back_the_later_ones_for_one_run_only() -> None:
-    with lab(world_of_hours(8), LOOKBACK_HOURS="8") as the:
+    with open_lab(world_of_hours(8), LOOKBACK_HOURS="8") as lab:
         three = (START - timedelta(hours=8), START - timedelta(hours=5, minutes=30))
-        the.tap.faults.add(SIEM, Fault("status", times=None), overlapping=three)
+        lab.tap.faults.add(SIEM, Fault("status", times=None), overlapping=three)
         for _ in range(2):
-            the.run()
-            the.time.advance(minutes=5)
-        assert all(gap["start"] < three[1].isoformat() for gap in the.state()["gaps"])
-        the.tap.faults.clear()
-        the.time.advance(hours=1)
-        the.run_until_done()
-        assert all_delivered_once(the)
+            lab.run()
+            lab.clock.step(minutes=5)
+        assert all(gap["start"] < three[1].isoformat() for gap in lab.state()["gaps"])
+        lab.tap.faults.clear()
+        lab.clock.step(hours=1)
+        lab.run_until_done()
+        assert all_delivered_once(lab)
 
 
 def test_a_429_is_waited_for_as_long_as_the_api_asks() -> None:
-    with lab() as the:
-        the.tap.faults.add(SIEM, Fault("status", status=429, headers={"Retry-After": "120"}))
-        before = the.time.now()
-        ran = the.run()
-        assert ran.says("Rate limited (429). Retrying after 120s...", logging.WARNING)
-        assert the.time.now() - before >= timedelta(seconds=120)
-        assert all_delivered_once(the)
-        assert ran.good.siem_429s == 1
+    with open_lab() as lab:
+        lab.tap.faults.add(SIEM, Fault("status", status=429, headers={"Retry-After": "120"}))
+        before = lab.clock.now()
+        result = lab.run()
+        assert result.has_message("Rate limited (429). Retrying after 120s...", logging.WARNING)
+        assert lab.clock.now() - before >= timedelta(seconds=120)
+        assert all_delivered_once(lab)
+        assert result.stats.siem_429s == 1
 
 
 def test_a_lasting_429_leaves_the_windows_open_without_a_count_and_the_next_run_goes_on() -> None:
-    with lab(world_of_hours(3), LOOKBACK_HOURS="3") as the:
-        the.tap.faults.add(SIEM, Fault("status", status=429, times=None))
-        assert the.run().good.outcome == "incomplete"
-        assert the.state()["gaps"]
-        assert not any("attempts" in gap for gap in the.state()["gaps"])
-        the.tap.faults.clear()
-        the.run()
-        assert all_delivered_once(the)
+    with open_lab(world_of_hours(3), LOOKBACK_HOURS="3") as lab:
+        lab.tap.faults.add(SIEM, Fault("status", status=429, times=None))
+        assert lab.run().stats.outcome == "incomplete"
+        assert lab.state()["gaps"]
+        assert not any("attempts" in gap for gap in lab.state()["gaps"])
+        lab.tap.faults.clear()
+        lab.run()
+        assert all_delivered_once(lab)
 
 
 @pytest.mark.parametrize(
     ("status", "words"), [(401, "TAP_PRINCIPAL or TAP_SECRET"), (403, "has no right to this API")]
 )
 def test_refused_credentials_fail_the_run_and_leave_its_windows_open(status: int, words: str) -> None:
-    with lab(world_of_hours(3), LOOKBACK_HOURS="3") as the:
-        the.run()
-        the.time.advance(hours=1)
-        the.tap.faults.add(SIEM, Fault("status", status=status, times=None))
-        ran = the.run()
-        assert isinstance(ran.failure, AuthenticationFailed)
-        assert ran.says(words, logging.ERROR)
-        after = the.state()
-        assert ran.records[-1].__dict__["fields"]["run"]["cursor_lag_seconds"] > 3600
+    with open_lab(world_of_hours(3), LOOKBACK_HOURS="3") as lab:
+        lab.run()
+        lab.clock.step(hours=1)
+        lab.tap.faults.add(SIEM, Fault("status", status=status, times=None))
+        result = lab.run()
+        assert isinstance(result.failure, AuthenticationFailed)
+        assert result.has_message(words, logging.ERROR)
+        after = lab.state()
+        assert result.log.records[-1].__dict__["fields"]["run"]["cursor_lag_seconds"] > 3600
         assert "lease" not in after
         assert after["gaps"][-1]["end"] == after["last_event_time"]
         assert not any("attempts" in gap for gap in after["gaps"])
-        the.tap.faults.clear()
-        the.run()
-        assert all_delivered_once(the)
+        lab.tap.faults.clear()
+        lab.run()
+        assert all_delivered_once(lab)
 
 
 def test_any_other_400_leaves_the_window_open_without_a_word_of_its_body() -> None:
-    with lab(world_of_hours(4), LOOKBACK_HOURS="4") as the:
+    with open_lab(world_of_hours(4), LOOKBACK_HOURS="4") as lab:
         broken = (START - timedelta(hours=3), START - timedelta(hours=3) + timedelta(seconds=1))
-        the.tap.faults.add(SIEM, Fault("status", status=400, body=b"no such thing\n<b>"), overlapping=broken)
-        ran = the.run()
-        told = [line for line in ran.said(logging.WARNING) if "could not be read; will retry" in line]
-        assert len(told) == 1
-        assert told[0].endswith("TAP answered 400: text (under 1 KiB), not shown")
-        assert not ran.says("Lost")
-        (gap,) = the.state()["gaps"]
+        lab.tap.faults.add(SIEM, Fault("status", status=400, body=b"no such thing\n<b>"), overlapping=broken)
+        result = lab.run()
+        messages = [
+            line for line in result.messages(logging.WARNING) if "could not be read; will retry" in line
+        ]
+        assert len(messages) == 1
+        assert messages[0].endswith("TAP answered 400: text (under 1 KiB), not shown")
+        assert not result.has_message("Lost")
+        (gap,) = lab.state()["gaps"]
         assert gap["attempts"] == 1
-        the.run()
-        assert all_delivered_once(the)
+        lab.run()
+        assert all_delivered_once(lab)
 
 
 def test_odd_entries_are_counted_and_cost_neither_the_event_nor_the_window() -> None:
-    with lab() as the:
+    with open_lab() as lab:
         entries: list[object] = [
             None,
             7,
@@ -187,23 +189,23 @@ def test_odd_entries_are_counted_and_cost_neither_the_event_nor_the_window() -> 
             {"threatID": ""},
         ]
         good = {"threatId": "a" * 64, "campaignId": ["not", "a", "text"]}
-        the.world.add_event(
+        lab.world.add_event(
             "messagesBlocked",
             ["a" * 64],
             created=START - timedelta(minutes=10),
             body={"GUID": None, "threatsInfoMap": [*entries, good], "sender": ""},
         )
-        ran = the.run()
-        assert ran.good.odd_entries >= len(entries)
-        assert the.delivered()["a" * 64] == 1
+        result = lab.run()
+        assert result.stats.odd_entries >= len(entries)
+        assert lab.delivered()["a" * 64] == 1
 
 
 def test_no_threats_found_is_said_and_the_backlog_is_worked_all_the_same() -> None:
-    with lab(MAX_THREATS="4") as the:
-        the.run()
+    with open_lab(MAX_THREATS="4") as lab:
+        lab.run()
         for _ in range(2):
-            the.time.advance(hours=3)
-            ran = the.run()
-        assert ran.says("No threats found in the specified time window.")
-        assert ran.good.threats_fetched == 2
-        assert all_delivered_once(the)
+            lab.clock.step(hours=3)
+            result = lab.run()
+        assert result.has_message("No threats found in the specified time window.")
+        assert result.stats.threats_fetched == 2
+        assert all_delivered_once(lab)

@@ -9,8 +9,9 @@ from typing import Any
 from requests import PreparedRequest, Response
 
 from tap_forensics.errors import StorageFailed
-from tests.support.lab import START, STATE, Lab, lab
+from tests.support.lab import START, Lab, open_lab
 from tests.support.lab_bucket import Through
+from tests.support.settings import STATE
 
 DEAD_RUN = "20260304_090000"
 WRITTEN = f"tap-forensics/tap_forensics_{DEAD_RUN}.ndjson"
@@ -28,7 +29,7 @@ class Failing(Through):
         return super().send(request, *args, **kwargs)
 
 
-def leave_a_dead_run(the: Lab) -> None:
+def leave_a_dead_run(lab: Lab) -> None:
     """Its lease ran out; its first object was written, and not committed."""
     lease = {
         "run_id": DEAD_RUN,
@@ -36,22 +37,22 @@ def leave_a_dead_run(the: Lab) -> None:
         "until": (START - timedelta(minutes=30)).isoformat(),
         "started": (START - timedelta(hours=1)).isoformat(),
     }
-    the.bucket.put(STATE, json.dumps({"version": 1, "lease": lease}))
-    delivered = next(iter(the.world.threats))
+    lab.bucket.put(STATE, json.dumps({"version": 1, "lease": lease}))
+    delivered = next(iter(lab.world.threats))
     line = {"scope": "THREAT", "id": delivered, "_threatId": delivered}
-    the.bucket.put(WRITTEN, json.dumps(line) + "\n", if_generation_match=0)
+    lab.bucket.put(WRITTEN, json.dumps(line) + "\n", if_generation_match=0)
 
 
 def test_a_takeover_that_fails_to_look_keeps_the_lease_and_nothing_comes_twice() -> None:
-    with lab(LOOKBACK_HOURS="2") as the:
-        leave_a_dead_run(the)
+    with open_lab(LOOKBACK_HOURS="2") as lab:
+        leave_a_dead_run(lab)
         # Older than its lease by the bucket's clock, too.
-        the.time.advance(minutes=5)
+        lab.clock.step(minutes=5)
         adapter = Failing()
-        with the.through(adapter):
-            assert isinstance(the.run().failure, StorageFailed)
+        with lab.through(adapter):
+            assert isinstance(lab.run().failure, StorageFailed)
         assert adapter.failed
-        assert the.state()["lease"]["run_id"] == DEAD_RUN
-        the.time.advance(minutes=5)
-        the.run()
-        assert dict(the.delivered()) == dict.fromkeys(the.truth(), 1)
+        assert lab.state()["lease"]["run_id"] == DEAD_RUN
+        lab.clock.step(minutes=5)
+        lab.run()
+        assert dict(lab.delivered()) == dict.fromkeys(lab.truth(), 1)

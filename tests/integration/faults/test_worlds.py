@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Verdict, World
-from tests.support.lab import FORENSICS, SIEM, START, Ran, lab
+from tests.support.lab import FORENSICS, SIEM, START, RunResult, open_lab
 from tests.support.world_faults import BOMB, FAULTS, PAGE, run_and_die
 
 # Together with the hours that coming to rest may take, less than the 7 days that TAP keeps.
@@ -37,7 +37,7 @@ class Worlds(RuleBasedStateMachine):
         self.stack = ExitStack()
         world = World.from_threats(0, now=START, campaigns=2)
         world.reports.report_bytes, world.reports.campaign_report_bytes = 1_500, 2_500
-        self.lab = self.stack.enter_context(lab(world))
+        self.lab = self.stack.enter_context(open_lab(world))
         # A few threats fill a batch.
         self.lab.batch_bytes = 4_000
         self.lab.env |= {
@@ -53,8 +53,8 @@ class Worlds(RuleBasedStateMachine):
         self.judged: dict[str, str] = {}
         self._keep(self.lab.run())
 
-    def _keep(self, ran: Ran) -> None:
-        self.lost += [line for line in ran.said(logging.ERROR) if line.startswith(("Lost", "Gave up"))]
+    def _keep(self, result: RunResult) -> None:
+        self.lost += [line for line in result.messages(logging.ERROR) if line.startswith(("Lost", "Gave up"))]
 
     @rule(kind=KINDS, age=st.integers(0, 25), fresh=st.integers(0, 6), campaign=st.sampled_from([None, 0, 1]))
     def something_happens(self, kind: str, age: int, fresh: int, campaign: int | None) -> None:
@@ -82,13 +82,13 @@ class Worlds(RuleBasedStateMachine):
     @rule(minutes=st.integers(1, 300))
     def time_passes(self, minutes: int) -> None:
         self.minutes += minutes
-        self.lab.time.advance(minutes=minutes)
+        self.lab.clock.step(minutes=minutes)
 
     @precondition(lambda self: self.stepped_back < BACK_AT_MOST_MINUTES)
     @rule(minutes=st.integers(1, 4))
     def the_clock_steps_back(self, minutes: int) -> None:
         self.stepped_back += minutes
-        self.lab.time.advance(minutes=-minutes)
+        self.lab.clock.step(minutes=-minutes)
 
     @rule(seconds=st.integers(-OFF_AT_MOST_SECONDS, OFF_AT_MOST_SECONDS))
     def the_next_runs_clock_is_off(self, seconds: int) -> None:
@@ -97,7 +97,7 @@ class Worlds(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(-200, 200))
     def the_api_has_a_clock_of_its_own(self, seconds: int) -> None:
-        self.lab.tap.clock = lambda: self.lab.time.now() + timedelta(seconds=seconds)
+        self.lab.tap.clock = lambda: self.lab.clock.now() + timedelta(seconds=seconds)
 
     @rule(fault=FAULTS, path=st.sampled_from([SIEM, FORENSICS]))
     def the_api_is_going_to_fail(self, fault: Fault, path: str) -> None:
@@ -141,24 +141,26 @@ class Worlds(RuleBasedStateMachine):
 
     def _comes_to_rest(self) -> None:
         self.lab.tap.faults.clear()
-        self.lab.tap.clock = self.lab.time.now
+        self.lab.tap.clock = self.lab.clock.now
         self.lab.skew(0)
-        self.lab.time.advance(minutes=BACK_AT_MOST_MINUTES + 45)
-        for ran in self.lab.run_until_done(TO_REST_AT_MOST_RUNS):
-            self._keep(ran)
+        self.lab.clock.step(minutes=BACK_AT_MOST_MINUTES + 45)
+        for result in self.lab.run_until_done(TO_REST_AT_MOST_RUNS):
+            self._keep(result)
 
     def _events_are_right(self) -> None:
         """Every event was told, once if nothing changed, and last as TAP shows it now."""
-        told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        lines_by_guid: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for line in self.lab.lines():
             for events in line.values():
                 if isinstance(events, list) and events and "_eventType" in events[0]:
-                    told[events[0]["GUID"]].append(events[0])
+                    lines_by_guid[events[0]["GUID"]].append(events[0])
         events = {event.body["GUID"]: event for event in self.lab.world.events}
-        assert told.keys() == events.keys()
-        still = Counter({name: len(lines) for name, lines in told.items() if name not in self.judged})
+        assert lines_by_guid.keys() == events.keys()
+        still = Counter(
+            {name: len(lines) for name, lines in lines_by_guid.items() if name not in self.judged}
+        )
         assert still == Counter(events.keys() - self.judged.keys())
-        assert {name: status_of(told[name][-1]) for name in self.judged} == self.judged
+        assert {name: status_of(lines_by_guid[name][-1]) for name in self.judged} == self.judged
 
 
 def status_of(event: dict[str, Any]) -> str:

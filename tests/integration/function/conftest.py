@@ -21,10 +21,8 @@ from tap_forensics.sandbox.cloudevents import FunctionServer, event_body, event_
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
+from tests.support.settings import PREFIX, STATE, environment
 
-PREFIX = "tap-forensics"
-HANDOVER = f"{PREFIX}/state.json"
-STATE = f"state/{HANDOVER}"
 PRINCIPAL = "principal-of-the-tests"
 # Its characters look different in a URL, in JSON and in Base64.
 SECRET = 'open/sesame+"0192837465"'  # noqa: S105 (of the stand-in, and of nothing else)
@@ -41,14 +39,7 @@ class Deployment:
         self._answers: list[Answer] = []
 
     def env(self, **more: str) -> dict[str, str]:
-        return {
-            "K_SERVICE": "tap-forensics-collector",
-            "GCS_BUCKET": self.bucket.name,
-            "STORAGE_EMULATOR_HOST": self.bucket.url,
-            "TAP_API_BASE": self.tap.url,
-            "TAP_PRINCIPAL": PRINCIPAL,
-            "TAP_SECRET": SECRET,
-        } | more
+        return environment(self.tap, self.bucket, K_SERVICE="tap-forensics-collector", **more)
 
     @contextmanager
     def serving(self, env: Mapping[str, str] | None = None, **more: str) -> Iterator[FunctionServer]:
@@ -80,12 +71,12 @@ class Deployment:
     def expected(self) -> list[str]:
         return sorted(self.tap.world.threats)
 
-    def everything_said(self) -> str:
+    def all_output(self) -> str:
         """All lines of all servers, all answers, all objects and their names."""
-        told = [line for server in self._servers for line in server.log]
-        told += [body for _, body in self._answers]
+        output = [line for server in self._servers for line in server.log]
+        output += [body for _, body in self._answers]
         written = [f"{name} {data.decode(errors='replace')}" for name, data in self.bucket.objects().items()]
-        return "\n".join(told + written)
+        return "\n".join(output + written)
 
 
 def entries(server: FunctionServer) -> list[dict[str, Any]]:
@@ -95,7 +86,7 @@ def entries(server: FunctionServer) -> list[dict[str, Any]]:
     return found
 
 
-def said(server: FunctionServer, severity: str) -> list[str]:
+def messages(server: FunctionServer, severity: str) -> list[str]:
     """The messages of one severity."""
     return [entry["message"] for entry in entries(server) if entry["severity"] == severity]
 
@@ -125,5 +116,5 @@ def deployment(world: World) -> Iterator[Deployment]:
     with TapServer(world, principal=PRINCIPAL, secret=SECRET) as tap, FakeBucket("function-tests") as bucket:
         deployment = Deployment(tap, bucket)
         yield deployment
-        said = deployment.everything_said()
-        assert not [found for found in disguises(SECRET) if found in said]
+        output = deployment.all_output()
+        assert not [found for found in disguises(SECRET) if found in output]

@@ -10,7 +10,8 @@ import pytest
 
 from tap_forensics.sandbox.cloudevents import FunctionServer
 from tap_forensics.sandbox.faults import Fault
-from tests.integration.function.conftest import SECRET, STATE, Deployment, disguises, entries, said
+from tests.integration.function.conftest import SECRET, Deployment, disguises, entries, messages
+from tests.support.settings import STATE
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACES = [
@@ -45,8 +46,8 @@ def test_the_execution_id_stands_on_the_lines_of_the_workers_too(deployment: Dep
     deployment.tap.faults.add("/v2/forensics", Fault("status"))
     with deployment.serving(LOG_EXECUTION_ID="true") as function:
         deployment.post(function, **EXECUTION)
-    assert "Retrying after" in " ".join(said(function, "WARNING"))
-    assert "Wrote" in " ".join(said(function, "INFO"))
+    assert "Retrying after" in " ".join(messages(function, "WARNING"))
+    assert "Wrote" in " ".join(messages(function, "INFO"))
     assert not without_execution_id(function)
 
 
@@ -63,7 +64,7 @@ def test_the_execution_id_stands_on_what_is_said_about_a_lost_lease(deployment: 
         deployment.bucket.put(STATE, taken)
         assert answer.result()[0] == 500
     assert deployment.bucket.get(STATE) == taken
-    assert "was changed by another run" in " ".join(said(function, "WARNING"))
+    assert "was changed by another run" in " ".join(messages(function, "WARNING"))
     assert not without_execution_id(function)
 
 
@@ -96,7 +97,9 @@ def test_an_api_that_repeats_the_credentials_brings_them_into_no_log_and_no_stat
         deployment.tap.faults.add(path, Fault("status", status=status, body=echo))
     with deployment.serving() as function:
         assert deployment.post(function)[0] == 200
-    told = [line for line in said(function, "WARNING") + said(function, "ERROR") if "TAP answered" in line]
-    assert len(told) == 2
-    assert all('text (under 1 KiB) with the words "bad gateway"' in line for line in told)
+    warnings = [
+        line for line in messages(function, "WARNING") + messages(function, "ERROR") if "TAP answered" in line
+    ]
+    assert len(warnings) == 2
+    assert all('text (under 1 KiB) with the words "bad gateway"' in line for line in warnings)
     assert deployment.bucket.get(STATE)  # what it says is looked through at the end of each test

@@ -10,7 +10,8 @@ import pytest
 import urllib3
 
 from tap_forensics.sandbox.faults import Fault
-from tests.integration.function.conftest import STATE, Deployment, outcomes, said
+from tests.integration.function.conftest import Deployment, messages, outcomes
+from tests.support.settings import STATE
 
 FORENSICS = "/v2/forensics"
 # The holder renews it every third of that, by the bucket's clock.
@@ -45,8 +46,8 @@ def test_a_redelivery_after_a_kill_is_asked_to_come_again_until_the_lease_is_fre
         status, body = deployment.post(second)
         assert status == 503
         assert "has missed its renewal" in body
-        assert any("has missed its renewal" in line for line in said(second, "WARNING"))
+        assert any("has missed its renewal" in line for line in messages(second, "WARNING"))
         while deployment.post(second)[0] == 503 and time.monotonic() < until:
             time.sleep(0.2)
     assert deployment.delivered() == deployment.expected()
-    assert not said(second, "ERROR")
+    assert not messages(second, "ERROR")

@@ -12,7 +12,8 @@ import pytest
 
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.integration.function.conftest import PREFIX, PRINCIPAL, SECRET, STATE, Deployment, outcomes, said
+from tests.integration.function.conftest import PRINCIPAL, SECRET, Deployment, messages, outcomes
+from tests.support.settings import PREFIX, STATE
 
 SIEM = "/v2/siem/all"
 FORENSICS = "/v2/forensics"
@@ -27,7 +28,7 @@ def test_an_event_brings_every_threat_s_evidence_and_moves_the_state_on(deployme
     assert deployment.delivered() == deployment.expected()
     cursor = datetime.fromisoformat(deployment.state()["last_event_time"])
     assert before - timedelta(seconds=61) <= cursor <= utc_now() - timedelta(seconds=60)
-    assert "Successfully processed forensics for 6 threats" in said(function, "INFO")
+    assert "Successfully processed forensics for 6 threats" in messages(function, "INFO")
     assert outcomes(function) == ["complete"]
 
 
@@ -50,7 +51,7 @@ def test_refused_credentials_fail_the_event_and_leave_its_windows_open(deploymen
     assert window["start"] < state["last_event_time"] <= window["end"]
     assert "attempts" not in window
     assert deployment.bucket.objects(PREFIX) == evidence
-    refusal, end = said(function, "ERROR")
+    refusal, end = messages(function, "ERROR")
     assert refusal.startswith("TAP answered 401: TAP_PRINCIPAL or TAP_SECRET is wrong")
     assert end == "Run failed"
 
@@ -84,7 +85,7 @@ def test_a_bucket_that_is_not_there_fails_the_event_before_anything_is_asked(dep
     with deployment.serving(GCS_BUCKET="no-such-bucket") as function:
         status, _ = deployment.post(function)
     assert status == 500
-    assert said(function, "ERROR")[0].endswith("check GCS_BUCKET: there is no such bucket")
+    assert messages(function, "ERROR")[0].endswith("check GCS_BUCKET: there is no such bucket")
     assert not deployment.tap.calls
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.function.conftest import SECRET, Deployment, outcomes, said
+from tests.integration.function.conftest import SECRET, Deployment, messages, outcomes
 from tests.support.kill_points.gatekeeper import Gatekeeper
 
 REQUIRED = ("GCS_BUCKET", "TAP_PRINCIPAL", "TAP_SECRET")
@@ -40,7 +40,7 @@ def test_settings_that_are_missing_are_named_in_one_error_and_the_event_is_ackno
     env = {name: value for name, value in deployment.env().items() if name not in REQUIRED}
     with deployment.serving(env) as function:
         assert deployment.post(function)[0] == 200
-    (error,) = said(function, "ERROR")
+    (error,) = messages(function, "ERROR")
     assert error.startswith("Error: Missing required environment variables")
     assert all(name in error for name in REQUIRED)
     assert not deployment.tap.calls
@@ -54,7 +54,7 @@ def test_one_setting_that_is_missing_is_named_alone_and_nothing_is_called(deploy
         with deployment.serving(env) as function:
             assert deployment.post(function)[0] == 200
         assert not gate.journal
-    (error,) = said(function, "ERROR")
+    (error,) = messages(function, "ERROR")
     assert "TAP_SECRET" in error
     assert not [name for name in ("GCS_BUCKET", "TAP_PRINCIPAL") if name in error]
 
@@ -64,7 +64,7 @@ def test_a_hostile_environment_keeps_no_server_from_starting_and_every_fault_is_
 ) -> None:
     with deployment.serving(deployment.env() | HOSTILE) as function:
         assert deployment.post(function)[0] == 200
-    (error,) = said(function, "ERROR")
+    (error,) = messages(function, "ERROR")
     assert [name for name in CHECKED if f"{name}=" not in error] == []
     assert "sesame" not in error
     assert "\n" not in error
@@ -73,7 +73,7 @@ def test_a_hostile_environment_keeps_no_server_from_starting_and_every_fault_is_
 def test_a_secret_that_is_not_allowed_is_not_shown(deployment: Deployment) -> None:
     with deployment.serving(TAP_SECRET=f"{SECRET}\x07", TAP_PRINCIPAL="a:b") as function:
         assert deployment.post(function)[0] == 200
-    (error,) = said(function, "ERROR")
+    (error,) = messages(function, "ERROR")
     assert "TAP_SECRET=(not shown)" in error
     assert "TAP_PRINCIPAL=(not shown)" in error
 
@@ -86,7 +86,7 @@ def test_a_storage_emulator_elsewhere_is_refused_by_name_and_nothing_is_called(
 ) -> None:
     with deployment.serving(STORAGE_EMULATOR_HOST=address) as function:
         assert deployment.post(function)[0] == 200
-    (error,) = said(function, "ERROR")
+    (error,) = messages(function, "ERROR")
     assert error.startswith(f"STORAGE_EMULATOR_HOST='{address}' is not allowed on Cloud Run: remove it")
     assert not deployment.tap.calls
     assert not deployment.bucket.names()
@@ -96,5 +96,5 @@ def test_a_storage_emulator_that_is_not_there_fails_the_run_with_a_sentence(depl
     with deployment.serving(STORAGE_EMULATOR_HOST="http://127.0.0.1:1", RUN_BUDGET_SECONDS="5") as function:
         assert deployment.post(function)[0] == 500
     assert outcomes(function) == ["failed"]
-    assert len(said(function, "ERROR")) == 2
+    assert len(messages(function, "ERROR")) == 2
     assert not deployment.tap.calls

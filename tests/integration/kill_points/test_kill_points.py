@@ -21,7 +21,7 @@ from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
 from tests.integration.kill_points.conftest import NewScene
-from tests.support.kill_points.gatekeeper import Act, Call, nth
+from tests.support.kill_points.orders import Act, Call, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import Scene, kind, writes_evidence
 
@@ -95,7 +95,7 @@ def told_to_the_end(tell: Callable[[Point], Story], guess: Counter[str]) -> list
             last = {
                 story.point.kind: story for story in sorted(stories, key=lambda story: story.point.number)
             }
-            points = [Point(kind, told.point.number + 1) for kind, told in last.items() if told.killed_at]
+            points = [Point(kind, one.point.number + 1) for kind, one in last.items() if one.killed_at]
     return stories
 
 

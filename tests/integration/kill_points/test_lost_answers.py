@@ -9,7 +9,7 @@ import pytest
 
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.integration.kill_points.conftest import NewScene
-from tests.support.kill_points.gatekeeper import Act, Applies, Call, nth
+from tests.support.kill_points.orders import Act, Applies, Call, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import Scene, kind, writes_evidence
 
@@ -54,8 +54,8 @@ def told_to_the_end(new_scene: Callable[[], Scene], *, every_attempt: bool) -> l
     with ThreadPoolExecutor(AT_ONCE) as pool:
 
         def tell(losses: list[Applies]) -> list[Story]:
-            told = [pool.submit(Story, new_scene(), one, every_attempt=every_attempt) for one in losses]
-            return [story.result() for story in told]
+            futures = [pool.submit(Story, new_scene(), one, every_attempt=every_attempt) for one in losses]
+            return [story.result() for story in futures]
 
         while not stories or stories[-1].lost:
             stories += tell([nth(len(stories) + n, writes) for n in range(1, AT_ONCE + 1)])

@@ -13,7 +13,8 @@ import pytest
 from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.integration.kill_points.conftest import NewScene
-from tests.support.kill_points.gatekeeper import Act, Gatekeeper
+from tests.support.kill_points.gatekeeper import Gatekeeper
+from tests.support.kill_points.orders import Act
 from tests.support.kill_points.scene import Scene, reads_state, writes_evidence
 
 EVENTS = 4

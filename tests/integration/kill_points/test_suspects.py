@@ -11,7 +11,8 @@ from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.integration.kill_points.conftest import NewScene
 from tests.support.kill_points.runner import Ending
-from tests.support.kill_points.scene import STATE, Scene
+from tests.support.kill_points.scene import Scene
+from tests.support.settings import STATE
 
 FORENSICS, SIEM = "/v2/forensics", "/v2/siem/all"
 

@@ -13,10 +13,10 @@ import pytest
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.integration.kill_points.conftest import NewScene
-from tests.support.kill_points.gatekeeper import Act, Applies, Call, Gatekeeper, nth
+from tests.support.kill_points.gatekeeper import Gatekeeper
+from tests.support.kill_points.orders import Act, Applies, Call, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import (
-    HANDOVER,
     ONE_BATCH_BYTES,
     SMALL_BATCH_BYTES,
     Scene,
@@ -25,6 +25,7 @@ from tests.support.kill_points.scene import (
     writes_evidence,
     writes_state,
 )
+from tests.support.settings import HANDOVER
 
 TWO_RUNS_AT_ONCE = "was changed by another run"
 

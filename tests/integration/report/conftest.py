@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ViewportSize
 
 from tap_forensics.sandbox.world import World
-from tests.support.lab import START, Lab, lab
+from tests.support.lab import START, Lab, open_lab
 from tests.support.report import chromium, hostile
 from tests.support.report.commands import run
 
@@ -21,8 +21,8 @@ DESKTOP = ViewportSize(width=1280, height=900)
 def collected() -> Iterator[Lab]:
     """A lab after one run with events: what it wrote lies in its bucket, as on the day of a deployment."""
     world = World(3, start=START - timedelta(hours=3), end=START, messages_per_hour=12, clicks_per_hour=5)
-    with lab(world, LOOKBACK_HOURS="3", EVENTS_PREFIX="tap-siem") as made:
-        assert made.run().good.outcome == "complete"
+    with open_lab(world, LOOKBACK_HOURS="3", EVENTS_PREFIX="tap-siem") as made:
+        assert made.run().stats.outcome == "complete"
         yield made
 
 
@@ -66,6 +66,6 @@ def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("hostile") / "report.html"
-    done = run("report", "-", "-o", made, stdin=hostile.lines())
-    assert done.returncode == 0, done.stderr.decode()
+    completed = run("report", "-", "-o", made, stdin=hostile.lines())
+    assert completed.returncode == 0, completed.stderr.decode()
     return made

@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import ViewportSize
 
 from tap_forensics.sandbox.world import World
-from tests.support.lab import START, lab
+from tests.support.lab import START, open_lab
 from tests.support.report import chromium
 from tests.support.report.commands import run
 from tests.support.tools import CHECKOUT
@@ -23,7 +23,7 @@ def make_report(folder: Path) -> Path:
     """Six hours of a made-up tenant, collected by the real run and reported by the real command."""
     world = World(3, start=START - timedelta(hours=6), end=START, messages_per_hour=12, clicks_per_hour=5)
     made = folder / "report.html"
-    with lab(world, LOOKBACK_HOURS="6", EVENTS_PREFIX="tap-siem") as collected:
+    with open_lab(world, LOOKBACK_HOURS="6", EVENTS_PREFIX="tap-siem") as collected:
         collected.run()
         source = f"gs://{collected.bucket.name}/tap-"
         run("report", source, "-o", made, env={"STORAGE_EMULATOR_HOST": collected.bucket.url})

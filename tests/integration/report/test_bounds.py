@@ -27,15 +27,15 @@ print(done.returncode, peak // (1024 if sys.platform == "linux" else 1024 * 1024
 
 def measured(*words: object) -> tuple[int, int, str]:
     """Exit code, peak in MiB, and what was said on stderr."""
-    done = subprocess.run(  # noqa: S603 (this Python, with arguments of ours)
+    completed = subprocess.run(  # noqa: S603 (this Python, with arguments of ours)
         [sys.executable, "-c", _MEASURED, *command(*words)],
         capture_output=True,
         text=True,
         check=True,
         cwd=CHECKOUT,
     )
-    code, peak = map(int, done.stdout.split())
-    return code, peak, done.stderr
+    code, peak = map(int, completed.stdout.split())
+    return code, peak, completed.stderr
 
 
 def swarm(head: str, items: int) -> bytes:
@@ -59,9 +59,9 @@ def test_lines_of_too_many_values_are_named_and_passed_over(name: str, head: str
     items = (LONGEST_LINE_BYTES - 100) // 3
     heads = [head % number if "%" in head else head for number in (1, 2, 3)]
     file = packed(tmp_path, *(swarm(one, items) for one in heads))
-    code, peak, said = measured(name, file, *(["-o", tmp_path / "r.html"] if name == "report" else []))
+    code, peak, output = measured(name, file, *(["-o", tmp_path / "r.html"] if name == "report" else []))
     assert (code, peak < MOST_MEBIBYTES) == (1, True), peak
-    assert said.count("more than 500,000 values") == 3
+    assert output.count("more than 500,000 values") == 3
 
 
 @pytest.mark.parametrize("name", ["udm", "report"])
@@ -75,8 +75,8 @@ def test_what_no_page_can_hold_is_refused_in_one_sentence(tmp_path: Path) -> Non
     file = tmp_path / "many.ndjson"
     reports = (json.dumps({"scope": "THREAT", "id": str(number)}) for number in range(140_000))
     file.write_text("\n".join(reports))
-    code, peak, said = measured("report", file, "-o", tmp_path / "r.html")
+    code, peak, output = measured("report", file, "-o", tmp_path / "r.html")
     assert (code, peak < MOST_MEBIBYTES) == (1, True), peak
-    assert "more than one page can hold: give a part of it" in said
-    assert said.count("\n") == 1
+    assert "more than one page can hold: give a part of it" in output
+    assert output.count("\n") == 1
     assert not (tmp_path / "r.html").exists()

@@ -178,8 +178,11 @@ def test_searching_finds_real_and_defanged_spellings_alike(context: BrowserConte
     page.get_by_label("Search reports").fill("no such thing anywhere")
     assert shown_ids(page) == 0
     assert page.locator("#found").inner_text().startswith("0 of ")
+    assert page.locator("#no-reports").inner_text() == "No report matches the search and the filters."
+    assert page.locator("#no-indicators").inner_text() == "No indicator matches the search."
     page.get_by_label("Search reports").fill("")
     assert shown_ids(page) == everything
+    assert page.locator("#no-reports:visible, #no-indicators:visible").count() == 0
 
 
 def test_filters_and_the_reports_of_an_indicator(context: BrowserContext, report: Path) -> None:

@@ -172,14 +172,14 @@ def page_data(page: str) -> Any:
 
 def test_the_page_and_the_files_beside_it_hold_the_same_exports(folder: Path, tmp_path: Path) -> None:
     page, rows, bundle = (tmp_path / name for name in ("r.html", "r.csv", "r.json"))
-    done = run("report", folder, "-o", page, "--csv", rows, "--stix", bundle, "--json")
-    assert (done.returncode, done.stderr) == (0, b"")
-    told = json.loads(done.stdout)
-    assert told["written"] == {str(path): path.stat().st_size for path in (page, rows, bundle)}
+    completed = run("report", folder, "-o", page, "--csv", rows, "--stix", bundle, "--json")
+    assert (completed.returncode, completed.stderr) == (0, b"")
+    result = json.loads(completed.stdout)
+    assert result["written"] == {str(path): path.stat().st_size for path in (page, rows, bundle)}
     data = page_data(page.read_text(encoding="utf-8"))
     assert data["csv"].encode() == rows.read_bytes()
     assert data["stix"] == bundle.read_text(encoding="utf-8")
-    assert told["indicators"] == len(data["indicators"]) == len(stix2.parse(data["stix"]).objects) - 1 > 10
+    assert result["indicators"] == len(data["indicators"]) == len(stix2.parse(data["stix"]).objects) - 1 > 10
 
 
 def test_indicators_of_reports_taken_back_are_counted_and_not_listed(tmp_path: Path) -> None:
@@ -191,16 +191,19 @@ def test_indicators_of_reports_taken_back_are_counted_and_not_listed(tmp_path: P
     stdin = b"\n".join(json.dumps(line).encode() for line in lines)
     page, rows, bundle = (tmp_path / name for name in ("r.html", "r.csv", "r.json"))
     words = ("report", "-", "-o", page, "--csv", rows, "--stix", bundle)
-    done = run(*words, stdin=stdin)
-    assert b"Left out as TAP took their reports back: 1 cleared, 1 falsePositive indicators" in done.stderr
+    completed = run(*words, stdin=stdin)
+    assert (
+        b"Left out, because TAP withdrew their reports: 1 cleared, 1 falsePositive indicators"
+        in completed.stderr
+    )
     text = page.read_text(encoding="utf-8")
     assert "1 <bdi>cleared</bdi>, 1 <bdi>falsePositive</bdi>" in text
     assert [one[1] for one in page_data(text)["indicators"]] == ["a.example.com"]
     exported = rows.read_text(encoding="utf-8") + bundle.read_text(encoding="utf-8")
     assert "a.example.com" in exported
     assert not {"b.example.com", "c.example.com"} & set(re.findall(r"\w\.example\.com", exported))
-    told = json.loads(run(*words, "--withdrawn", "--json", stdin=stdin).stdout)
-    assert (told["indicators"], told["left_out"]) == (3, {})
+    result = json.loads(run(*words, "--withdrawn", "--json", stdin=stdin).stdout)
+    assert (result["indicators"], result["left_out"]) == (3, {})
 
 
 def test_every_threat_of_the_bucket_is_on_the_page(folder: Path, tmp_path: Path, collected: Any) -> None:
@@ -223,18 +226,18 @@ def test_a_users_mistake_is_one_sentence(
     words: tuple[str, ...], code: int, told: str, tmp_path: Path
 ) -> None:
     line = json.dumps(report()).encode()
-    done = run(*(word.replace("{tmp}", str(tmp_path)) for word in words), stdin=line)
-    assert done.returncode == code
-    assert told in done.stderr.decode()
-    assert "Traceback" not in done.stderr.decode()
+    completed = run(*(word.replace("{tmp}", str(tmp_path)) for word in words), stdin=line)
+    assert completed.returncode == code
+    assert told in completed.stderr.decode()
+    assert "Traceback" not in completed.stderr.decode()
 
 
 def test_a_source_without_reports_writes_nothing_and_says_what_was_there(tmp_path: Path) -> None:
-    done = run("report", "-", "-o", tmp_path / "r.html", stdin=b'odd\n{"clicksBlocked":[{}]}\n')
-    assert done.returncode == 1
+    completed = run("report", "-", "-o", tmp_path / "r.html", stdin=b'odd\n{"clicksBlocked":[{}]}\n')
+    assert completed.returncode == 1
     assert (
-        "no report in SOURCE (2 lines, 1 events, 1 odd)\n  stdin:1: not readable as JSON"
-        in done.stderr.decode()
+        "no report in SOURCE (2 lines, 1 events, 1 invalid)\n  stdin:1: not valid JSON"
+        in completed.stderr.decode()
     )
     assert not (tmp_path / "r.html").exists()
 
@@ -244,8 +247,8 @@ def test_without_its_extra_the_command_says_what_to_install() -> None:
         "import sys; sys.modules['pygal'] = None; from tap_forensics.cli.report import report; "
         "report(['-', '-o', 'x.html'])"
     )
-    done = subprocess.run(  # noqa: S603 (this Python, with code of ours)
+    completed = subprocess.run(  # noqa: S603 (this Python, with code of ours)
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=CHECKOUT, input=""
     )
-    assert done.returncode == 1
-    assert "`report` needs pygal: from a checkout, pip install '.[cli,report]'" in done.stderr
+    assert completed.returncode == 1
+    assert "`report` needs pygal: from a checkout, pip install '.[cli,report]'" in completed.stderr

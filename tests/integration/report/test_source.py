@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tap_forensics.report.records import Event, Report, Tally, read_records
 from tap_forensics.report.source import LONGEST_LINE_BYTES, Line, NoSource, SourceFault, source_lines
-from tests.support.lab import Lab, lab
+from tests.support.lab import Lab, open_lab
 from tests.support.report.commands import run
 
 ITEM = {"type": "url", "what": {"url": "https://host.example.com/a"}}
@@ -77,17 +77,17 @@ def test_a_bucket_is_read_by_prefix_and_by_object(collected: Lab) -> None:
         ("nowhere/at\u202eall", 2, r"there is no nowhere/at\u202eall: give a file, a folder"),
         ("gs://", 2, "wants a bucket's name"),
         ("gs://no-such-bucket/x", 1, "check the bucket's name"),
-        ("gs://demo-bucket/no/such/prefix", 1, "no .ndjson or .jsonl object lies under"),
+        ("gs://demo-bucket/no/such/prefix", 1, "no .ndjson or .jsonl object under"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_one_sentence(
     collected: Lab, source: str, code: int, words: str
 ) -> None:
-    done = run("udm", source, env={"STORAGE_EMULATOR_HOST": collected.bucket.url})
-    told = done.stderr.decode()
-    assert (done.returncode, done.stdout) == (code, b""), told
-    assert words in told
-    assert told.count("\n") == 1
+    completed = run("udm", source, env={"STORAGE_EMULATOR_HOST": collected.bucket.url})
+    stderr = completed.stderr.decode()
+    assert (completed.returncode, completed.stdout) == (code, b""), stderr
+    assert words in stderr
+    assert stderr.count("\n") == 1
 
 
 def test_an_empty_folder_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
@@ -102,15 +102,15 @@ def test_without_google_credentials_the_remedy_is_named(tmp_path: Path) -> None:
     env = dict.fromkeys(("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"), "")
     # No metadata server is asked: this is no machine of Google's.
     env |= {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}
-    done = run("udm", "gs://some-bucket/", env=env)
-    assert done.returncode == 1
-    assert b"gcloud auth application-default login" in done.stderr
-    assert b"Traceback" not in done.stderr
+    completed = run("udm", "gs://some-bucket/", env=env)
+    assert completed.returncode == 1
+    assert b"gcloud auth application-default login" in completed.stderr
+    assert b"Traceback" not in completed.stderr
 
 
 @pytest.mark.parametrize("shape", ["report", "response"])
 def test_both_shapes_as_the_function_writes_them_say_the_same(shape: str) -> None:
-    with lab(RECORD_SHAPE=shape) as made:
+    with open_lab(RECORD_SHAPE=shape) as made:
         made.run()
         found, tally = read("-", b"".join(made.evidence().values()))
         truth = made.truth()
@@ -177,7 +177,7 @@ def test_a_torn_gzip_gives_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "torn.ndjson.gz").write_bytes(gzip.compress(lines.encode())[:-2000])
     found, tally = read(tmp_path)
     assert 100 < len(found) < 5000
-    assert tally.odd[-1][1] == "not sound gzip from here on"
+    assert tally.odd[-1][1] == "not valid gzip from here on"
 
 
 def test_what_is_no_utf8_or_a_lone_surrogate_is_read_all_the_same() -> None:

@@ -100,9 +100,9 @@ def test_every_type_of_evidence_fits_the_schema(kind: str) -> None:
 def test_every_value_of_evidence_is_in_the_event_or_in_the_notes(kind: str) -> None:
     item = evidence(random.Random(5), kind)
     [event], notes = mapped(item)
-    said = {str(value).lower() for value in leaves(event)}
+    mapped_values = {str(value).lower() for value in leaves(event)}
     for name, value in item["what"].items():
-        is_mapped = all(str(leaf).lower() in said for leaf in leaves(value))
+        is_mapped = all(str(leaf).lower() in mapped_values for leaf in leaves(value))
         is_noted = any(noted.startswith(f"{kind}.{name}") for noted in notes.not_mapped)
         assert is_mapped or is_noted or value is None, name
 
@@ -187,11 +187,11 @@ def test_whatever_the_evidence_is_it_fits_the_schema_or_is_counted(
 
 
 def test_the_command_writes_events_and_notes_apart(folder: Path, tmp_path: Path) -> None:
-    told = tmp_path / "notes.json"
-    done = run("udm", "--json", "--notes", told, folder)
-    assert (done.returncode, done.stderr) == (0, b"")
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    notes = json.loads(told.read_text(encoding="utf-8"))
+    notes_file = tmp_path / "notes.json"
+    completed = run("udm", "--json", "--notes", notes_file, folder)
+    assert (completed.returncode, completed.stderr) == (0, b"")
+    events = [json.loads(line) for line in completed.stdout.splitlines()]
+    notes = json.loads(notes_file.read_text(encoding="utf-8"))
     assert notes["events"] == len(events) > 100
     assert notes["assumed"] == list(ASSUMED)
     assert {entry["fault"] for entry in notes["wrong"]} <= set(WRONG)
@@ -210,25 +210,25 @@ def test_nothing_in_the_evidence_can_act_on_a_terminal(words: list[str], tmp_pat
     source = tmp_path / f"a{UNPRINTABLE}.ndjson"
     source.write_text(json.dumps(document) + "\nodd\n", encoding="utf-8")
     page = ["-o", tmp_path / f"{UNPRINTABLE}.html"] if "report" in words else []
-    done = run(*words, source, *page)
-    assert done.returncode == 0
-    assert all(line.isprintable() for line in (done.stdout + done.stderr).decode().split("\n"))
+    completed = run(*words, source, *page)
+    assert completed.returncode == 0
+    assert all(line.isprintable() for line in (completed.stdout + completed.stderr).decode().split("\n"))
 
 
 def test_what_is_escaped_for_the_terminal_reads_the_same(tmp_path: Path) -> None:
     url = f"https://ü.example.com/{UNPRINTABLE}"
     source = tmp_path / "a.ndjson"
     source.write_text(json.dumps({"forensics": [{"type": "url", "what": {"url": url}}]}))
-    said = run("udm", source).stdout.decode()
-    assert json.loads(said)["principal"]["url"] == url
-    assert "ü" in said
+    output = run("udm", source).stdout.decode()
+    assert json.loads(output)["principal"]["url"] == url
+    assert "ü" in output
 
 
 def test_the_notes_for_a_person_are_on_stderr(folder: Path) -> None:
-    told = run("udm", folder).stderr.decode()
+    stderr = run("udm", folder).stderr.decode()
     for words in ("events from", "Not mapped", "dns: cnames", "Wrong in the published table", "Assumed"):
-        assert words in told
-    assert max(map(len, told.splitlines())) <= 100
+        assert words in stderr
+    assert max(map(len, stderr.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(
@@ -243,9 +243,9 @@ def test_the_notes_for_a_person_are_on_stderr(folder: Path) -> None:
 def test_nothing_readable_and_wrong_usage_have_their_exit_codes(
     words: tuple[str, ...], stdin: bytes, code: int
 ) -> None:
-    done = run(*words, stdin=stdin)
-    assert (done.returncode, done.stdout) == (code, b"")
-    assert b"Traceback" not in done.stderr
+    completed = run(*words, stdin=stdin)
+    assert (completed.returncode, completed.stdout) == (code, b"")
+    assert b"Traceback" not in completed.stderr
 
 
 def test_a_reader_that_goes_away_is_no_fault_of_ours(folder: Path) -> None:

@@ -135,9 +135,9 @@ def test_run_without_credentials_names_the_variables(
     environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert demo.run(Path("main.py"), 8080, environment) == 2
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert all(
-        name in told for name in ("TAP_PRINCIPAL", "TAP_SECRET", "TAP_PRINCIPAL_FILE", "TAP_SECRET_FILE")
+        name in output for name in ("TAP_PRINCIPAL", "TAP_SECRET", "TAP_PRINCIPAL_FILE", "TAP_SECRET_FILE")
     )
 
 

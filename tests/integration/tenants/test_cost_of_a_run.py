@@ -11,7 +11,8 @@ from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
 from tests.support.fleet import MAIN
-from tests.support.kill_points.gatekeeper import Call, Gatekeeper
+from tests.support.kill_points.gatekeeper import Gatekeeper
+from tests.support.kill_points.orders import Call
 
 README = (MAIN.parent / "deploy" / "README.md").read_text(encoding="utf-8")
 

@@ -130,6 +130,6 @@ def test_refused_credentials_are_told_by_tenant_and_a_new_file_is_used_by_the_ne
     assert refusal["message"].endswith("(tenant acme, credentials.json)")
     assert end["run"]["outcome"] == "failed"
     assert worked.entries[-1]["run"]["outcome"] == "complete"
-    said = "".join(asked.server.log)
-    assert "0192-revoked" not in said
-    assert base64.b64encode(b"principal-of-acme:0192-revoked").decode() not in said
+    output = "".join(asked.server.log)
+    assert "0192-revoked" not in output
+    assert base64.b64encode(b"principal-of-acme:0192-revoked").decode() not in output

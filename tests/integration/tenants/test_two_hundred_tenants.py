@@ -147,7 +147,7 @@ def test_each_container_served_many_tenants_and_each_line_has_its_tenant_s_label
 
 def test_no_secret_is_in_any_log_or_object(scene: Scene) -> None:
     written = "\n".join(data.decode(errors="replace") for data in scene.after_second.values())
-    said = "\n".join(line for server in scene.fleet.servers for line in server.log) + written
-    assert [name for name in NAMES if f"secret/{name}" in said] == []
+    output = "\n".join(line for server in scene.fleet.servers for line in server.log) + written
+    assert [name for name in NAMES if f"secret/{name}" in output] == []
     packed = [tenant.authorization.removeprefix("Basic ") for tenant in scene.tenants.values()]
-    assert [token for token in packed if token in said] == []
+    assert [token for token in packed if token in output] == []

@@ -14,12 +14,11 @@ from typing import Any
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
-from tests.support.kill_points.gatekeeper import Call, Gatekeeper
+from tests.support.kill_points.gatekeeper import Gatekeeper
+from tests.support.kill_points.orders import Call
 from tests.support.kill_points.runner import Ending, Run
+from tests.support.settings import HANDOVER, PREFIX, STATE
 
-PREFIX = "tap-forensics"
-HANDOVER = f"{PREFIX}/state.json"
-STATE = f"state/{HANDOVER}"
 EVIDENCE = re.compile(rf"{PREFIX}/tap_forensics_(\d{{8}}_\d{{6}})(_\d{{4}})?\.ndjson")
 
 MARK = "tap-forensics"
@@ -225,12 +224,12 @@ def _unknown(world: World) -> set[str]:
 def _faults_of_evidence(evidence: dict[str, bytes], world: World) -> list[str]:
     faults = [f"{name} is no evidence object" for name in evidence if not EVIDENCE.fullmatch(name)]
     faults += [f"{name} is empty or cut" for name, data in evidence.items() if not data.endswith(b"\n")]
-    told = [(_run_id(name), line) for name, data in evidence.items() for line in _lines(data)]
-    threats = Counter(line["_threatId"] for _, line in told if line["scope"] == "THREAT")
+    lines_by_run = [(_run_id(name), line) for name, data in evidence.items() for line in _lines(data)]
+    threats = Counter(line["_threatId"] for _, line in lines_by_run if line["scope"] == "THREAT")
     expected = {name for name, threat in world.threats.items() if threat.answer == "report"}
     faults += [f"threat {name[:8]} was never delivered" for name in expected - threats.keys()]
     faults += [f"threat {name[:8]} came {n} times" for name, n in threats.items() if n > 1]
-    campaigns = Counter((run, line["id"]) for run, line in told if line["scope"] == "CAMPAIGN")
+    campaigns = Counter((run, line["id"]) for run, line in lines_by_run if line["scope"] == "CAMPAIGN")
     missed = set(world.campaigns) - {name for _, name in campaigns}
     faults += [f"campaign {name[:8]} was never delivered" for name in missed]
     faults += [

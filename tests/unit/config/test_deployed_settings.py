@@ -9,14 +9,14 @@ import pytest
 from tap_forensics.config.settings import load_settings
 from tap_forensics.config.tenants import load_places, load_tenant
 from tap_forensics.errors import InvalidSettings
-from tests.support.fakes import REQUIRED, configured
+from tests.support.settings import REQUIRED, make_settings
 
 ADDRESS = "http://user:hunter22@proxy.example.com:3128"
 
 
 def faults_of(**variables: str) -> list[str]:
     with pytest.raises(InvalidSettings) as caught:
-        configured(**variables)
+        make_settings(**variables)
     assert "hunter22" not in str(caught.value)
     return caught.value.faults
 
@@ -29,9 +29,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_proxy_is_read_from_a_mounted_secret_anew_each_time(file: Path) -> None:
-    assert configured(HTTPS_PROXY_FILE=str(file)).tap.https_proxy == ADDRESS
+    assert make_settings(HTTPS_PROXY_FILE=str(file)).tap.https_proxy == ADDRESS
     file.write_text("proxy.example.com:1", encoding="utf-8")
-    assert configured(HTTPS_PROXY_FILE=str(file)).tap.https_proxy == "http://proxy.example.com:1"
+    assert make_settings(HTTPS_PROXY_FILE=str(file)).tap.https_proxy == "http://proxy.example.com:1"
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
@@ -115,4 +115,4 @@ def test_on_cloud_run_an_emulator_on_loopback_is_allowed(address: str) -> None:
 
 
 def test_elsewhere_any_emulator_is_allowed() -> None:
-    configured(STORAGE_EMULATOR_HOST="http://storage.example.com")
+    make_settings(STORAGE_EMULATOR_HOST="http://storage.example.com")

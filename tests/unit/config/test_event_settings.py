@@ -4,15 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tap_forensics.config.settings import Settings, load_settings
 from tap_forensics.config.state_location import StateLocation, state_location
 from tap_forensics.errors import InvalidSettings
-
-REQUIRED = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
-
-
-def configured(**variables: str) -> Settings:
-    return load_settings(REQUIRED | variables)
+from tests.support.settings import make_settings
 
 
 @pytest.mark.parametrize(
@@ -21,21 +15,21 @@ def configured(**variables: str) -> Settings:
 )
 def test_prefixes_that_contain_one_another_are_refused_by_name(evidence: str, events: str) -> None:
     with pytest.raises(InvalidSettings, match=r"GCS_PREFIX=.* and EVENTS_PREFIX=.* overlap: "):
-        configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events)
+        make_settings(GCS_PREFIX=evidence, EVENTS_PREFIX=events)
 
 
 @pytest.mark.parametrize(("evidence", "events"), [("tap", "tap-siem"), ("tap-siem", "tap"), ("a/b", "a/c")])
 def test_prefixes_side_by_side_are_fine(evidence: str, events: str) -> None:
-    assert configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events).events.prefix == events
+    assert make_settings(GCS_PREFIX=evidence, EVENTS_PREFIX=events).events.prefix == events
 
 
 def test_neither_forensics_nor_events_is_a_fault() -> None:
     with pytest.raises(InvalidSettings, match="FORENSICS=off without EVENTS_PREFIX"):
-        configured(FORENSICS="off")
+        make_settings(FORENSICS="off")
 
 
 def test_statuses_types_and_the_first_moment_are_read() -> None:
-    settings = configured(
+    settings = make_settings(
         THREAT_STATUS="active, falsePositive,active", THREAT_TYPE="url", SINCE_TIME="2026-03-04T10:00:00Z"
     )
     assert settings.tap.threat_status == ("active", "falsePositive")
@@ -56,7 +50,7 @@ def test_statuses_types_and_the_first_moment_are_read() -> None:
 )
 def test_anything_else_is_a_fault_that_says_what_is_allowed(name: str, value: str) -> None:
     with pytest.raises(InvalidSettings, match=f"{name}='{value}' is not allowed: give "):
-        configured(**{"EVENTS_PREFIX": "tap-siem", name: value})
+        make_settings(**{"EVENTS_PREFIX": "tap-siem", name: value})
 
 
 @pytest.mark.parametrize(
@@ -77,4 +71,4 @@ def test_anything_else_is_a_fault_that_says_what_is_allowed(name: str, value: st
 def test_the_working_state_lies_outside_both_feeds(
     evidence: str, events: str, key: str, place: StateLocation
 ) -> None:
-    assert state_location(configured(GCS_PREFIX=evidence, EVENTS_PREFIX=events, STATE_KEY=key)) == place
+    assert state_location(make_settings(GCS_PREFIX=evidence, EVENTS_PREFIX=events, STATE_KEY=key)) == place

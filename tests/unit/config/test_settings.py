@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from operator import attrgetter
-from pathlib import Path
 
 import pytest
 
 from tap_forensics.config.settings import VARIABLES, Settings, load_settings
-from tap_forensics.errors import InvalidSettings
-from tests.support.fakes import PRINCIPAL, REQUIRED, SECRET, configured
+from tests.support.settings import PRINCIPAL, REQUIRED, SECRET, make_settings
+from tests.support.settings_faults import fault_of, faults_of
 
 RANGES = {
     "LOOKBACK_HOURS": (1, 87_600),
@@ -61,31 +59,6 @@ def by_variable(settings: Settings) -> dict[str, object]:
     return values | {"tenant": settings.tenant}
 
 
-def faults_of(environ: Mapping[str, str]) -> list[str]:
-    with pytest.raises(InvalidSettings) as caught:
-        load_settings(environ)
-    assert str(caught.value) == "; ".join(caught.value.faults)
-    return caught.value.faults
-
-
-def fault_of(**variables: str) -> str:
-    """The one fault of otherwise sound variables."""
-    faults = faults_of(REQUIRED | variables)
-    assert len(faults) == 1
-    return faults[0]
-
-
-def mounted(folder: Path, content: bytes) -> dict[str, str]:
-    """Sound variables, the secret in a file."""
-    path = folder / "secret"
-    path.write_bytes(content)
-    return {name: REQUIRED[name] for name in ("GCS_BUCKET", "TAP_PRINCIPAL")} | {"TAP_SECRET_FILE": str(path)}
-
-
-def secret_of(environ: Mapping[str, str]) -> str:
-    return load_settings(environ).tap.secret
-
-
 def test_the_required_variables_are_enough_and_the_rest_has_its_default() -> None:
     assert by_variable(load_settings(REQUIRED)) == DEFAULTS
 
@@ -100,7 +73,7 @@ def test_nothing_of_the_real_environment_is_read(monkeypatch: pytest.MonkeyPatch
 def test_a_number_is_allowed_up_to_both_ends_of_its_range(name: str) -> None:
     low, high = RANGES[name]
     for number in (low, high):
-        assert by_variable(configured(**{name: str(number)}))[name.lower()] == number
+        assert by_variable(make_settings(**{name: str(number)}))[name.lower()] == number
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -117,7 +90,7 @@ def test_a_number_outside_its_range_is_refused_with_the_range(name: str, text: s
 @pytest.mark.parametrize(("name", "words"), WORDS.items())
 def test_a_choice_is_one_of_its_words_exactly(name: str, words: list[str]) -> None:
     for word in words:
-        assert by_variable(configured(**{name: word}))[name.lower()] == word
+        assert by_variable(make_settings(**{name: word}))[name.lower()] == word
         wrong = word.upper()
         expected = f"{name}={wrong!r} is not allowed: give {' or '.join(words)}"
         assert fault_of(**{name: wrong}) == expected
@@ -125,7 +98,7 @@ def test_a_choice_is_one_of_its_words_exactly(name: str, words: list[str]) -> No
 
 @pytest.mark.parametrize("name", ["my-tap-logs", "a.b_c-1", "a" * 222, "123"])
 def test_a_bare_bucket_name_is_allowed(name: str) -> None:
-    assert configured(GCS_BUCKET=name).bucket.name == name
+    assert make_settings(GCS_BUCKET=name).bucket.name == name
 
 
 @pytest.mark.parametrize(
@@ -148,7 +121,7 @@ def test_anything_else_as_a_bucket_is_refused(name: str) -> None:
     ],
 )
 def test_the_state_lies_under_the_trimmed_prefix_by_default(given: str, prefix: str, key: str) -> None:
-    settings = configured(GCS_PREFIX=given)
+    settings = make_settings(GCS_PREFIX=given)
     assert (settings.bucket.prefix, settings.bucket.state_key) == (prefix, key)
 
 
@@ -163,7 +136,9 @@ def test_a_state_key_that_is_no_object_name_is_refused(given: str) -> None:
 
 
 def test_an_own_state_key_does_not_depend_on_the_prefix() -> None:
-    assert configured(GCS_PREFIX="logs", STATE_KEY="elsewhere/s.json").bucket.state_key == "elsewhere/s.json"
+    assert (
+        make_settings(GCS_PREFIX="logs", STATE_KEY="elsewhere/s.json").bucket.state_key == "elsewhere/s.json"
+    )
 
 
 def test_blank_variables_count_as_unset() -> None:
@@ -172,7 +147,7 @@ def test_blank_variables_count_as_unset() -> None:
 
 
 def test_space_around_a_value_is_no_part_of_it() -> None:
-    settings = configured(MAX_THREATS=" 7 ", GCS_BUCKET="\tdemo-bucket\n")
+    settings = make_settings(MAX_THREATS=" 7 ", GCS_BUCKET="\tdemo-bucket\n")
     assert (settings.forensics.max_threats, settings.bucket.name) == (7, "demo-bucket")
 
 
@@ -187,7 +162,7 @@ def test_space_around_a_value_is_no_part_of_it() -> None:
     ],
 )
 def test_https_anywhere_and_http_on_loopback_may_be_the_api(given: str) -> None:
-    assert configured(TAP_API_BASE=given).tap.api_base == given.rstrip("/")
+    assert make_settings(TAP_API_BASE=given).tap.api_base == given.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -226,44 +201,6 @@ def test_an_address_that_no_request_could_be_sent_to_is_refused(given: str) -> N
     assert "TAP_API_BASE=" in fault_of(TAP_API_BASE=given)
 
 
-@pytest.mark.parametrize(
-    "given",
-    ["http://proxy.example.com:3128", "https://proxy.example.com", "http://user:pw@proxy.example.com:1"],
-)
-def test_a_proxy_is_taken_as_it_is(given: str) -> None:
-    assert configured(HTTPS_PROXY=given).tap.https_proxy == given
-
-
-def test_a_proxy_without_a_scheme_speaks_http() -> None:
-    assert configured(HTTPS_PROXY="proxy.example.com:3128").tap.https_proxy == "http://proxy.example.com:3128"
-
-
-@pytest.mark.parametrize(
-    "given", ["socks5://proxy.example.com", "http://", "http://proxy.example.com:0", "http://[proxy"]
-)
-def test_what_is_no_http_proxy_is_refused_without_being_shown(given: str) -> None:
-    assert fault_of(HTTPS_PROXY=given).startswith(
-        "HTTPS_PROXY=(not shown) is not allowed: give the address of"
-    )
-
-
-@pytest.mark.parametrize(
-    "given", ["http://user:hunter22@pro xy:3128", "http://%zz:3128", "http://proxy.example.com\x7f"]
-)
-def test_a_proxy_that_no_connection_could_be_made_to_is_refused(given: str) -> None:
-    assert fault_of(HTTPS_PROXY=given).startswith("HTTPS_PROXY=(not shown) is not allowed")
-
-
-def test_the_lower_case_names_of_the_proxy_variables_are_known() -> None:
-    settings = configured(https_proxy="http://one.example.com", no_proxy="two.example.com")
-    assert (settings.tap.https_proxy, settings.tap.no_proxy) == ("http://one.example.com", "two.example.com")
-
-
-def test_the_upper_case_name_of_a_proxy_variable_comes_first() -> None:
-    settings = configured(HTTPS_PROXY="http://one.example.com", https_proxy="http://two.example.com")
-    assert settings.tap.https_proxy == "http://one.example.com"
-
-
 def test_missing_variables_are_named_in_the_published_words_with_the_remedy() -> None:
     assert faults_of({}) == [
         "Error: Missing required environment variables: GCS_BUCKET, TAP_PRINCIPAL, TAP_SECRET "
@@ -290,90 +227,6 @@ def test_a_long_wrong_value_is_shown_cut_and_escaped() -> None:
     fault = fault_of(MAX_THREATS="\u202e" + "x" * 10_000)
     assert len(fault) < 300
     assert fault.isascii()
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("TAP_SECRET", "two\nlines"), ("TAP_PRINCIPAL", "one:two"), ("TAP_PRINCIPAL", "bell\x07")],
-)
-def test_a_wrong_credential_is_named_and_not_shown(name: str, wrong: str) -> None:
-    fault = fault_of(**{name: wrong})
-    assert fault.startswith(f"{name}=(not shown) is not allowed: give ")
-    assert wrong not in fault
-
-
-@pytest.mark.parametrize("password", ["hunter22", "hun@ter22", "hun/ter22", "hun ter22", "//hun@ter22"])
-def test_a_password_in_an_address_is_not_shown(password: str) -> None:
-    fault = fault_of(TAP_API_BASE=f"https://user:{password}@tap.example.com")
-    assert "hun" not in fault
-    assert "ter22" not in fault
-
-
-def test_settings_do_not_show_credentials_when_they_are_printed() -> None:
-    settings = configured(HTTPS_PROXY="http://user:hunter22@proxy.example.com")
-    assert not any(word in repr(settings) for word in (PRINCIPAL, SECRET, "hunter22"))
-
-
-def test_a_mounted_secret_is_taken_without_its_line_end(tmp_path: Path) -> None:
-    assert secret_of(mounted(tmp_path, b"mounted-secret\r\n")) == "mounted-secret"
-
-
-def test_a_mounted_secret_is_read_anew_each_time(tmp_path: Path) -> None:
-    environ = mounted(tmp_path, b"first\n")
-    assert secret_of(environ) == "first"
-    assert secret_of(mounted(tmp_path, b"second\n")) == "second"
-
-
-def test_both_credentials_may_be_mounted(tmp_path: Path) -> None:
-    environ = mounted(tmp_path, b"x") | {"TAP_PRINCIPAL_FILE": str(tmp_path / "secret")}
-    del environ["TAP_PRINCIPAL"]
-    assert load_settings(environ).tap.principal == "x"
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [(b"", "is empty"), (b" \n", "is empty"), (b"\xff\xfe", "cannot be read (not UTF-8 text)")],
-)
-def test_a_mounted_secret_without_text_is_the_one_fault(tmp_path: Path, content: bytes, says: str) -> None:
-    faults = faults_of(mounted(tmp_path, content))
-    assert len(faults) == 1
-    assert says in faults[0]
-    assert faults[0].startswith("TAP_SECRET_FILE=")
-
-
-def test_a_missing_mounted_secret_is_the_one_fault(tmp_path: Path) -> None:
-    environ = mounted(tmp_path, b"x")
-    (tmp_path / "secret").unlink()
-    faults = faults_of(environ)
-    assert len(faults) == 1
-    assert "cannot be read (No such file or directory): check the mounted secret" in faults[0]
-
-
-def test_a_folder_in_place_of_a_mounted_secret_is_the_one_fault(tmp_path: Path) -> None:
-    faults = faults_of(mounted(tmp_path, b"x") | {"TAP_SECRET_FILE": str(tmp_path)})
-    assert len(faults) == 1
-    assert "cannot be read" in faults[0]
-
-
-def test_a_secret_given_twice_is_the_one_fault(tmp_path: Path) -> None:
-    faults = faults_of(mounted(tmp_path, b"x") | REQUIRED)
-    assert faults == ["TAP_SECRET and TAP_SECRET_FILE are both set: remove one"]
-
-
-def test_a_mounted_secret_of_several_lines_is_refused_and_not_shown(tmp_path: Path) -> None:
-    faults = faults_of(mounted(tmp_path, b"hunter22\nhunter33\n"))
-    assert faults == [
-        "TAP_SECRET=(not shown) is not allowed: give one line of text without control characters"
-    ]
-
-
-def test_a_secret_given_where_its_path_belongs_is_not_shown() -> None:
-    environ = {
-        "GCS_BUCKET": "demo-bucket",
-        "TAP_PRINCIPAL": PRINCIPAL,
-        "TAP_SECRET_FILE": "0123456789abcdef" * 4,
-    }
-    assert "0123456789abcdef" not in "".join(faults_of(environ))
 
 
 def test_a_missing_variable_is_named_even_where_another_value_holds_its_name() -> None:

@@ -11,8 +11,8 @@ from tap_forensics.config.settings import Settings, load_settings
 from tap_forensics.config.state_location import StateLocation, state_location
 from tap_forensics.config.tenants import checked_name, load_tenant, requested_tenant
 from tap_forensics.errors import InvalidSettings
-from tests.support.fakes import REQUIRED
 from tests.support.loopback import Answering, ConnectProxy, serving
+from tests.support.settings import REQUIRED
 from tests.unit.conftest import connected
 from tests.unit.tap.test_connection import BASE, HOST, authority, tls_for
 

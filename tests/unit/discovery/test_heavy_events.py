@@ -10,7 +10,7 @@ from tap_forensics.discovery.siem import read_window
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.tap.windows import Window
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
 from tests.unit.conftest import Client
 
 SIEM = "/v2/siem/all"

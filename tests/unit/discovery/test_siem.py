@@ -14,7 +14,7 @@ from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
 from tap_forensics.storage.state import Threat
 from tap_forensics.tap.windows import Window
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
 from tests.unit.conftest import Client
 
 SIEM = "/v2/siem/all"

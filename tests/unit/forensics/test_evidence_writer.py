@@ -19,9 +19,11 @@ from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.numbered_objects import object_name
 from tap_forensics.storage.state import VERSION, Lease, State, encode
 from tap_forensics.storage.state_store import StateStore
-from tests.support.fakes import NOW, FakeTime, KeptLog, configured
+from tests.support.clocks import NOW, MovableClock
 from tests.support.lab_bucket import LabBucket
-from tests.support.states import STATE, Hold, acquired
+from tests.support.logs import LogCollector
+from tests.support.settings import STATE, make_settings
+from tests.support.states import Hold, acquired
 
 PREFIX, RUN = "tap-forensics", "20260304_090000"
 FIRST, SECOND, THIRD = (f"{PREFIX}/tap_forensics_{RUN}{number}.ndjson" for number in ("", "_0002", "_0003"))
@@ -35,11 +37,11 @@ def fake(lab: LabBucket) -> FakeBucket:
 
 
 @pytest.fixture
-def store(fake: FakeBucket, hold: Hold, time: FakeTime) -> StateStore:
+def store(fake: FakeBucket, hold: Hold, clock: MovableClock) -> StateStore:
     """A run that has taken over another, of which the state knows no batch."""
     dead = Lease(RUN, "dead", NOW - timedelta(hours=2), seconds=60)
     fake.put(STATE, encode(State(VERSION, lease=dead)))
-    time.advance(60)
+    clock.advance(60)
     return acquired(hold())
 
 
@@ -49,14 +51,14 @@ def stats() -> RunStats:
 
 
 @pytest.fixture
-def log() -> KeptLog:
-    return KeptLog()
+def log() -> LogCollector:
+    return LogCollector()
 
 
 @pytest.fixture
-def run(store: StateStore, bucket: Bucket, log: KeptLog, stats: RunStats) -> Run:
+def run(store: StateStore, bucket: Bucket, log: LogCollector, stats: RunStats) -> Run:
     def run(**variables: str) -> RunContext:
-        return RunContext(configured(**variables), log.logger, stats, store, bucket, lambda *_: None)
+        return RunContext(make_settings(**variables), log.logger, stats, store, bucket, lambda *_: None)
 
     return run
 
@@ -108,7 +110,7 @@ def test_objects_are_named_as_the_published_function_names_them(prefix: str, num
 
 
 def test_what_was_fetched_lies_in_one_object_and_is_settled(
-    fake: FakeBucket, store: StateStore, delivery: Make, log: KeptLog, stats: RunStats
+    fake: FakeBucket, store: StateStore, delivery: Make, log: LogCollector, stats: RunStats
 ) -> None:
     delivered(
         delivery(), fetched("t1", {"id": "r1"}, {"id": "r2"}), fetched("t2", {"id": "r3"}), campaign="c1"
@@ -119,7 +121,7 @@ def test_what_was_fetched_lies_in_one_object_and_is_settled(
         for threat, report in (("t1", "r1"), ("t1", "r2"), ("t2", "r3"))
     ]
     assert collected(store) == {"t1", "t2"}
-    assert f"Wrote 3 records to gs://demo-bucket/{FIRST}" in log.said()
+    assert f"Wrote 3 records to gs://demo-bucket/{FIRST}" in log.messages()
     assert (stats.threats_fetched, stats.reports, stats.lines, stats.objects) == (2, 3, 3, 1)
     assert stats.lines_bytes == len(fake.get(FIRST))
     assert store.lease.batches == 1
@@ -235,13 +237,13 @@ def deep_in_the_stack(frames: int, call: Callable[[], None]) -> None:
 
 
 def test_a_report_that_a_worker_could_just_read_is_written_or_named_in_an_error(
-    fake: FakeBucket, delivery: Make, log: KeptLog
+    fake: FakeBucket, delivery: Make, log: LogCollector
 ) -> None:
     outcome = fetched("t1", deepest_readable())
     deep_in_the_stack(50, lambda: delivered(delivery(), outcome, fetched("t2", {"id": "r2"})))
     written = b"".join(fake.objects(PREFIX).values())
     assert b'"t2"' in written
-    assert b'"t1"' in written or any("t1" in words for words in log.said(logging.ERROR))
+    assert b'"t1"' in written or any("t1" in words for words in log.messages(logging.ERROR))
 
 
 def test_a_dead_runs_objects_are_found_until_one_is_missing(

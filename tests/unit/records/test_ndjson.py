@@ -189,8 +189,8 @@ def test_no_line_is_too_long_for_a_head_of_countless_fields(alphabet: int, ascii
 
 
 def test_countless_fields_left_out_are_told_in_a_few_words() -> None:
-    told = len(lines_of(countless(0x1F600, ascii_only=True)).cut)
-    assert 0 < told <= 100
+    count = len(lines_of(countless(0x1F600, ascii_only=True)).cut)
+    assert 0 < count <= 100
 
 
 @pytest.mark.parametrize("forensics", [None, {"type": "url"}, "text", 5])

@@ -145,9 +145,9 @@ def test_a_fault_that_does_not_exist_is_refused() -> None:
 def test_faults_can_be_told_counted_and_cleared_over_http(ask: Ask, server: TapServer) -> None:
     order = {"path": "/v2/siem/all", "fault": {"kind": "status", "status": 502, "body": "told"}}
     with urllib3.PoolManager(retries=False) as pool:
-        told = pool.request("POST", f"{server.url}/_sandbox/faults", body=json.dumps(order).encode())
+        accepted = pool.request("POST", f"{server.url}/_sandbox/faults", body=json.dumps(order).encode())
         wrong = pool.request("POST", f"{server.url}/_sandbox/faults", body=b'{"fault": {"kind": "explode"}}')
-        assert (told.status, wrong.status) == (204, 400)
+        assert (accepted.status, wrong.status) == (204, 400)
         answer = ask("/v2/siem/all", between(*HOUR))
         assert (answer.status, answer.data) == (502, b"told")
         faults = pool.request("GET", f"{server.url}/_sandbox/faults").json()

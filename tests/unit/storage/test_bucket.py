@@ -51,8 +51,8 @@ class StubHandler(BaseHTTPRequestHandler):
         if self.server.times < 0:
             self._send(307, b"", Location=self.server.onward + self.path)
             return
-        told = {"error": {"code": self.server.status, "message": "told by the stub"}}
-        self._send(self.server.status, json.dumps(told).encode())
+        error = {"error": {"code": self.server.status, "message": "told by the stub"}}
+        self._send(self.server.status, json.dumps(error).encode())
 
     def _send(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)

@@ -11,9 +11,10 @@ from tap_forensics.config.state_location import StateLocation
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import VERSION, Gap, State, encode
 from tap_forensics.storage.state_store import StateStore, is_marked
-from tests.support.fakes import NOW, FakeTime
+from tests.support.clocks import NOW, MovableClock
 from tests.support.lab_bucket import LabBucket
-from tests.support.states import HANDOVER, HOUR, STATE, Hold, acquired, put
+from tests.support.settings import HANDOVER, STATE
+from tests.support.states import HOUR, Hold, acquired, put
 
 THEIRS = b'{"last_event_time": "2026-03-04T08:00:00+00:00"}'
 
@@ -92,10 +93,12 @@ def test_without_a_cursor_the_published_functions_object_is_not_written(lab: Lab
     assert lab.names() == [STATE]
 
 
-def test_a_state_key_of_its_own_has_no_second_object(lab: LabBucket, time: FakeTime) -> None:
+def test_a_state_key_of_its_own_has_no_second_object(lab: LabBucket, clock: MovableClock) -> None:
     lab.put("elsewhere.json", encode(State(VERSION, last_event_time=NOW)))
     bucket = Bucket(lab.client(), lab.name, lambda: 30.0)
-    acquired(StateStore(bucket, StateLocation("elsewhere.json", None), time.clock, 180)).write_legacy_state()
+    acquired(
+        StateStore(bucket, StateLocation("elsewhere.json", None), clock.as_clock, 180)
+    ).write_legacy_state()
     assert lab.names() == ["elsewhere.json"]
 
 

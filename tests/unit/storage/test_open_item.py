@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tap_forensics.storage.state import Gap, Threat
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 

@@ -24,7 +24,7 @@ from tap_forensics.storage.open_items import (
 )
 from tap_forensics.storage.state import VERSION, Gap, Lease, LostInterval, State, Threat
 from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION, ReadRange, Window
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 EDGE = NOW - RETENTION + EDGE_MARGIN

@@ -10,7 +10,7 @@ import pytest
 from google.api_core.exceptions import Forbidden, NotFound, Unauthorized
 
 import tap_forensics
-from tap_forensics.cli.objects import list_objects
+from tap_forensics.cli.objects import Listing, list_objects
 from tap_forensics.errors import StorageFailed
 from tap_forensics.report.source import SourceFault, _listed
 from tap_forensics.sandbox.gcs import FakeBucket
@@ -27,7 +27,7 @@ def test_each_way_to_the_bucket_names_the_same_remedy() -> None:
         with pytest.raises(StorageFailed) as run:
             Bucket(client, BUCKET, lambda: 30.0).read("o")
         with pytest.raises(StorageFailed) as doctor:
-            list(list_objects(client, BUCKET, ""))
+            list(list_objects(client, BUCKET, Listing("")))
         with pytest.raises(SourceFault) as reader:
             list(_listed(client, BUCKET, ""))
         client.close()

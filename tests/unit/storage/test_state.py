@@ -10,7 +10,7 @@ import pytest
 
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.storage.state import VERSION, Lease, State, decode, encode, new_lease
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 WHERE = "gs://demo-bucket/state/tap-forensics/state.json"

@@ -14,21 +14,10 @@ from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import VERSION, Lease, State
 from tap_forensics.storage.state_store import StateStore
-from tests.support.fakes import NOW, FakeTime, configured
+from tests.support.clocks import NOW, MovableClock
 from tests.support.lab_bucket import LabBucket
-from tests.support.states import (
-    HANDOVER,
-    HOUR,
-    PLACE,
-    SECOND,
-    STATE,
-    Hold,
-    acquired,
-    another_runs_lease,
-    no_plan,
-    put,
-    stored,
-)
+from tests.support.settings import HANDOVER, STATE, make_settings
+from tests.support.states import HOUR, PLACE, SECOND, Hold, acquired, another_runs_lease, no_plan, put, stored
 
 
 @pytest.mark.parametrize(
@@ -54,7 +43,7 @@ from tests.support.states import (
     ],
 )
 def test_the_working_state_lies_where_no_feed_looks(prefix: str, key: str, place: StateLocation) -> None:
-    assert state_location(configured(GCS_PREFIX=prefix, STATE_KEY=key)) == place
+    assert state_location(make_settings(GCS_PREFIX=prefix, STATE_KEY=key)) == place
 
 
 def test_a_first_run_takes_the_lease(lab: LabBucket, hold: Hold) -> None:
@@ -124,10 +113,10 @@ def test_a_missing_state_beside_our_own_handover_object_is_not_a_first_run(
 @pytest.mark.parametrize("age", [0, 1, 100, 179, 179.5])
 @pytest.mark.parametrize("ahead", [timedelta(), timedelta(days=9), timedelta(minutes=-3)], ids=str)
 def test_a_lease_is_respected_by_the_buckets_clock_and_nothing_is_written(
-    lab: LabBucket, hold: Hold, time: FakeTime, age: float, ahead: timedelta
+    lab: LabBucket, hold: Hold, clock: MovableClock, age: float, ahead: timedelta
 ) -> None:
     before = put(lab, State(VERSION, lease=another_runs_lease()))
-    time.advance(age)
+    clock.advance(age)
     with pytest.raises(LeaseHeld):
         acquired(hold(ahead=ahead))
     assert lab.generation(STATE) == before
@@ -136,11 +125,11 @@ def test_a_lease_is_respected_by_the_buckets_clock_and_nothing_is_written(
 @pytest.mark.parametrize("age", [180, 181, 3600])
 @pytest.mark.parametrize("ahead", [timedelta(), timedelta(hours=-9), timedelta(minutes=3)], ids=str)
 def test_a_lease_that_ran_out_by_the_buckets_clock_is_taken_over_under_its_name(
-    lab: LabBucket, hold: Hold, time: FakeTime, age: float, ahead: timedelta
+    lab: LabBucket, hold: Hold, clock: MovableClock, age: float, ahead: timedelta
 ) -> None:
     dead = another_runs_lease()
     put(lab, State(VERSION, lease=dead))
-    time.advance(age)
+    clock.advance(age)
     store = hold(ahead=ahead)
     given: list[Lease | None] = []
     store.acquire(lambda _, dead_lease: given.append(dead_lease))
@@ -156,16 +145,18 @@ def test_a_lease_that_ran_out_by_the_buckets_clock_is_taken_over_under_its_name(
     assert (found.owner != "other", found.seconds) == (True, 180)
 
 
-def test_how_long_a_lease_holds_is_its_owners_word(lab: LabBucket, hold: Hold, time: FakeTime) -> None:
+def test_how_long_a_lease_holds_is_its_owners_word(lab: LabBucket, hold: Hold, clock: MovableClock) -> None:
     put(lab, State(VERSION, lease=another_runs_lease(seconds=600)))
-    time.advance(599)
+    clock.advance(599)
     with pytest.raises(LeaseHeld):
         acquired(hold())
-    time.advance(1)
+    clock.advance(1)
     acquired(hold())
 
 
-def test_a_lease_of_0_1_0_holds_for_the_configured_time(lab: LabBucket, hold: Hold, time: FakeTime) -> None:
+def test_a_lease_of_0_1_0_holds_for_the_configured_time(
+    lab: LabBucket, hold: Hold, clock: MovableClock
+) -> None:
     lease = {
         "run_id": "20260304_090000",
         "owner": "other",
@@ -173,10 +164,10 @@ def test_a_lease_of_0_1_0_holds_for_the_configured_time(lab: LabBucket, hold: Ho
         "until": "2026-03-04T09:03:00Z",
     }
     lab.put(STATE, json.dumps({"version": 1, "lease": lease}))
-    time.advance(179)
+    clock.advance(179)
     with pytest.raises(LeaseHeld):
         acquired(hold())
-    time.advance(1)
+    clock.advance(1)
     store = acquired(hold())
     # 0.1.0 did not mark its hand-over object.
     assert (store.lease.run_id, store.is_new_here) == ("20260304_090000", True)
@@ -184,10 +175,10 @@ def test_a_lease_of_0_1_0_holds_for_the_configured_time(lab: LabBucket, hold: Ho
 
 @pytest.mark.parametrize(("age", "missed"), [(0, False), (5, False), (8, False), (9, True), (179, True)])
 def test_a_holder_that_missed_its_renewal_is_told(
-    lab: LabBucket, hold: Hold, time: FakeTime, age: float, missed: bool
+    lab: LabBucket, hold: Hold, clock: MovableClock, age: float, missed: bool
 ) -> None:
     put(lab, State(VERSION, lease=another_runs_lease()))
-    time.advance(age)
+    clock.advance(age)
     with pytest.raises(LeaseHeld, match="run 20260304_090000") as caught:
         acquired(hold())
     assert caught.value.missed_renewal == missed
@@ -195,18 +186,20 @@ def test_a_holder_that_missed_its_renewal_is_told(
 
 
 @pytest.mark.parametrize("hours", [-8000, -1, 1, 8000])
-def test_a_wrong_local_clock_is_set_right(lab: LabBucket, hold: Hold, time: FakeTime, hours: int) -> None:
+def test_a_wrong_local_clock_is_set_right(
+    lab: LabBucket, hold: Hold, clock: MovableClock, hours: int
+) -> None:
     put(lab, State(VERSION, last_event_time=NOW - HOUR))
     store = acquired(hold(ahead=hours * HOUR))
-    assert abs(store.clock.now() - time.now()) <= SECOND
+    assert abs(store.clock.now() - clock.now()) <= SECOND
     assert store.lease.started == NOW
-    time.advance(100)
-    assert abs(store.clock.now() - time.now()) <= SECOND
+    clock.advance(100)
+    assert abs(store.clock.now() - clock.now()) <= SECOND
 
 
-def test_a_local_clock_that_is_right_to_a_few_seconds_is_left_alone(hold: Hold, time: FakeTime) -> None:
+def test_a_local_clock_that_is_right_to_a_few_seconds_is_left_alone(hold: Hold, clock: MovableClock) -> None:
     store = acquired(hold(ahead=4 * SECOND))
-    assert store.clock.now() == time.now() + 4 * SECOND
+    assert store.clock.now() == clock.now() + 4 * SECOND
 
 
 def test_of_two_runs_at_once_one_gets_the_lease(lab: LabBucket, hold: Hold) -> None:
@@ -256,7 +249,7 @@ def test_a_state_that_cannot_be_used_is_named_and_left_untouched(
     assert (lab.objects(), lab.generation(place)) == ({place: odd}, before)
 
 
-def test_a_missing_bucket_is_named(fake: FakeBucket, time: FakeTime) -> None:
-    store = StateStore(Bucket(fake.client(), "other-bucket", lambda: 30.0), PLACE, time.clock, 180)
+def test_a_missing_bucket_is_named(fake: FakeBucket, clock: MovableClock) -> None:
+    store = StateStore(Bucket(fake.client(), "other-bucket", lambda: 30.0), PLACE, clock.as_clock, 180)
     with pytest.raises(StorageFailed, match="gs://other-bucket/"):
         store.acquire(no_plan)

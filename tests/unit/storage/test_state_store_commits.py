@@ -22,9 +22,10 @@ from tap_forensics.storage.state import Threat
 from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.quota import FORENSICS, SIEM
 from tap_forensics.tap.windows import Window
-from tests.support.fakes import NOW, FakeTime
+from tests.support.clocks import NOW, MovableClock
 from tests.support.lab_bucket import LabBucket, Through
-from tests.support.states import HOUR, PLACE, STATE, Hold, acquired, stored
+from tests.support.settings import STATE
+from tests.support.states import HOUR, PLACE, Hold, acquired, stored
 
 
 class AroundUploads(Through):
@@ -51,96 +52,98 @@ def uploads(lab: LabBucket) -> AroundUploads:
 
 
 def test_a_commit_writes_what_was_changed_and_renews_the_lease(
-    lab: LabBucket, hold: Hold, time: FakeTime
+    lab: LabBucket, hold: Hold, clock: MovableClock
 ) -> None:
     store, other = acquired(hold()), hold()
-    time.advance(100)
+    clock.advance(100)
     with store.transaction() as state:
         state.collected["t"] = 5
     store.commit()
     assert stored(lab).collected == {"t": 5}
-    time.advance(179)
+    clock.advance(179)
     with pytest.raises(LeaseHeld):
         acquired(other)
-    time.advance(1)
+    clock.advance(1)
     acquired(other)
 
 
-def test_no_commit_waits_for_another(hold: Hold, time: FakeTime) -> None:
+def test_no_commit_waits_for_another(hold: Hold, clock: MovableClock) -> None:
     store = acquired(hold())
     for _ in range(5):
         store.commit()
-    assert time.sleeps == []
+    assert clock.sleeps == []
 
 
-def test_a_commit_that_is_not_due_is_left_to_the_next(lab: LabBucket, hold: Hold, time: FakeTime) -> None:
+def test_a_commit_that_is_not_due_is_left_to_the_next(
+    lab: LabBucket, hold: Hold, clock: MovableClock
+) -> None:
     store = acquired(hold())
     before = lab.generation(STATE)
-    time.advance(0.9)
+    clock.advance(0.9)
     store.commit_if_due()
     assert lab.generation(STATE) == before
-    time.advance(0.2)
+    clock.advance(0.2)
     store.commit_if_due()
     assert lab.generation(STATE) != before
 
 
 @pytest.mark.parametrize(("lease_seconds", "due"), [(180, 5), (3600, 5), (9, 3), (3, 1)])
 def test_the_lease_is_renewed_every_few_seconds(
-    lab: LabBucket, time: FakeTime, lease_seconds: int, due: float
+    lab: LabBucket, clock: MovableClock, lease_seconds: int, due: float
 ) -> None:
     bucket = Bucket(lab.client(), lab.name, lambda: 30.0)
-    store = acquired(StateStore(bucket, PLACE, time.clock, lease_seconds))
+    store = acquired(StateStore(bucket, PLACE, clock.as_clock, lease_seconds))
     before = lab.generation(STATE)
-    time.advance(due - 0.25)
+    clock.advance(due - 0.25)
     store.renew_if_due()
     assert lab.generation(STATE) == before
-    time.advance(0.25)
+    clock.advance(0.25)
     store.renew_if_due()
     assert lab.generation(STATE) != before
 
 
 def test_a_state_that_takes_long_to_write_is_renewed_less_often(
-    lab: LabBucket, hold: Hold, time: FakeTime, uploads: AroundUploads
+    lab: LabBucket, hold: Hold, clock: MovableClock, uploads: AroundUploads
 ) -> None:
-    uploads.before = lambda: time.advance(2)
+    uploads.before = lambda: clock.advance(2)
     store = acquired(hold())
     before = lab.generation(STATE)
-    time.advance(17)
+    clock.advance(17)
     store.renew_if_due()
     assert lab.generation(STATE) == before
-    time.advance(1)
+    clock.advance(1)
     store.renew_if_due()
     assert lab.generation(STATE) != before
 
 
 def test_a_lease_that_ran_out_and_nobody_took_is_ours_again(
-    lab: LabBucket, hold: Hold, time: FakeTime
+    lab: LabBucket, hold: Hold, clock: MovableClock
 ) -> None:
     store = acquired(hold())
-    time.advance(179)
+    clock.advance(179)
     before = lab.generation(STATE)
     store.ensure_lease()
     assert lab.generation(STATE) == before
-    time.advance(1)
+    clock.advance(1)
     store.ensure_lease()
     assert lab.generation(STATE) != before
 
 
-def test_a_lease_that_ran_out_and_was_taken_is_lost(lab: LabBucket, hold: Hold, time: FakeTime) -> None:
+def test_a_lease_that_ran_out_and_was_taken_is_lost(lab: LabBucket, hold: Hold, clock: MovableClock) -> None:
     zombie, other = acquired(hold()), hold()
-    time.advance(200)
+    clock.advance(200)
     acquired(other)
     theirs = lab.get(STATE)
     for step in (zombie.ensure_lease, zombie.commit, zombie.commit_if_due, zombie.release):
         with pytest.raises(LeaseLost, match=f"gs://demo-bucket/{STATE} was changed by another run"):
             step()
-        time.advance(100)
+        clock.advance(100)
     assert lab.get(STATE) == theirs
 
 
-def test_once_the_lease_is_lost_the_state_can_no_longer_be_changed(hold: Hold, time: FakeTime) -> None:
+def test_once_the_lease_is_lost_the_state_can_no_longer_be_changed(hold: Hold, clock: MovableClock) -> None:
     zombie, other = acquired(hold()), hold()
-    time.advance(200)
+    clock.advance(200)
     acquired(other)
     with pytest.raises(LeaseLost):
         zombie.commit()
@@ -238,22 +241,22 @@ def test_a_release_whose_response_was_lost_is_no_lost_lease(
         other.commit()
 
 
-def test_a_release_after_the_lease_was_taken_is_a_lost_lease(hold: Hold, time: FakeTime) -> None:
+def test_a_release_after_the_lease_was_taken_is_a_lost_lease(hold: Hold, clock: MovableClock) -> None:
     zombie = acquired(hold())
-    time.advance(200)
+    clock.advance(200)
     acquired(hold())
     with pytest.raises(LeaseLost):
         zombie.release()
 
 
-def test_with_a_batch_in_doubt_the_lease_stays_for_who_takes_over(hold: Hold, time: FakeTime) -> None:
+def test_with_a_batch_in_doubt_the_lease_stays_for_who_takes_over(hold: Hold, clock: MovableClock) -> None:
     store = acquired(hold())
     store.in_doubt = True
     store.release()
     later = hold()
     with pytest.raises(LeaseHeld):
         acquired(later)
-    time.advance(200)
+    clock.advance(200)
     acquired(later)
     assert later.dead_lease is not None
     assert later.lease.run_id == "20260304_100000"
@@ -277,7 +280,9 @@ def test_what_is_announced_is_committed_beside_what_is_still_open(lab: LabBucket
     assert (lease.asking, lease.reading) == (["c", "d"], [])
 
 
-def test_a_runs_call_count_goes_with_its_commits_and_on_to_the_next_run(hold: Hold, time: FakeTime) -> None:
+def test_a_runs_call_count_goes_with_its_commits_and_on_to_the_next_run(
+    hold: Hold, clock: MovableClock
+) -> None:
     store = acquired(hold())
     quota = store.attach_quota({SIEM: 2, FORENSICS: None})
     quota.reserve(SIEM, NOW)
@@ -285,4 +290,4 @@ def test_a_runs_call_count_goes_with_its_commits_and_on_to_the_next_run(hold: Ho
     store.release()
     later = acquired(hold())
     with pytest.raises(QuotaExceeded):
-        later.attach_quota({SIEM: 2, FORENSICS: None}).reserve(SIEM, time.now())
+        later.attach_quota({SIEM: 2, FORENSICS: None}).reserve(SIEM, clock.now())

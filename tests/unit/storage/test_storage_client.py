@@ -87,11 +87,11 @@ def _header(head: str, name: str) -> str:
 def ask(url: str, folder: Path, **variables: str) -> str:
     own = {"CLOUDSDK_CONFIG": str(folder), "HOME": str(folder), **variables}
     env = {name: value for name, value in os.environ.items() if name != "STORAGE_EMULATOR_HOST"} | own
-    done = subprocess.run(  # noqa: S603 (our own few lines)
+    completed = subprocess.run(  # noqa: S603 (our own few lines)
         [sys.executable, "-c", ASK, url], env=env, capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout.strip()
 
 
 def test_the_storage_is_reached_without_the_proxy(

@@ -16,8 +16,8 @@ from tap_forensics.errors import Retryable, Unavailable
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.tap.connection import connection_pool
-from tests.support.fakes import configured
 from tests.support.loopback import Answering, ConnectProxy, read_head, serving
+from tests.support.settings import make_settings
 from tests.unit.conftest import Client, connected
 
 # The name stands in no DNS that this test could ask: only the proxy leads there.
@@ -147,7 +147,7 @@ def test_a_host_that_no_proxy_names_is_reached_without_it(
 @pytest.mark.parametrize("no_proxy", ["example.com", ".example.com", f"{HOST}:443", HOST])
 def test_no_proxy_may_name_a_domain_or_a_port(no_proxy: str) -> None:
     base = f"{BASE}:443" if ":" in no_proxy else BASE
-    settings = configured(TAP_API_BASE=base, HTTPS_PROXY="http://proxy.example.com:3128", NO_PROXY=no_proxy)
+    settings = make_settings(TAP_API_BASE=base, HTTPS_PROXY="http://proxy.example", NO_PROXY=no_proxy)
     # Asked, the client would look the name up: what it is about to do is told by its pool.
     assert connection_pool(settings, lambda _: None).proxy is None
 

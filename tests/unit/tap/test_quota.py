@@ -7,7 +7,7 @@ import pytest
 
 from tap_forensics.errors import QuotaExceeded
 from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, PoolStatus, Quota, counted_buckets, counts_until
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
 
 DAY = timedelta(days=1)
 

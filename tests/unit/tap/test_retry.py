@@ -8,18 +8,18 @@ import pytest
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RateLimited, RequestRejected, Unavailable
 from tap_forensics.tap.retry import retry
-from tests.support.fakes import FakeTime
+from tests.support.clocks import MovableClock
 
-Told = list[tuple[Exception, float]]
+Sleeps = list[tuple[Exception, float]]
 
 
 @pytest.fixture
-def told() -> Told:
+def sleeps() -> Sleeps:
     return []
 
 
 @pytest.fixture
-def ask(time: FakeTime, told: Told) -> Callable[..., Any]:
+def ask(clock: MovableClock, sleeps: Sleeps) -> Callable[..., Any]:
     """Asks patiently for the first outcome that is no exception."""
 
     def patient(*outcomes: object, attempts: int = 3, within_seconds: float = 1000) -> object:
@@ -34,68 +34,72 @@ def ask(time: FakeTime, told: Told) -> Callable[..., Any]:
         return retry(
             once,
             attempts=attempts,
-            deadline=Deadline.after(time.clock, within_seconds),
-            before_sleep=lambda error, seconds: told.append((error, seconds)),
+            deadline=Deadline.after(clock.as_clock, within_seconds),
+            before_sleep=lambda error, seconds: sleeps.append((error, seconds)),
         )
 
     return patient
 
 
-def test_an_answer_is_given_at_once(time: FakeTime, ask: Callable[..., Any]) -> None:
+def test_an_answer_is_given_at_once(clock: MovableClock, ask: Callable[..., Any]) -> None:
     assert ask("answer") == "answer"
-    assert time.sleeps == []
+    assert clock.sleeps == []
 
 
-def test_a_failure_is_told_and_asked_about_again(time: FakeTime, ask: Callable[..., Any], told: Told) -> None:
+def test_a_failure_is_told_and_asked_about_again(
+    clock: MovableClock, ask: Callable[..., Any], sleeps: Sleeps
+) -> None:
     first, second = Unavailable("one"), Unavailable("two")
     assert ask(first, second, "answer") == "answer"
-    assert [error for error, _ in told] == [first, second]
-    assert [seconds for _, seconds in told] == time.sleeps
+    assert [error for error, _ in sleeps] == [first, second]
+    assert [seconds for _, seconds in sleeps] == clock.sleeps
 
 
-def test_the_last_failure_is_raised_without_another_wait(time: FakeTime, ask: Callable[..., Any]) -> None:
+def test_the_last_failure_is_raised_without_another_wait(
+    clock: MovableClock, ask: Callable[..., Any]
+) -> None:
     with pytest.raises(Unavailable, match="three"):
         ask(Unavailable("one"), Unavailable("two"), Unavailable("three"), "too late")
-    assert len(time.sleeps) == 2
+    assert len(clock.sleeps) == 2
 
 
-def test_other_failures_are_not_waited_for(time: FakeTime, ask: Callable[..., Any]) -> None:
+def test_other_failures_are_not_waited_for(clock: MovableClock, ask: Callable[..., Any]) -> None:
     for error in (RateLimited("429"), RequestRejected(400, "no")):
         with pytest.raises(type(error)):
             ask(error, "too late")
-    assert time.sleeps == []
+    assert clock.sleeps == []
 
 
-def test_pauses_double_with_jitter_up_to_twenty_seconds(time: FakeTime, ask: Callable[..., Any]) -> None:
+def test_pauses_double_with_jitter_up_to_twenty_seconds(clock: MovableClock, ask: Callable[..., Any]) -> None:
     ask(*[Unavailable("x")] * 9, "answer", attempts=10)
-    for pause, longest in zip(time.sleeps, [1, 2, 4, 8, 16, 20, 20, 20, 20], strict=True):
+    for pause, longest in zip(clock.sleeps, [1, 2, 4, 8, 16, 20, 20, 20, 20], strict=True):
         assert longest / 2 <= pause <= longest
 
 
-def test_pauses_are_not_the_same_for_all(time: FakeTime, ask: Callable[..., Any]) -> None:
+def test_pauses_are_not_the_same_for_all(clock: MovableClock, ask: Callable[..., Any]) -> None:
     ask(*[Unavailable("x")] * 20, "answer", attempts=21)
-    assert len(set(time.sleeps)) > 10
+    assert len(set(clock.sleeps)) > 10
 
 
 @pytest.mark.parametrize("seconds", [0.5, 7, 300])
-def test_the_apis_own_wish_comes_first(time: FakeTime, ask: Callable[..., Any], seconds: float) -> None:
+def test_the_apis_own_wish_comes_first(clock: MovableClock, ask: Callable[..., Any], seconds: float) -> None:
     ask(Unavailable("x", seconds), "answer")
-    assert time.sleeps == [seconds]
+    assert clock.sleeps == [seconds]
 
 
 def test_a_wish_for_more_than_three_hundred_seconds_is_as_good_as_none(
-    time: FakeTime, ask: Callable[..., Any]
+    clock: MovableClock, ask: Callable[..., Any]
 ) -> None:
     ask(Unavailable("x", 301), "answer")
-    assert time.sleeps[0] <= 1
+    assert clock.sleeps[0] <= 1
 
 
 def test_a_wait_that_would_end_after_the_deadline_is_not_begun(
-    time: FakeTime, ask: Callable[..., Any]
+    clock: MovableClock, ask: Callable[..., Any]
 ) -> None:
     with pytest.raises(Unavailable):
         ask(Unavailable("x", 60), "too late", within_seconds=60)
-    assert time.sleeps == []
+    assert clock.sleeps == []
 
 
 def test_a_wait_that_ends_before_the_deadline_is_begun(ask: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from tap_forensics.tap.windows import (
     plan_range,
     plan_windows,
 )
-from tests.support.fakes import NOW
+from tests.support.clocks import NOW
 
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
 
