@@ -1,4 +1,4 @@
-"""The figures of one run: what its final log line says, and what the metrics are made from."""
+"""The figures of one run, for its final log line and for the metrics."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ class EventWriter:
         with self.run.store.transaction() as state:
             cursor, gaps = state.last_event_time, [gap.window() for gap in state.gaps]
         overlap = timedelta(minutes=self.run.settings.windows.overlap_minutes)
-        if dropped := event_dedup.prune(self.index, cursor, overlap, gaps):
+        if dropped := event_dedup.prune(self.index, cursor and cursor - overlap, gaps):
             self.run.log.warning(
                 "The event dedup index is full: removed %d events early; they may be delivered twice",
                 dropped,

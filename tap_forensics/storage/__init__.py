@@ -1,1 +1,1 @@
-"""The bucket, and what is kept in it."""
+"""The bucket and its objects: state, evidence and event objects, event dedup index."""

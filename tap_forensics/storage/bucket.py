@@ -1,4 +1,4 @@
-"""The object store. Every write has a precondition; nothing here knows what the bytes mean."""
+"""The Cloud Storage bucket: reads, and writes that all have a precondition."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ T = TypeVar("T")
 
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 30
-# Only what is larger is sent in several requests, and by default as one copy of up to 100 MB.
+# Larger objects are uploaded in chunks. The library's default buffers up to 100 MB.
 _CHUNK_BYTES = 8 * 1024 * 1024
 _MIN_WAIT_SECONDS = 5
 _MAX_WAIT_SECONDS = 60
-# The only one that Client(…) asks.
-_UNIVERSE = "googleapis.com"
+# The only universe that Client(…) accepts without a setting.
+_UNIVERSE_DOMAIN = "googleapis.com"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object's bytes and the generation they were read at."""
+    """An object's bytes and their generation."""
 
     data: bytes
     generation: int
 
 
 class Conflict(CollectorError):
-    """The precondition did not hold, and what lies there is not what we wrote: `stored` (None: nothing)."""
+    """The precondition failed, and the object is not what we wrote: `stored`, or None if there is none."""
 
     def __init__(self, name: str, stored: Stored | None) -> None:
-        super().__init__(f"object {name} is not as it was")
+        super().__init__(f"object {name} has changed")
         self.stored = stored
 
 
 def open_client() -> Client:
-    """A client with the function's own identity, or for STORAGE_EMULATOR_HOST without one.
+    """A client with the function's own identity, or without one for STORAGE_EMULATOR_HOST.
 
-    It goes to Google directly: HTTPS_PROXY is for TAP. Raises `StorageFailed` where there are no Google
+    It uses no proxy, because HTTPS_PROXY is for TAP. Raises `StorageFailed` if there are no Google
     credentials.
     """
-    # Else each client asks for the bucket itself, on a thread of its own, for traces nobody reads: a right
-    # that the collector's role does not give.
+    # By default each client reads the bucket's metadata on a thread, for traces that are not used. The
+    # collector's role does not allow that.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     try:
         client = Client(project=None, credentials=_own_identity())
-        # The library has no other way to say so: one session for the bucket, one for new tokens.
+        # The library has no setting for this. One session is for the bucket, one for new tokens.
         for session in (client._http, client._http._auth_request.session):
             _without_proxy(session)
     except GoogleAuthError:
@@ -72,29 +72,29 @@ def open_client() -> Client:
 
 
 def _own_identity() -> Any:
-    """As the client itself would find it; None for an emulator, which is asked without credentials."""
+    """The credentials that the client would find; None for an emulator, which needs none."""
     if os.environ.get("STORAGE_EMULATOR_HOST"):
         return None
     request = Request()
     _without_proxy(request.session)
     credentials, _ = google.auth.default(scopes=Client.SCOPE, request=request)
     if isinstance(credentials, compute_engine.Credentials):
-        # Unasked for, it asks the metadata server by a session of its own, which would take a proxy.
-        return credentials.with_universe_domain(_UNIVERSE)
+        # Without a domain it asks the metadata server by another session, which would use a proxy.
+        return credentials.with_universe_domain(_UNIVERSE_DOMAIN)
     return credentials
 
 
 def _without_proxy(session: Any) -> None:
-    """What else `requests` takes from the environment stays: an authority for what looks into TLS."""
+    """Ignores proxies of the environment, but not the authority of a TLS inspection."""
     session.trust_env = False
     session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
 
 
 class Bucket:
-    """One bucket; `remaining_seconds` tells how long the run may still wait for it; a request gets
-    `min_wait_seconds` even then.
+    """One bucket. `remaining_seconds` returns how long the run may still wait; a request may always take
+    `min_wait_seconds`.
 
-    `date`: the bucket's clock at its newest response, in whole seconds; None before the first.
+    `date`: the bucket's clock at the latest response, in whole seconds; None before the first.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Bucket:
             self.date = parsedate_to_datetime(response.headers["Date"])
 
     def read(self, name: str) -> Stored | None:
-        """The whole object, or None where there is none. Raises `StorageFailed`."""
+        """The whole object, or None if there is none. Raises `StorageFailed`."""
         return self._download(name, None)
 
     def _download(self, name: str, generation: int | None) -> Stored | None:
@@ -127,13 +127,13 @@ class Bucket:
             data = self._attempt("read", name, blob.download_as_bytes)
         except NotFound as error:
             if error.response is not None:
-                # Its body was never read, so its socket would stay open until the garbage is collected.
+                # Its body was not read, so the socket would stay open until garbage collection.
                 error.response.close()
             return None
         return Stored(data, int(blob.generation))
 
     def read_ever(self, name: str) -> Stored | None:
-        """As `read`; if there is no object any more, its newest old version, if the bucket keeps them.
+        """As `read`; if the object was deleted, its newest old version, if the bucket keeps them.
 
         A feed may delete an object seconds after it was written.
         """
@@ -143,37 +143,37 @@ class Bucket:
         try:
             generations = self._attempt("list the versions of", name, partial(self._generations, name))
         except NotFound as error:
-            raise StorageFailed(self._sentence("list the versions of", name, error)) from None
+            raise StorageFailed(self._describe("list the versions of", name, error)) from None
         return self._download(name, max(generations)) if generations else None
 
     def _generations(self, name: str, **limits: Any) -> list[int]:
-        listed = self._bucket.list_blobs(
+        blobs = self._bucket.list_blobs(
             prefix=name,
-            end_offset=f"{name} ",  # else also the versions of every longer name
-            versions="true",  # in lower case: not every emulator reads what the library makes of True
+            end_offset=f"{name} ",  # excludes the versions of longer names
+            versions="true",  # lower case: not every emulator accepts how the library sends True
             fields="items(name,generation),nextPageToken",
             **limits,
         )
-        return [int(blob.generation) for blob in listed if blob.name == name]
+        return [int(blob.generation) for blob in blobs if blob.name == name]
 
     def age_seconds(self, name: str, generation: int) -> float | None:
-        """How long ago this generation was written, by the bucket's clock alone.
+        """How long ago this generation was written, by the bucket's clock.
 
-        None if the live object is another one or is gone. The `Date` header has whole seconds, so the age is
-        up to a second too small, and never too large. Raises `StorageFailed`.
+        None if the live object is another generation or was deleted. The `Date` header has whole seconds, so
+        the age is up to a second too small, and never too large. Raises `StorageFailed`.
         """
         try:
             response = self._attempt("read the age of", name, partial(self._metadata, name))
         except NotFound:
             return None
         try:
-            told = response.json()
-            if int(told["generation"]) != generation:
+            metadata = response.json()
+            if int(metadata["generation"]) != generation:
                 return None
-            age = parsedate_to_datetime(response.headers["Date"]) - parse_iso(told["updated"])
+            age = parsedate_to_datetime(response.headers["Date"]) - parse_iso(metadata["updated"])
         except (KeyError, TypeError, ValueError):
             raise StorageFailed(
-                f"could not read the age of gs://{self.name}/{name}: no usable times"
+                f"could not read the age of gs://{self.name}/{name}: the response has no valid times"
             ) from None
         return max(age.total_seconds(), 0.0)
 
@@ -182,37 +182,37 @@ class Bucket:
         client = self._bucket.client
         url = f"{client.api_endpoint}/storage/v1{self._bucket.blob(name).path}?fields=generation,updated"
 
-        def ask() -> Any:
-            # The library's public calls do not return headers, so this request uses its session directly.
+        def send() -> Any:
+            # The library's public calls do not return headers, so this uses its session.
             response = client._http.get(url, timeout=timeout)
             if not response.ok:
                 raise from_http_response(response)  # type: ignore[no-untyped-call]  # it ships untyped
             return response
 
-        return retry(ask)()
+        return retry(send)()
 
     def create(self, name: str, data: bytes, content_type: str) -> int:
-        """Writes an object that must not exist yet; gives its generation. Raises as `replace`."""
+        """Writes an object that must not exist yet; returns its generation. Raises as `replace`."""
         return self.replace(name, data, content_type, generation=0)
 
     def replace(self, name: str, data: bytes, content_type: str, generation: int) -> int:
-        """Writes over exactly this generation (0: none); gives the new one.
+        """Overwrites exactly this generation (0: no object); returns the new one.
 
-        The library asks again after a lost answer, so our own write can meet us as 412: what lies there is
-        read back, and our own bytes count as success. Raises `Conflict` or `StorageFailed`; after the
-        latter the write may still have landed.
+        The library retries after a lost response, so our own earlier write can cause a 412. The object is
+        then read back, and our own bytes count as success. Raises `Conflict` or `StorageFailed`; after
+        `StorageFailed` the write may still have landed.
         """
         blob = self._bucket.blob(name, chunk_size=_CHUNK_BYTES)
         try:
             self._attempt("write", name, partial(_upload, blob, data, content_type, generation))
         except PreconditionFailed:
-            # A feed may have deleted already what this very call created.
+            # A feed may already have deleted what this call created.
             stored = self.read(name) if generation else self.read_ever(name)
             if stored is None or stored.data != data:
                 raise Conflict(name, stored) from None
             return stored.generation
         except NotFound as error:
-            raise StorageFailed(self._sentence("write", name, error)) from None
+            raise StorageFailed(self._describe("write", name, error)) from None
         except _SessionLost as error:
             raise StorageFailed(f"could not write gs://{self.name}/{name}: {error}") from error
         return int(blob.generation)
@@ -221,14 +221,14 @@ class Bucket:
         return min(max(self._remaining_seconds(), self._min_wait_seconds), _MAX_WAIT_SECONDS)
 
     def _retry(self, request: Callable[[], Any]) -> Callable[[], Any]:
-        """Called for each request: a large upload has several, and each one finds less time left."""
+        """Called for each request: a large upload has several, and less time remains for each."""
         retried: Callable[[], Any] = DEFAULT_RETRY.with_timeout(self._wait_seconds())(request)
         return retried
 
     def _attempt(self, verb: str, name: str, call: Callable[..., T]) -> T:
         wait = self._wait_seconds()
         try:
-            # One attempt that hangs must not outlast what the run has left.
+            # One attempt that hangs must not take longer than the run has left.
             timeout = (min(_CONNECT_SECONDS, wait), min(_READ_SECONDS, wait))
             return call(timeout=timeout, retry=self._retry)
         except (NotFound, PreconditionFailed):
@@ -238,22 +238,22 @@ class Bucket:
             GoogleAuthError,
             InvalidResponse,
             DataCorruption,
-            OSError,  # what requests raises is one, too
+            OSError,  # includes what requests raises
         ) as error:
-            raise StorageFailed(self._sentence(verb, name, error)) from error
+            raise StorageFailed(self._describe(verb, name, error)) from error
 
-    def _sentence(self, verb: str, name: str, error: Exception) -> str:
+    def _describe(self, verb: str, name: str, error: Exception) -> str:
         return storage_fault(f"{verb} gs://{self.name}/{name}", error)
 
 
 class _SessionLost(Exception):
-    """A large upload, which is sent in chunks, cannot go on from where it is."""
+    """A large upload, which is sent in chunks, cannot be continued."""
 
 
 def _upload(blob: Any, data: bytes, content_type: str, generation: int, **limits: Any) -> None:
-    """Sends the bytes, and once more from the start if the first upload session is lost.
+    """Sends the bytes; starts again once if the upload session is lost.
 
-    The precondition makes that safe: if the first upload landed after all, the second one meets a 412.
+    The precondition makes that safe: if the first upload landed after all, the second one gets a 412.
     """
     send = partial(_send, blob, data, content_type, if_generation_match=generation, **limits)
     try:
@@ -273,11 +273,11 @@ def _send(blob: Any, data: bytes, content_type: str, **options: Any) -> None:
 
 
 def _session_fault(error: Exception) -> str | None:
-    # The library raises it if a 308 counts fewer bytes than it sent; what requests raises is an OSError, too.
+    # The library's ValueError: a 308 counts fewer bytes than were sent. Those of requests are OSErrors, too.
     if isinstance(error, ValueError) and not isinstance(error, OSError):
         return "the bucket accepted only a part of a chunk"
     request = getattr(getattr(error, "response", None), "request", None)
-    # Only chunks are sent by PUT. A 404 to the POST that opens the session means the bucket.
+    # Only chunks are sent by PUT. A 404 for the POST that opens the session means that there is no bucket.
     if getattr(request, "method", None) != "PUT":
         return None
     code = getattr(error, "code", None)

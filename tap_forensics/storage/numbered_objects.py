@@ -1,4 +1,4 @@
-"""Numbered NDJSON objects of a run: their names, and their writing so that none is written twice."""
+"""The numbered NDJSON objects of a run: their names, and how each is created only once."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def object_name(prefix: str, run_id: str, number: int, stem: str = "tap_forensic
 
 @dataclass(frozen=True)
 class NumberedObjects:
-    """One run's objects of one feed, created one after the other; none is ever written over.
+    """One run's objects of one feed, created in order and never overwritten.
 
-    `counted` tells how many of them the state knows. Whoever counts one more records what is in it in the
-    same transaction: a commit between the two would hide the object from a run that takes over.
+    `counted` returns how many of them are in the state. The caller counts an object and records its content
+    in one transaction: a commit between the two would hide the object from a run that takes over.
     """
 
     store: StateStore
@@ -38,8 +38,8 @@ class NumberedObjects:
     def write(self, remaining: Callable[[], bytes], record: Callable[[bytes], None]) -> str | None:
         """Creates the next object from `remaining()`; returns its name, or None if nothing remains.
 
-        If a zombie has written an object under our name, `record` gets its bytes and counts it; then
-        `remaining` is asked again. Raises `LeaseLost`, or `StorageFailed` with the object in doubt: the run
+        If a zombie has written an object with this name, `record` gets its bytes and counts it; then
+        `remaining` is called again. Raises `LeaseLost`, or `StorageFailed` with the object in doubt: a run
         that takes over looks for it.
         """
         self.store.ensure_lease()
@@ -49,13 +49,13 @@ class NumberedObjects:
             if theirs is None:
                 return name
             record(theirs)
-            self.log.warning("Another run had written this batch's object; going on with the next name")
+            self.log.warning("Another run had written this batch's object; continuing with the next name")
         return None
 
     def recover(self, record: Callable[[bytes], None]) -> int:
-        """Gives `record` the objects of a dead run that its last commit did not know; returns how many.
+        """Passes to `record` the objects of a dead run that are not in its last commit; returns how many.
 
-        They were created one after the other, so the first missing name ends the search. One that a feed has
+        They were created in order, so the first missing name ends the search. An object that a feed has
         deleted is found if the bucket keeps old versions.
         """
         found = 0
@@ -68,15 +68,17 @@ class NumberedObjects:
         return object_name(self.prefix, self.store.lease.run_id, self.counted() + 1, self.stem)
 
     def _create(self, name: str, data: bytes) -> bytes | None:
-        """None if the object is ours now; else the bytes that another run had put there."""
+        """None if this run created the object; else the bytes that another run had written."""
         self.store.in_doubt = True
         try:
             self.bucket.create(name, data, _CONTENT_TYPE)
         except Conflict as conflict:
             self.store.in_doubt = False
             if conflict.stored is None:
-                raise StorageFailed(f"gs://{self.bucket.name}/{name} was there and then was not") from None
-            # A zombie wrote it, or the published function did. Is the lease ours?
+                raise StorageFailed(
+                    f"gs://{self.bucket.name}/{name} existed, but was gone when it was read"
+                ) from None
+            # A zombie or the published function wrote it. The commit checks that the lease is still ours.
             self.store.commit()
             return conflict.stored.data
         self.store.in_doubt = False

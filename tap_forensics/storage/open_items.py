@@ -1,4 +1,4 @@
-"""Open windows and threats of a state: planned, answered, failed, expired. Pure: no I/O, no clock."""
+"""The open windows and threats of a state: plan, close, fail, expire. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from tap_forensics.storage.state import Gap, Lease, Lost, State, Threat
+from tap_forensics.storage.state import Gap, Lease, LostInterval, State, Threat
 from tap_forensics.tap.windows import RETENTION, ReadRange, Window, oldest_start, pad, plan_windows, subtract
 
-# A state of so many threats is about 20 MB, which a small function can still hold twice.
+# A state with this many threats is about 20 MB; a small function has memory for two copies.
 MOST_THREATS = 100_000
-_LOST_KEPT = 50
-_MOST_CAMPAIGNS = 10_000
+_MAX_LOST = 50
+_MAX_CAMPAIGNS = 10_000
 
 
 @dataclass
 class Expired:
-    """What left the state without an answer; `covered` are threats whose campaign's report was delivered."""
+    """Items that expired without an answer. `covered`: threats whose campaign's report was delivered."""
 
     windows: list[Window] = field(default_factory=list)
     threats: dict[str, Threat] = field(default_factory=dict)
@@ -28,9 +28,9 @@ class Expired:
 
 
 def plan(state: State, span: ReadRange, now: datetime) -> None:
-    """Opens what of a span is not open yet, and moves the cursor to the span's end."""
+    """Opens the parts of a span that are not open yet, and moves the cursor to the span's end."""
     end = span.window.end
-    # What a run planned whose clock was ahead has not happened yet. The cursor goes back with it.
+    # A run whose clock was ahead planned the future. That part is closed, and the cursor moves back.
     for gap in [gap for gap in state.gaps if gap.end > end]:
         close(state, Window(max(gap.start, end), gap.end))
     if span.expired and state.last_event_time:
@@ -44,19 +44,19 @@ def plan(state: State, span: ReadRange, now: datetime) -> None:
 
 
 def reopen(state: State, window: Window, now: datetime) -> None:
-    """Opens a window that somebody wants to be read now, whatever was tried before."""
+    """Opens a window as untried, also if it was read or failed before."""
     close(state, window)
     state.gaps = sorted([*state.gaps, Gap(window.start, window.end, now)], key=lambda gap: gap.start)
 
 
 def due_windows(state: State, now: datetime) -> list[tuple[Window, Gap]]:
-    """The windows to ask for, each with the gap it is in: suspects, then untried ones, then failed ones."""
+    """The windows to request, each with its gap: suspects, then untried windows, then failed ones."""
     gaps = sorted((gap for gap in state.gaps if gap.due(now)), key=Gap.sort_key)
-    return [(w, gap) for gap in gaps for w in plan_windows(gap.window()) or [pad(gap.window())]]
+    return [(window, gap) for gap in gaps for window in plan_windows(gap.window()) or [pad(gap.window())]]
 
 
 def read_until(state: State) -> datetime | None:
-    """The cursor, less the open windows that reach up to it: where the events that were read end."""
+    """The end of the events that were read: the cursor, less the open windows right before it."""
     until = state.last_event_time
     for gap in sorted(state.gaps, key=lambda gap: gap.end, reverse=True):
         if until and gap.end >= until:
@@ -70,7 +70,7 @@ def all_read_until(state: State) -> datetime | None:
 
 
 def close(state: State, window: Window) -> None:
-    """Takes a window that was answered (or expired) out of the gaps; what is beside it stays."""
+    """Removes a window that was answered or expired from the gaps; the rest of a gap stays open."""
     state.gaps = [
         msgspec.structs.replace(gap, start=piece.start, end=piece.end)
         for gap in state.gaps
@@ -79,35 +79,35 @@ def close(state: State, window: Window) -> None:
 
 
 def unplan(state: State, window: Window) -> None:
-    """TAP says that the end of the plan is not over yet: it is closed, and planned anew by the next run."""
+    """Closes the last window, which TAP calls still current; the next run plans it again."""
     if window.end == state.last_event_time:
         close(state, window)
         state.last_event_time = window.start
 
 
 def fail(state: State, window: Window, now: datetime) -> None:
-    """Counts a failed attempt for what was asked, and for no more: of a long gap one hour may fail."""
-    for gap in _cut_out(state, window):
+    """Counts a failed attempt for this window only: one hour of a long gap may fail."""
+    for gap in _split_off(state, window):
         gap.failed(now)
 
 
-def _cut_out(state: State, window: Window) -> list[Gap]:
-    """The parts of gaps that a window covers, as gaps of their own from now on."""
+def _split_off(state: State, window: Window) -> list[Gap]:
+    """Makes the parts of gaps inside a window separate gaps, and returns them."""
     shared = [(gap, max(gap.start, window.start), min(gap.end, window.end)) for gap in state.gaps]
-    inside = [msgspec.structs.replace(gap, start=a, end=b) for gap, a, b in shared if a < b]
+    inside = [msgspec.structs.replace(gap, start=start, end=end) for gap, start, end in shared if start < end]
     close(state, window)
     state.gaps = sorted([*state.gaps, *inside], key=lambda gap: gap.start)
     return inside
 
 
 def lose(state: State, window: Window, why: str = "TAP keeps 7 days only") -> None:
-    """Records a window that can never be read any more."""
+    """Records a window that can no longer be read."""
     close(state, window)
-    state.lost = [*state.lost, Lost(window.start, window.end, why)][-_LOST_KEPT:]
+    state.lost = [*state.lost, LostInterval(window.start, window.end, why)][-_MAX_LOST:]
 
 
 def expire(state: State, now: datetime) -> Expired:
-    """Takes out what TAP no longer keeps: windows by their start, threats by when they were seen last."""
+    """Removes what TAP no longer keeps: windows by their start, threats by when they were last seen."""
     expired = Expired()
     oldest = oldest_start(now)
     for gap in [gap for gap in state.gaps if gap.start < oldest]:
@@ -121,31 +121,31 @@ def expire(state: State, now: datetime) -> Expired:
 
 
 def drop_surplus(state: State, most: int = MOST_THREATS) -> dict[str, Threat]:
-    """Takes the lowest priorities out of a backlog that has more than `most`, those seen first before."""
+    """Keeps `most` threats of the backlog; returns the rest: the lowest priorities, longest unseen first."""
     if len(state.backlog) <= most:
         return {}
-    by_worth = sorted(
+    worst_first = sorted(
         state.backlog.items(),
         key=lambda item: (-item[1].priority, item[1].last_seen or item[1].first_seen),
     )
-    surplus = dict(by_worth[: len(by_worth) - most])
+    surplus = dict(worst_first[: len(worst_first) - most])
     state.backlog = {name: threat for name, threat in state.backlog.items() if name not in surplus}
     return surplus
 
 
 def count_kills(state: State, dead: Lease, now: datetime) -> list[str]:
-    """What a dead run had in flight is suspect now. Returns the names of what is quarantined."""
-    asked = [(name, state.backlog[name]) for name in dead.asking if name in state.backlog]
-    quarantined = [name for name, threat in asked if threat.killed_a_run(now)]
+    """Marks the items that a dead run had in flight as suspects. Returns the names of quarantined ones."""
+    in_flight = [(name, state.backlog[name]) for name in dead.asking if name in state.backlog]
+    quarantined = [name for name, threat in in_flight if threat.killed_a_run(now)]
     for start, end in dead.reading:
-        # Counted before the next cut, which makes all gaps anew.
-        cut = _cut_out(state, Window(start, end))
-        quarantined += [str(gap.window()) for gap in cut if gap.killed_a_run(now)]
+        # Count before the next split, which replaces all gaps.
+        gaps = _split_off(state, Window(start, end))
+        quarantined += [str(gap.window()) for gap in gaps if gap.killed_a_run(now)]
     return quarantined
 
 
 def add_threat(state: State, threat_id: str, seen: Threat) -> bool:
-    """Opens a threat, or completes what is known of it. True if it is new."""
+    """Opens a threat, or updates the open one. Returns whether it is new."""
     if threat_id in state.collected:
         return False
     known = state.backlog.get(threat_id)
@@ -159,15 +159,13 @@ def add_threat(state: State, threat_id: str, seen: Threat) -> bool:
 
 
 def mark_collected(state: State, threat_id: str, now: datetime) -> None:
-    """The threat is delivered, or TAP has nothing to deliver: it is closed, and remembered."""
+    """Closes a threat that is delivered, or for which TAP has nothing, and records that."""
     state.backlog.pop(threat_id, None)
     state.collected[threat_id] = int(now.timestamp())
 
 
-def mark_campaigns(
-    state: State, campaigns: Iterable[str], now: datetime, most: int = _MOST_CAMPAIGNS
-) -> None:
-    """Remembers campaigns whose reports were delivered, the newest ones if there are very many."""
+def mark_campaigns(state: State, campaigns: Iterable[str], now: datetime, most: int = _MAX_CAMPAIGNS) -> None:
+    """Records campaigns whose reports were delivered; keeps the `most` newest ones."""
     for campaign in campaigns:
         state.campaigns.pop(campaign, None)
         state.campaigns[campaign] = int(now.timestamp())
@@ -177,7 +175,7 @@ def mark_campaigns(
 
 
 def prune(state: State, now: datetime, dedup_hours: int) -> None:
-    """Drops what was collected longer ago than `dedup_hours`, but never what this run collected."""
+    """Removes threats collected over `dedup_hours` ago, but not those of this run; campaigns after 7 days."""
     started = state.lease.started if state.lease else now
     oldest = min(now - timedelta(hours=dedup_hours), started).timestamp()
     state.collected = {threat: at for threat, at in state.collected.items() if at >= oldest}
@@ -186,7 +184,7 @@ def prune(state: State, now: datetime, dedup_hours: int) -> None:
 
 
 def _joined(gaps: list[Gap]) -> list[Gap]:
-    """In order of time; untried neighbours become one, so that they cost fewer calls."""
+    """Sorts gaps by time and joins adjacent untried ones, so that they need fewer calls."""
     joined: list[Gap] = []
     for gap in sorted(gaps, key=lambda gap: gap.start):
         if joined and joined[-1].end == gap.start and joined[-1].untried() and gap.untried():

@@ -1,4 +1,4 @@
-"""What went wrong at the bucket, in one sentence with its remedy: the only table of these."""
+"""Storage errors in one sentence with their remedy. The only table of remedies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REMEDIES = {
     401: "no usable Google credentials: check the function's service account, "
     "or on a laptop run `gcloud auth application-default login`",
     403: f"give the function's service account {COLLECTOR_ROLE} on this bucket; "
-    f"for whoever only reads, {READER_ROLE} is enough",
+    f"to read only, {READER_ROLE} is enough",
     404: "check the bucket's name, for the function check GCS_BUCKET: there is no such bucket",
 }
 NO_CREDENTIALS = (
@@ -19,7 +19,7 @@ NO_CREDENTIALS = (
 
 
 def storage_fault(what: str, error: Exception) -> str:
-    """`what` could not be done; the error's kind and code, never its text."""
+    """A sentence that `what` failed, with the error's class, code and remedy, but never its text."""
     code = getattr(error, "code", None)
     number = "" if code is None else f" ({int(code)})"
     remedy = REMEDIES.get(int(code)) if code is not None else None

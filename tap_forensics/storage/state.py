@@ -1,27 +1,27 @@
-"""The state document: what is planned, what is open, what was collected, and the lease of the running run.
+"""The state document: what is planned, what is open, what was collected, and the lease of the current run.
 
     {"version": 2,
      "last_event_time": "2026-11-21T20:59:00Z",   the cursor: everything before it was planned
-     "gaps":      [{"start": …, "end": …, …}],    the open windows: planned and not answered yet
+     "gaps":      [{"start": …, "end": …, …}],    the open windows: planned, no response yet
      "backlog":   {threatId: {"priority": 1, "first_seen": …, "last_seen": …, "campaign": …, …}},
-     "collected": {threatId: epoch seconds},      not asked for again within DEDUP_HOURS
-     "campaigns": {campaignId: epoch seconds},    when a campaign's report was delivered last
-     "calls":     {"siem": {"buckets": {…}}, …},  the calls of the last 24 hours
+     "collected": {threatId: epoch seconds},      not fetched again within DEDUP_HOURS
+     "campaigns": {campaignId: epoch seconds},    when a campaign's report was last delivered
+     "calls":     {"siem": {"buckets": {…}}, …},  the call quota: calls of the last 24 hours
      "lost":      [{"start": …, "end": …, "why": …}],  the latest windows that expired unread
      "last_run_id": "20261121_210000", "last_owner": …,  of the last lease that was released
      "lease":     {"run_id": …, "owner": …, "started": …, "seconds": 180, "asking": [threatId, …],
                   "reading": [[start, end], …], "batches": 2, "campaigns": […], "event_batches": 3}}
 
-A window in "gaps" and a threat in "backlog" are open items. An item stays open until TAP itself answered it,
-or until it expired. Beside its own fields it has
+A window in "gaps" and a threat in "backlog" are open items. An item stays open until TAP itself answers it,
+or until it expires. Every open item also has
 
-    "attempts"  failing runs so far; from the third on it waits between attempts
-    "tried"     when the last of them failed
-    "kills"     runs that died while they asked for it: it is asked alone, from the second on a day later
+    "attempts"  runs in which it failed; from the third on it waits between attempts
+    "tried"     when it last failed
+    "kills"     runs that died while it was in flight: it is requested alone, from the second on a day later
 
-The lease names in "asking" and "reading" what the run may have in flight. The run that takes over counts a
-kill for each of them that is still open. A document of version 1 (0.1.0) is read, too. Values only;
-`open_items.py` changes them, `state_store.py` reads and commits them.
+The lease names in "asking" and "reading" what the run may have in flight. A run that takes over counts a kill
+for each of them that is still open. Documents of version 1 (0.1.0) can be read, too. This module only defines
+the values; `open_items.py` changes them, `state_store.py` reads and commits them.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from tap_forensics.tap.windows import Window
 
 VERSION = 2
 RUN_ID_FORMAT = "%Y%m%d_%H%M%S"
-_PATIENT_FROM_ATTEMPTS = 3
+_BACKOFF_FROM_ATTEMPTS = 3
 _QUARANTINED_FROM_KILLS = 2
-_FIRST_PAUSE = timedelta(hours=1)
-_LONGEST_PAUSE = timedelta(days=1)
-# The next run of an hourly schedule may come a little early.
+_FIRST_BACKOFF = timedelta(hours=1)
+_MAX_BACKOFF = timedelta(days=1)
+# The next run of an hourly schedule may start a little early.
 _EARLY = timedelta(minutes=5)
 _CLOCK_SKEW = timedelta(hours=1)
 _EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
@@ -53,43 +53,43 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class OpenItem(msgspec.Struct, omit_defaults=True, kw_only=True, rename={"last_attempt_at": "tried"}):
-    """What windows and threats have in common while they are open."""
+    """The common fields of open windows and threats."""
 
     attempts: Count = 0
     last_attempt_at: Moment | None = None
     kills: Count = 0
 
     def due(self, now: datetime) -> bool:
-        """Whether this run asks for it."""
+        """Whether this run may request it."""
         last = self.last_attempt_at
-        return last is None or last > now or now - last >= self._pause()
+        return last is None or last > now or now - last >= self._backoff()
 
     def untried(self) -> bool:
         return not self.attempts and not self.kills
 
     def failed(self, now: datetime) -> None:
-        """A run asked and got no answer of TAP's own; it lived, so the item is no suspect any more."""
+        """Counts a run without an answer from TAP. The run survived, so the item is no longer a suspect."""
         self.attempts += 1
         self.last_attempt_at = now
         self.kills = 0
 
     def killed_a_run(self, now: datetime) -> bool:
-        """Counts a run that died meanwhile. True if the item is quarantined for a day."""
+        """Counts a run that died with it in flight. Returns whether the item is quarantined for a day."""
         self.kills += 1
         self.last_attempt_at = now
         return self.kills >= _QUARANTINED_FROM_KILLS
 
-    def _pause(self) -> timedelta:
+    def _backoff(self) -> timedelta:
         if self.kills >= _QUARANTINED_FROM_KILLS:
-            return _LONGEST_PAUSE
-        if self.attempts < _PATIENT_FROM_ATTEMPTS:
+            return _MAX_BACKOFF
+        if self.attempts < _BACKOFF_FROM_ATTEMPTS:
             return timedelta()
-        hours: int = 2 ** min(self.attempts - _PATIENT_FROM_ATTEMPTS, 5)
-        return min(_FIRST_PAUSE * hours, _LONGEST_PAUSE) - _EARLY
+        hours: int = 2 ** min(self.attempts - _BACKOFF_FROM_ATTEMPTS, 5)
+        return min(_FIRST_BACKOFF * hours, _MAX_BACKOFF) - _EARLY
 
 
 class Threat(OpenItem):
-    """A threat whose forensics are not delivered yet. A lower `priority` is fetched first."""
+    """A threat whose forensics are not delivered yet. The lowest `priority` is fetched first."""
 
     priority: int
     first_seen: Moment
@@ -97,12 +97,12 @@ class Threat(OpenItem):
     campaign: str | None = None
 
     def sort_key(self) -> tuple[bool, int, int, datetime]:
-        """Suspects first, one at a time; failed threats after untried ones."""
+        """Suspects first, then untried threats, then failed ones."""
         return (self.kills == 0, self.attempts, self.priority, self.first_seen)
 
 
 class Gap(OpenItem, rename={"planned_at": "since", "last_attempt_at": "tried"}):
-    """A window that was planned and not answered yet."""
+    """An open window: planned, without a response yet."""
 
     start: Moment
     end: Moment
@@ -112,11 +112,11 @@ class Gap(OpenItem, rename={"planned_at": "since", "last_attempt_at": "tried"}):
         return Window(self.start, self.end)
 
     def sort_key(self) -> tuple[bool, int, datetime]:
-        """As `Threat.sort_key`; among equals the one that expires first."""
+        """As `Threat.sort_key`; if equal, the one that expires first."""
         return (self.kills == 0, self.attempts, self.start)
 
 
-class Lost(msgspec.Struct):
+class LostInterval(msgspec.Struct):
     """A window that expired unread, and why it was not read."""
 
     start: Moment
@@ -125,10 +125,10 @@ class Lost(msgspec.Struct):
 
 
 class Lease(msgspec.Struct, omit_defaults=True):
-    """The running run. It holds for `seconds` after the last commit, by the bucket's clock.
+    """The lease of the current run. It ends `seconds` after the last commit, by the bucket's clock.
 
-    `asking`, `reading`: what it may have in flight. `batches`, `campaigns` and `event_batches`: what it has
-    written and committed. Version 1 had an `until` instead of `seconds`.
+    `asking`, `reading`: what the run may have in flight. `batches`, `campaigns`, `event_batches`: what it has
+    written and committed. Version 1 had `until` instead of `seconds`.
     """
 
     run_id: str
@@ -143,7 +143,7 @@ class Lease(msgspec.Struct, omit_defaults=True):
 
 
 class State(msgspec.Struct, omit_defaults=True):
-    """The whole document, as in the module's docstring."""
+    """The whole document; the module's docstring explains it."""
 
     version: int
     last_event_time: Moment | None = None
@@ -151,7 +151,7 @@ class State(msgspec.Struct, omit_defaults=True):
     last_owner: str = ""
     lease: Lease | None = None
     gaps: list[Gap] = []
-    lost: list[Lost] = []
+    lost: list[LostInterval] = []
     calls: dict[str, Pool] = {}
     backlog: dict[str, Threat] = {}
     collected: dict[str, Count] = {}
@@ -165,8 +165,8 @@ def encode(state: State) -> bytes:
 def decode(data: bytes, where: str, now: datetime) -> State:
     """A state from our document, or from the published function's `{"last_event_time": …}`.
 
-    Raises `StateUnreadable`, naming `where` and the remedy, for anything else, and for times so far ahead
-    that nothing would ever be collected again.
+    Raises `StateUnreadable` with `where` and the remedy for any other document, and for times in the future,
+    with which nothing would be collected again.
     """
     try:
         state = _parse(data, now)
@@ -189,18 +189,20 @@ def _parse(data: bytes, now: datetime) -> State:
 def _published_state(document: dict[str, Any]) -> State:
     moment = document.get("last_event_time")
     if not isinstance(moment, str):
-        raise TypeError("last_event_time is not a text")
+        raise TypeError("last_event_time is not a string")
     return State(VERSION, last_event_time=parse_iso(moment))
 
 
 def _ours(document: dict[str, Any], data: bytes, now: datetime) -> State:
     version = document["version"]
     if version not in (1, VERSION) or isinstance(version, bool):
-        shown = version if isinstance(version, int) else "not a number"
-        raise ValueError(f"its version is {shown}, this program writes {VERSION}: deploy the newer program")
+        described = version if isinstance(version, int) else "not a number"
+        raise ValueError(
+            f"its version is {described}, this program writes {VERSION}: deploy the newer program"
+        )
     state = msgspec.json.decode(data, type=State)
     for threat in state.backlog.values():
-        # Version 1 did not know when it saw a threat last.
+        # Version 1 did not store when a threat was last seen.
         threat.last_seen = threat.last_seen or now
     return state
 
@@ -208,24 +210,24 @@ def _ours(document: dict[str, Any], data: bytes, now: datetime) -> State:
 def _check(state: State, now: datetime) -> None:
     lease = state.lease
     run_ids = [state.last_run_id] if state.last_run_id else []
-    moments = {
+    times = {
         "a run id": [run_time(run_id) for run_id in [*run_ids, *([lease.run_id] if lease else [])]],
         "last_event_time": [state.last_event_time] if state.last_event_time else [],
         "the lease": [lease.started] if lease else [],
         "a gap": [moment for gap in state.gaps for moment in (gap.start, gap.end)],
     }
-    for what, found in moments.items():
-        if any(not _EARLIEST <= moment <= now + _CLOCK_SKEW for moment in found):
-            raise ValueError(f"{what} is in the future, or before there was such an API")
+    for what, moments in times.items():
+        if any(not _EARLIEST <= moment <= now + _CLOCK_SKEW for moment in moments):
+            raise ValueError(f"{what} is in the future, or before the API existed")
 
 
 def run_time(run_id: str) -> datetime:
-    """When a run started, by its id. Raises ValueError."""
+    """When a run started, from its ID. Raises ValueError."""
     return datetime.strptime(run_id, RUN_ID_FORMAT).replace(tzinfo=UTC)
 
 
 def new_lease(state: State, now: datetime, lease_seconds: int) -> Lease:
-    """A dead run's id is kept, so that its objects are found; a new id is always later than the last."""
+    """Keeps a dead run's ID, so that its objects are found; a new ID is always later than the last one."""
     owner = secrets.token_hex(8)
     if dead := state.lease:
         return msgspec.structs.replace(dead, owner=owner, seconds=lease_seconds, campaigns=[*dead.campaigns])

@@ -1,4 +1,4 @@
-"""The state while this run holds its lease: read, committed with a generation precondition, given back."""
+"""The state during a run: acquired with a lease, committed with a generation precondition, released."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tap_forensics.storage.state import VERSION, Lease, State, decode, encode, n
 from tap_forensics.tap.quota import Quota
 from tap_forensics.tap.windows import Window
 
-# A holder that missed two of these is probably dead: the next delivery of the message is worth waiting for.
+# A holder that missed two renewals is probably dead, so the message should be delivered again.
 _RENEWAL_SECONDS = 5.0
 _SLOW_RENEWAL_SECONDS = 3.0
 # Cloud Storage takes about one write a second to one object name, and retries beyond that:
 # https://cloud.google.com/storage/quotas#objects
-_BETWEEN_BATCH_COMMITS_SECONDS = 1.0
+_BATCH_COMMIT_SECONDS = 1.0
 _COMMIT_ATTEMPTS = 3
-# Less is not worth a message, and the Date header has whole seconds.
+# Smaller differences do not matter, and the Date header has whole seconds.
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 _JSON = "application/json"
 _MARK = "tap-forensics"
 
 
 class _LegacyState(msgspec.Struct):
-    """The published function reads `last_event_time`; it ignores our mark, and does not write it."""
+    """The hand-over object. The published function reads `last_event_time` and does not write our mark."""
 
     last_event_time: str
     written_by: str = ""
@@ -41,10 +41,10 @@ class _LegacyState(msgspec.Struct):
 
 @dataclass(frozen=True)
 class FoundState:
-    """The state as a run would begin with it. `generation` is the working object's, 0 if there is none.
+    """The state at the start of a run. `generation` is that of the working state, 0 if there is none.
 
-    `lease_left_seconds`: how long its lease holds, by the bucket's clock; None without a lease, 0 or less if
-    its run died. `clock`: the given one, set right by the bucket's if the two differ.
+    `lease_left_seconds`: until its lease ends, by the bucket's clock; None without a lease, 0 or less if its
+    run died. `clock`: the caller's, corrected by the bucket's clock if the two differ.
     """
 
     state: State
@@ -54,22 +54,22 @@ class FoundState:
 
     @property
     def live(self) -> bool:
-        """Whether another run is at work."""
+        """Whether another run holds the lease."""
         return self.lease_left_seconds is not None and self.lease_left_seconds > 0
 
 
 def find_state(bucket: Bucket, location: StateLocation, clock: Clock, lease_seconds: int) -> FoundState:
-    """Reads the working state, or what there was before the first run. `lease_seconds` is for a lease of
-    version 1, which does not tell.
+    """Reads the working state, or before the first run the state that was there before (see `StateLocation`).
+    `lease_seconds` is for a lease of version 1, which has no duration.
 
-    Raises `StateUnreadable`, also if the working state is gone, or `StorageFailed`.
+    Raises `StateUnreadable`, also if the working state is missing after a run, or `StorageFailed`.
     """
     stored, name = bucket.read(location.name), location.name
-    before = location.legacy_key or location.previous_key
-    if stored is None and before:
-        stored, name = bucket.read(before), before
+    earlier = location.legacy_key or location.previous_key
+    if stored is None and earlier:
+        stored, name = bucket.read(earlier), earlier
         if stored and name == location.legacy_key:
-            _refuse_marked(stored.data, bucket, location)
+            _raise_if_marked(stored.data, bucket, location)
     clock = _correct_clock(clock, bucket.date)
     if stored is None:
         return FoundState(State(VERSION), 0, clock)
@@ -81,32 +81,32 @@ def find_state(bucket: Bucket, location: StateLocation, clock: Clock, lease_seco
 def lease_left_seconds(
     bucket: Bucket, name: str, generation: int, state: State, lease_seconds: int
 ) -> float | None:
-    """How long the lease of a state object holds; 0 or less if its run died, None if there is no lease."""
+    """Until the lease of a state object ends; 0 or less if its run died, None if there is no lease."""
     if not state.lease:
         return None
-    # No age: somebody wrote in between, and so is at work.
+    # No age: another run has written the object since, so it is alive.
     return (state.lease.seconds or lease_seconds) - (bucket.age_seconds(name, generation) or 0.0)
 
 
-def _refuse_marked(data: bytes, bucket: Bucket, location: StateLocation) -> None:
+def _raise_if_marked(data: bytes, bucket: Bucket, location: StateLocation) -> None:
     if is_marked(data):
         raise StateUnreadable(
-            f"the state object gs://{bucket.name}/{location.name} is gone, though this collector has run "
-            f"here: gs://{bucket.name}/{location.legacy_key} is its own. Nothing was changed. "
-            "`tap-forensics state repair` restores it; `tap-forensics state reset` starts anew"
+            f"the state object gs://{bucket.name}/{location.name} is missing, but this collector has run "
+            f"here: it wrote gs://{bucket.name}/{location.legacy_key}. Nothing was changed. "
+            "`tap-forensics state repair` restores it; `tap-forensics state reset` starts without it"
         )
 
 
-def is_marked(legacy_key: bytes) -> bool:
-    """Whether the hand-over object has our mark; the published function writes it without."""
+def is_marked(data: bytes) -> bool:
+    """Whether a hand-over object has our mark; the published function writes none."""
     try:
-        return msgspec.json.decode(legacy_key, type=_LegacyState).written_by == _MARK
+        return msgspec.json.decode(data, type=_LegacyState).written_by == _MARK
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
 
 
 def _correct_clock(clock: Clock, date: datetime | None) -> Clock:
-    """The clock of a laptop may be wrong; the bucket's is the same for all runs."""
+    """Corrects a clock by the bucket's: a laptop's may be wrong, the bucket's is the same for all runs."""
     offset = date - clock.now() if date else timedelta()
     if abs(offset) <= _CLOCK_TOLERANCE:
         return clock
@@ -114,11 +114,10 @@ def _correct_clock(clock: Clock, date: datetime | None) -> Clock:
 
 
 class StateStore:
-    """One run's state. Any thread may change it inside `changing`; commits happen one at a time.
+    """One run's state. Any thread may change it inside `transaction`; commits happen one at a time.
 
-    No lock that `changing` needs is held over an upload. The lease holds by the bucket's clock, for
-    LEASE_SECONDS since the last commit; this run measures them with its monotonic clock, from the moment
-    before it sent that commit.
+    An upload does not block `transaction`. The lease ends LEASE_SECONDS after the last commit, by the
+    bucket's clock; this run measures that with its monotonic clock, from before it sent the commit.
     """
 
     def __init__(self, bucket: Bucket, location: StateLocation, clock: Clock, lease_seconds: int) -> None:
@@ -138,16 +137,16 @@ class StateStore:
         self.is_new_here = False
 
     def acquire(self, plan: Callable[[State, Lease | None], None]) -> None:
-        """Takes the lease, a dead run's too, with a commit that contains what `plan` made of the state.
+        """Takes the lease, also from a dead run, with a commit that contains the changes of `plan`.
 
-        `plan` is given the state and the dead run's lease, if there is one. Raises `LeaseHeld` while another
-        run is at work, `StateUnreadable` or `StorageFailed`; nothing is written then.
+        `plan` gets the state and the dead run's lease or None. Raises `LeaseHeld` if another run holds the
+        lease, `StateUnreadable` or `StorageFailed`; then nothing is written.
         """
         found = find_state(self._bucket, self.location, self.clock, self._lease_seconds)
         self.clock = found.clock
         self._generation = found.generation
         if found.live:
-            raise self._busy(found)
+            raise self._lease_held(found)
         self.dead_lease = found.state.lease
         # Version 1 did not mark its hand-over object.
         self.is_new_here = not found.generation or found.state.version != VERSION
@@ -160,12 +159,12 @@ class StateStore:
         except LeaseLost:
             raise LeaseHeld("another run took the lease a moment ago") from None
 
-    def _busy(self, found: FoundState) -> LeaseHeld:
+    def _lease_held(self, found: FoundState) -> LeaseHeld:
         lease, left = found.state.lease, found.lease_left_seconds
-        assert lease and left is not None  # noqa: S101 - what `live` means
+        assert lease and left is not None  # noqa: S101 - `live` implies both
         seconds = lease.seconds or self._lease_seconds
-        silent = seconds - left
-        if silent <= min(seconds / 2, _renewal_seconds(seconds) + _SLOW_RENEWAL_SECONDS):
+        since_commit = seconds - left
+        if since_commit <= min(seconds / 2, _renewal_seconds(seconds) + _SLOW_RENEWAL_SECONDS):
             return LeaseHeld(f"run {lease.run_id} is at work and holds the lease")
         return LeaseHeld(
             f"run {lease.run_id} holds the lease, and has missed its renewal: it may have died. "
@@ -175,14 +174,14 @@ class StateStore:
 
     @contextmanager
     def transaction(self) -> Iterator[State]:
-        """The state, to look at or to change, while no other thread does. Raises `LeaseLost` once it is."""
+        """The state, to read or change while no other thread does. Raises `LeaseLost` after a lost lease."""
         with self._changes:
             if self._lost:
                 raise self._lost
             yield self._state
 
     def attach_quota(self, limits: dict[str, int | None]) -> Quota:
-        """The call ledger as the state has it; from now on each commit takes its count along."""
+        """The call quota of the state; from now on each commit contains its counts."""
         with self._changes:
             self._quota = Quota(self._state.calls, limits)
         return self._quota
@@ -205,23 +204,23 @@ class StateStore:
             self._write()
 
     def commit_if_due(self) -> None:
-        """After a batch: commits, unless it did a moment ago; the next commit holds it then.
+        """Commits after a batch, or leaves it to the next commit if the last one is very recent.
 
-        Nothing hangs on it: a takeover finds the objects by name.
+        Nothing depends on it: a run that takes over finds the objects by name.
         """
-        if self._seconds_since_commit() >= min(_BETWEEN_BATCH_COMMITS_SECONDS, self._lease_seconds / 6):
+        if self._seconds_since_commit() >= min(_BATCH_COMMIT_SECONDS, self._lease_seconds / 6):
             self.commit()
 
     def renew_if_due(self) -> None:
-        """Commits every few seconds, so that no other run takes over meanwhile; a large state less often."""
+        """Commits every few seconds, so that no other run takes over; a large state less often."""
         due = max(_renewal_seconds(self._lease_seconds), 10 * self._commit_seconds)
         if not self._lost and self._seconds_since_commit() >= min(due, self._lease_seconds / 3):
             self.commit()
 
     def ensure_lease(self) -> None:
-        """Before a batch is written: a lease that ran out is ours only if the state says so still.
+        """Call before a batch is written: if the lease ran out, a commit checks that it is still ours.
 
-        Raises `LeaseLost`.
+        Raises `LeaseLost` or `StorageFailed`.
         """
         if self._lost:
             raise self._lost
@@ -229,24 +228,22 @@ class StateStore:
             self.commit()
 
     def announce(self, threats: Iterable[str] = (), windows: Iterable[Window] = ()) -> None:
-        """Commits what is about to be asked for, beside what is in flight still: if the run dies, these are
-        suspects.
-        """
+        """Commits what is in flight, with what is requested next: if the run dies, these are suspects."""
         with self.transaction() as state:
-            before_sleep = [threat_id for threat_id in self.lease.asking if threat_id in state.backlog]
-            self.lease.asking = [*before_sleep, *threats]
+            in_flight = [threat_id for threat_id in self.lease.asking if threat_id in state.backlog]
+            self.lease.asking = [*in_flight, *threats]
             self.lease.reading = [(window.start, window.end) for window in windows]
         self.commit()
 
     def answered(self, threat_id: str) -> None:
-        """The run outlived this threat: it is in flight no more."""
+        """The threat is no longer in flight, and did not kill the run."""
         with self.transaction():
             if threat_id in self.lease.asking:
                 self.lease.asking.remove(threat_id)
 
     def release(self) -> None:
-        """Releases the lease with the last commit; not if a batch is in doubt: its object is found by the
-        run that takes over.
+        """Releases the lease with the last commit. If a batch is in doubt, the lease stays:
+        the run that takes over finds its object. Raises `LeaseLost` or `StorageFailed`.
         """
         if not self.in_doubt:
             with self._changes:
@@ -260,30 +257,30 @@ class StateStore:
             self._lost = None
 
     def _was_released(self) -> bool:
-        """Whether the commit landed whose response was lost; another run may hold the lease since."""
+        """Whether a release landed although its response was lost. Another run may hold the lease since."""
         stored = self._bucket.read(self.location.name)
-        where = f"gs://{self._bucket.name}/{self.location.name}"
         if stored is None:
             return False
-        state = decode(stored.data, where, self.clock.now())
-        # A run that takes over keeps the dead run's id; only after a release is there a later one.
+        state = decode(stored.data, f"gs://{self._bucket.name}/{self.location.name}", self.clock.now())
+        # A run that takes over keeps the dead run's ID; only after a release there is a later one.
         return state.last_owner == self._owner or state.last_run_id > self._run_id
 
     def write_legacy_state(self) -> bool:
-        """The published function's own object, so that going back to it loses no window. Before `release`.
+        """Writes the hand-over object, so that a return to the published function loses no window. Call it
+        before `release`.
 
-        Returns whether the published function has written it since our last run. Raises `StorageFailed` or
-        `LeaseLost`.
+        Returns whether the published function has written the object since our last run. Raises
+        `StorageFailed` or `LeaseLost`.
         """
         until = all_read_until(self._state)
         if self.location.legacy_key is None or until is None:
             return False
         found = self._bucket.read(self.location.legacy_key)
-        # After the read: whoever slept through the lease until now must not put an older time back.
+        # After the read: a zombie whose lease ran out must not write an older time.
         self.ensure_lease()
         data = msgspec.json.encode(_LegacyState(until.isoformat(), _MARK))
         if found is None or found.data != data:
-            with suppress(Conflict):  # another run was faster, and wrote its own
+            with suppress(Conflict):  # another writer was faster
                 self._bucket.replace(self.location.legacy_key, data, _JSON, found.generation if found else 0)
         unmarked = found is not None and not is_marked(found.data)
         self.is_new_here, expected = False, self.is_new_here
@@ -308,7 +305,7 @@ class StateStore:
         )
 
     def _own_generation(self, stored: Stored | None) -> int:
-        """Of an earlier commit of this run whose response never came; anything else is another run's."""
+        """The generation if an earlier commit of this run, without a response, wrote it. Else `LeaseLost`."""
         where = f"gs://{self._bucket.name}/{self.location.name}"
         if stored:
             state = decode(stored.data, where, self.clock.now())

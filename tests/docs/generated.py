@@ -18,7 +18,7 @@ from tap_forensics.records.event_lines import envelope, line_of
 from tap_forensics.records.ndjson import Provenance, decode_object, report_lines
 from tap_forensics.stats import RunStats
 from tap_forensics.storage import state as state_document
-from tap_forensics.storage.state import Gap, Lease, Lost, State, Threat
+from tap_forensics.storage.state import Gap, Lease, LostInterval, State, Threat
 from tap_forensics.tap.quota import Pool
 
 _NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
@@ -147,7 +147,11 @@ def state_sample() -> str:
                 last_attempt_at=_NOW - timedelta(hours=1),
             )
         ],
-        lost=[Lost(_NOW - timedelta(days=8), _NOW - timedelta(days=8, hours=-1), "TAP keeps 7 days only")],
+        lost=[
+            LostInterval(
+                _NOW - timedelta(days=8), _NOW - timedelta(days=8, hours=-1), "TAP keeps 7 days only"
+            )
+        ],
         calls={"siem": Pool({2982924: 2}), "forensics": Pool({2982924: 31})},
         backlog={_THREAT_ID: Threat(1, at, at, _CAMPAIGN_ID)},
         collected={"5a86b4cd80a772908c114eed79db23e20ed69baba8cad7b5c5841bdd31dba7db": 1795294800},

@@ -26,7 +26,7 @@ from tap_forensics.storage.state import (
     VERSION,
     Gap,
     Lease,
-    Lost,
+    LostInterval,
     State,
     Threat,
     decode,
@@ -74,7 +74,7 @@ states = st.builds(
     last_owner=ids,
     lease=st.none() | leases,
     gaps=st.lists(st.builds(Gap, start=past, end=past, planned_at=past, **item), max_size=3),
-    lost=st.lists(st.builds(Lost, past, past, st.text()), max_size=3),
+    lost=st.lists(st.builds(LostInterval, past, past, st.text()), max_size=3),
     calls=st.dictionaries(
         st.sampled_from([SIEM, FORENSICS]),
         st.builds(Pool, st.dictionaries(st.integers(0, 10**9), counts, max_size=3), st.none() | past),
@@ -130,7 +130,7 @@ def sound(now: datetime = NOW) -> dict[str, Any]:
             event_batches=3,
         ),
         gaps=[Gap(start=now - 9 * HOUR, end=now - 8 * HOUR, planned_at=now - 7 * HOUR, **failed)],
-        lost=[Lost(now - 10 * HOUR, now - 9 * HOUR, "why")],
+        lost=[LostInterval(now - 10 * HOUR, now - 9 * HOUR, "why")],
         calls={SIEM: Pool({int(now.timestamp()) // 600: 5}, now - HOUR), FORENSICS: Pool({1: 1}, now - HOUR)},
         backlog={
             "t1": Threat(priority=1, first_seen=now - HOUR, last_seen=now - HOUR, campaign="c1", **failed)

@@ -65,21 +65,21 @@ def test_an_event_is_remembered_by_its_latest_window() -> None:
 
 def test_what_later_reads_may_show_again_is_kept_and_the_rest_while_there_is_room() -> None:
     seen = holding(now=0, overlapping=1.9, expired=2.1, old=100, too_old=170)
-    assert prune(seen, NOW, HOUR, []) == 0
+    assert prune(seen, NOW - HOUR, []) == 0
     assert set(seen.entries) == {0, 1, 2, 3}
-    assert prune(seen, NOW, HOUR, [], kept_for_updates=2) == 0
+    assert prune(seen, NOW - HOUR, [], kept_for_updates=2) == 0
     assert set(seen.entries) == {0, 1}
 
 
 def test_what_lies_in_an_open_gap_is_kept() -> None:
     seen = holding(now=0, in_gap=30, beside=40)
-    prune(seen, NOW, HOUR, [Window(NOW - 30.5 * HOUR, NOW - 29.5 * HOUR)], kept_for_updates=0)
+    prune(seen, NOW - HOUR, [Window(NOW - 30.5 * HOUR, NOW - 29.5 * HOUR)], kept_for_updates=0)
     assert set(seen.entries) == {0, 1}
 
 
 def test_more_than_memory_holds_is_forgotten_oldest_first_and_counted() -> None:
     seen = holding(a=0.1, b=0.2, c=0.3, d=0.4)
-    assert prune(seen, NOW, HOUR, [], max_entries=2) == 2
+    assert prune(seen, NOW - HOUR, [], max_entries=2) == 2
     assert set(seen.entries) == {0, 1}
     seen = holding(a=0.1, b=0.2, c=0.3)
-    assert prune(seen, None, HOUR, [], max_entries=2) == 1
+    assert prune(seen, None, [], max_entries=2) == 1

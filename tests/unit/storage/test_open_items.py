@@ -22,7 +22,7 @@ from tap_forensics.storage.open_items import (
     prune,
     reopen,
 )
-from tap_forensics.storage.state import VERSION, Gap, Lease, Lost, State, Threat
+from tap_forensics.storage.state import VERSION, Gap, Lease, LostInterval, State, Threat
 from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION, ReadRange, Window
 from tests.support.clocks import NOW
 
@@ -146,7 +146,7 @@ def test_the_latest_fifty_lost_intervals_are_kept() -> None:
     for number in range(60):
         lose(state, window(2, 1), str(number))
     assert [lost.why for lost in state.lost] == [str(number) for number in range(10, 60)]
-    assert state.lost[0] == Lost(NOW - 2 * HOUR, NOW - HOUR, "10")
+    assert state.lost[0] == LostInterval(NOW - 2 * HOUR, NOW - HOUR, "10")
 
 
 def test_what_tap_no_longer_keeps_expires_and_is_told() -> None:

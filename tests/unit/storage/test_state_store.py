@@ -103,7 +103,9 @@ def test_a_missing_state_beside_our_own_handover_object_is_not_a_first_run(
     store.write_legacy_state()
     store.release()
     lab.delete(STATE)
-    with pytest.raises(StateUnreadable, match=f"{STATE} is gone.*`tap-forensics state repair` restores it"):
+    with pytest.raises(
+        StateUnreadable, match=f"{STATE} is missing.*`tap-forensics state repair` restores it"
+    ):
         acquired(hold())
     assert lab.names() == [HANDOVER]
 
