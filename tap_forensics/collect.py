@@ -186,7 +186,7 @@ def _renew(run: RunContext) -> None:
         run.store.renew_if_due()
     except CollectorError as error:
         # The run's own next commit has the same problem and decides.
-        run.log.warning("Could not renew the lease; will retry: %s", error)
+        run.log.warning("Could not renew the lease; the next commit tries again: %s", error)
 
 
 def _log_state_location(run: RunContext) -> None:

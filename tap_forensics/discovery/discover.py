@@ -57,11 +57,19 @@ def _read_windows(discovery: Discovery) -> None:
             heavy.append(window)
         if failures == _MAX_FAILURES_IN_A_ROW:
             break
-    calls = _MAX_BISECT_CALLS
-    for window in heavy if discovery.answered or not failed_before else []:
-        calls = bisect_window(discovery, window, calls)
+    if discovery.answered or not failed_before:
+        _bisect(discovery, heavy)
     if failures == _MAX_FAILURES_IN_A_ROW:
         raise Unavailable(f"{failures} windows in a row could not be read: the SIEM API seems to be down")
+
+
+def _bisect(discovery: Discovery, heavy: list[Window]) -> None:
+    calls = _MAX_BISECT_CALLS
+    for window in heavy:
+        if calls:
+            # If a half kills the run, this window is the suspect.
+            discovery.run.store.announce(windows=[window])
+            calls = bisect_window(discovery, window, calls)
 
 
 def _select(discovery: Discovery, due: list[_DueWindow]) -> list[_DueWindow]:

@@ -58,17 +58,21 @@ class EventWriter:
         """
         minute = event_dedup.last_minute(window)
         envelopes = {kind: envelope(kind, self.run.settings.events.shape) for kind in KINDS}
-        in_several_versions = event_dedup.side_by_side(event.fingerprint for event in reading.records)
-        for event in reading.records:
-            versions = in_several_versions.get(event.fingerprint.key)
-            if versions:
-                novelty = event_dedup.observe_version(self.index, versions, *event.fingerprint, minute)
-            else:
-                novelty = event_dedup.observe(self.index, *event.fingerprint, minute)
+        novelties = self._observe([event.fingerprint for event in reading.records], minute)
+        for event, novelty in zip(reading.records, novelties, strict=True):
             self._add_event(event, novelty, envelopes[event.kind])
         self._flush()
         if len(self.index.entries) > event_dedup.MAX_ENTRIES:
             self._prune_index()
+
+    def _observe(self, fingerprints: list[Fingerprint], minute: int) -> Iterator[Novelty | None]:
+        """Adds the events of one response to the index, and yields for each whether it is new."""
+        in_several_versions = event_dedup.side_by_side(fingerprints)
+        for fingerprint in fingerprints:
+            if versions := in_several_versions.get(fingerprint.key):
+                yield event_dedup.observe_version(self.index, versions, *fingerprint, minute)
+            else:
+                yield event_dedup.observe(self.index, *fingerprint, minute)
 
     def _add_event(self, event: Event, novelty: Novelty | None, parts: Envelope) -> None:
         if novelty is None:
@@ -104,8 +108,9 @@ class EventWriter:
         """Indexes and counts an object that this process did not write; its events are no longer pending."""
         delivered = list(_fingerprints(data))
         now = self.run.clock.now()
-        for fingerprint in delivered:
-            event_dedup.observe(self.index, *fingerprint, event_dedup.last_minute(Window(now, now)))
+        # An object has events of one response only, so two versions in it were shown side by side.
+        for _ in self._observe(delivered, event_dedup.last_minute(Window(now, now))):
+            pass
         known = set(delivered)
         self.pending = [entry for entry in self.pending if entry[1] not in known]
         self._count_object()

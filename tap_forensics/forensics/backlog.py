@@ -1,4 +1,4 @@
-"""The forensics half of a run: open threats → evidence, until none is left, or no time, or no quota."""
+"""The forensics half of a run: open threats → evidence, until the threats, the time or the quota run out."""
 
 from __future__ import annotations
 
@@ -27,93 +27,94 @@ from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, PoolStatus
 
 _PROGRESS_EVERY = 50
-# So many threats a worker are announced with one commit.
-_ANNOUNCED_PER_WORKER = 4
+# Threats per worker that are announced with one commit.
+_GROUP_SIZE_PER_WORKER = 4
 
 
-def drain(run: RunContext, tap: TapClient, deadline: Deadline) -> Retryable | None:
-    """Fetches at most MAX_THREATS of the backlog into the bucket; returns what ended it early, if anything.
+def drain(run: RunContext, client: TapClient, deadline: Deadline) -> Retryable | None:
+    """Fetches at most MAX_THREATS of the backlog into the bucket. Returns why it ended early, if it did.
 
-    Raises `CredentialsRefused`, or a `RunFailed` of the bucket; what was fetched until then is written.
+    Raises `RunFailed`: `AuthenticationFailed`, or an error of the bucket. What was fetched before is written.
     """
-    chosen = _select(run, tap)
-    if not chosen:
+    selected = _select(run, client)
+    if not selected:
         return None
-    if tap.quota.status(FORENSICS, run.clock.now()) is PoolStatus.BLOCKED:
-        run.log.warning("The forensics limit was met within the hour: no call now, %d wait", len(chosen))
-        return RateLimited("the forensics limit was met within the hour")
-    failed_before = {name for name, threat in chosen.items() if threat.attempts}
-    pool = WorkerPool(tap, deadline, run.before_sleep, failed_before)
+    if client.quota.status(FORENSICS, run.clock.now()) is PoolStatus.BLOCKED:
+        reason = RateLimited("TAP's forensics limit was reached less than an hour ago")
+        run.log.warning("%s: no calls in this run, %d threats stay on the backlog", reason, len(selected))
+        return reason
+    failed_before = {threat_id for threat_id, threat in selected.items() if threat.attempts}
+    pool = WorkerPool(client, deadline, run.before_sleep, failed_before)
     try:
-        _fetch_all(_Drain(run, pool, chosen))
+        _fetch_all(_Drain(run, pool, selected))
     finally:
         _log_collected(run)
-    return _ended(run, pool)
+    return _stop_reason(run, pool)
 
 
-def _select(run: RunContext, tap: TapClient) -> dict[str, Threat]:
-    """The threats of this run, in their order: suspects, then untried ones by priority, then failed ones."""
-    now, most = run.clock.now(), run.settings.forensics.max_threats
+def _select(run: RunContext, client: TapClient) -> dict[str, Threat]:
+    """The threats of this run in their order: suspects, then untried ones by priority, then failed ones."""
+    now, limit = run.clock.now(), run.settings.forensics.max_threats
     with run.store.transaction() as state:
-        due = [(name, threat) for name, threat in state.backlog.items() if threat.due(now)]
+        due = [(threat_id, threat) for threat_id, threat in state.backlog.items() if threat.due(now)]
     due.sort(key=lambda item: item[1].sort_key())
     failed = [item for item in due if item[1].attempts]
-    retries = tap.quota.reserve_retries(FORENSICS, len(failed), now)
-    chosen = [item for item in due if not item[1].attempts] + failed[:retries]
-    if len(chosen) > most:
-        run.log.warning("Reached max threats limit (%d)", most)
-        run.log.info("%d threats stay on the backlog for the next run", len(chosen) - most)
-    run.stats.threats_chosen = min(most, len(chosen))
-    return dict(chosen[:most])
+    retries = client.quota.reserve_retries(FORENSICS, len(failed), now)
+    selected = [item for item in due if not item[1].attempts] + failed[:retries]
+    if len(selected) > limit:
+        run.log.warning("Reached max threats limit (%d)", limit)
+        run.log.info("%d threats stay on the backlog for the next run", len(selected) - limit)
+    run.stats.threats_chosen = min(limit, len(selected))
+    return dict(selected[:limit])
 
 
 @dataclass(frozen=True)
 class _Drain:
-    """What the steps below share. `rejected`: 404 and 400 responses that may not be TAP's own."""
+    """What the steps below share. `rejected`: 404 and 400 responses that may not be from TAP itself."""
 
     run: RunContext
     pool: WorkerPool
-    chosen: dict[str, Threat]
+    selected: dict[str, Threat]
     rejected: list[Rejected] = field(default_factory=list)
 
 
 def _fetch_all(drain: _Drain) -> None:
-    for name in [name for name, threat in drain.chosen.items() if threat.kills]:
+    for threat_id in [threat_id for threat_id, threat in drain.selected.items() if threat.kills]:
         if not drain.pool.stop_reason:
-            # Written before the next one is asked for: only one at a time can kill the run.
-            _fetch(drain, [name], workers=1)
-    others = [name for name, threat in drain.chosen.items() if not threat.kills]
+            # Written before the next one is requested, so that only one at a time can kill the run.
+            _fetch(drain, [threat_id], workers=1)
+    others = [threat_id for threat_id, threat in drain.selected.items() if not threat.kills]
     _fetch(drain, others, drain.run.settings.forensics.fetch_concurrency)
     for outcome in drain.rejected:
         _requeue(drain.run, outcome)
 
 
-def _fetch(drain: _Drain, names: list[str], workers: int) -> None:
+def _fetch(drain: _Drain, threat_ids: list[str], workers: int) -> None:
     writer = EvidenceWriter(drain.run)
-    announced = _announced(drain.run, names, _ANNOUNCED_PER_WORKER * workers)
+    announced = _announced(drain.run, threat_ids, _GROUP_SIZE_PER_WORKER * workers)
     try:
         with closing(fetch_forensics(drain.pool, announced, workers)) as outcomes:
             for outcome in outcomes:
                 writer.flush_if_due()
                 if outcome is not None:
-                    _settle(drain, writer, outcome)
-                del outcome  # its body must not stay while the next is waited for
+                    _process(drain, writer, outcome)
+                del outcome  # frees its body before the wait for the next one
     finally:
         writer.close()
 
 
-def _announced(run: RunContext, names: list[str], most: int) -> Iterator[str]:
-    """The threats one by one; before each group of them a commit says that they are going to be asked for."""
-    left = iter(names)
-    while group := list(islice(left, most)):
+def _announced(run: RunContext, threat_ids: list[str], group_size: int) -> Iterator[str]:
+    """The threats one by one. A commit announces each group before its first threat is requested."""
+    remaining = iter(threat_ids)
+    while group := list(islice(remaining, group_size)):
         run.store.announce(threats=group)
         yield from group
 
 
-def _settle(drain: _Drain, writer: EvidenceWriter, outcome: Outcome) -> None:
+def _process(drain: _Drain, writer: EvidenceWriter, outcome: Outcome) -> None:
     run = drain.run
     if isinstance(outcome, Fetched):
-        writer.add(outcome, drain.chosen[outcome.threat_id].campaign)
+        writer.add(outcome, drain.selected[outcome.threat_id].campaign)
     elif isinstance(outcome, Rejected):
         run.store.answered(outcome.threat_id)
         drain.rejected.append(outcome)
@@ -125,14 +126,14 @@ def _settle(drain: _Drain, writer: EvidenceWriter, outcome: Outcome) -> None:
         _skip_all(run, drain.rejected)
     run.stats.threats_answered += 1
     if run.stats.threats_answered % _PROGRESS_EVERY == 0:
-        _log_progress(run, len(drain.chosen))
+        _log_progress(run, len(drain.selected))
 
 
 def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:
-    """TAP answers other threats, so what it says of these is its own word."""
+    """TAP has answered another threat, so these rejections are its own answers too."""
     for outcome in rejected:
         if outcome.status != 404:
-            run.log.warning("Skipped threat %s: %s", escape_unprintable(outcome.threat_id), outcome.why)
+            run.log.warning("Skipped threat %s: %s", escape_unprintable(outcome.threat_id), outcome.reason)
         _skip(run, outcome.threat_id)
     rejected.clear()
 
@@ -144,19 +145,21 @@ def _skip(run: RunContext, threat_id: str) -> None:
 
 
 def _requeue(run: RunContext, outcome: Failed | Rejected) -> None:
-    """Counts a failed attempt; the threat stays open, unless it was delivered by another run meanwhile."""
+    """Counts a failed attempt. The threat stays open, unless another run has delivered it meanwhile."""
     run.stats.threats_failed += 1
     if isinstance(outcome, Failed):
         run.store.answered(outcome.threat_id)
     with run.store.transaction() as state:
         if threat := state.backlog.get(outcome.threat_id):
             threat.failed(run.clock.now())
-    run.log.warning("Threat %s stays on the backlog: %s", escape_unprintable(outcome.threat_id), outcome.why)
+    run.log.warning(
+        "Threat %s stays on the backlog: %s", escape_unprintable(outcome.threat_id), outcome.reason
+    )
 
 
-def _log_progress(run: RunContext, of: int) -> None:
+def _log_progress(run: RunContext, total: int) -> None:
     done, reports = run.stats.threats_answered, run.stats.reports
-    run.log.info("Progress: %d/%d threats, %d forensic reports collected", done, of, reports)
+    run.log.info("Progress: %d/%d threats, %d forensic reports collected", done, total, reports)
 
 
 def _log_collected(run: RunContext) -> None:
@@ -170,8 +173,8 @@ def _log_collected(run: RunContext) -> None:
         run.log.info("No forensic evidence retrieved.")
 
 
-def _ended(run: RunContext, pool: WorkerPool) -> Retryable | None:
-    """Remembers what was learned from 429 responses; raises what is no reason to try later."""
+def _stop_reason(run: RunContext, pool: WorkerPool) -> Retryable | None:
+    """Saves what 429 responses showed. Returns or raises why the pool stopped early, if it did."""
     stop_reason, quota = pool.stop_reason, pool.client.quota
     if isinstance(stop_reason, RateLimited) and stop_reason.lasting:
         quota.block(FORENSICS, run.store.lease.started)

@@ -1,4 +1,4 @@
-"""Threats → reports: N workers fetch, and their outcomes come out in order of arrival."""
+"""Threats → reports: N workers fetch them, and their outcomes are yielded in order of arrival."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from tap_forensics.tap.rate_limit import call_rate_limited
 from tap_forensics.tap.retry import retry
 
 _ATTEMPTS = 3
-# So many threats in a row without one answer: the API is down, and the rest would only cost calls.
-_FAILURES_IN_A_ROW = 20
-_LARGEST_GENERATED_BYTES = 100
-# The threat's report and its campaigns'. Each becomes a line, which is much more than the least report.
-_MOST_REPORTS = 2_000
-_MOMENT_SECONDS = 0.25
+# Consecutive failures before the API counts as down: more calls would only use up the quota.
+_MAX_FAILURES_IN_A_ROW = 20
+_MAX_GENERATED_BYTES = 100
+# The threat's report and those of its campaigns. Each becomes a line, which is much larger than the smallest
+# report.
+_MAX_REPORTS = 2_000
+_POLL_SECONDS = 0.25
 
 
 class _Body(msgspec.Struct):
@@ -33,7 +34,7 @@ class _Body(msgspec.Struct):
 
 
 class _OddBody(msgspec.Struct):
-    """Where not every report is an object: each is looked at on its own."""
+    """A body with a report that is not an object: each report is checked separately."""
 
     generated: msgspec.Raw = msgspec.Raw()
     reports: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
@@ -45,7 +46,7 @@ _odd_body = msgspec.json.Decoder(_OddBody)
 
 @dataclass(frozen=True)
 class Fetched:
-    """A threat's reports as they came; who takes them empties the list. `release` as in `Answer`."""
+    """A threat's reports as TAP sent them; the writer empties the list. `release` as in `TapResponse`."""
 
     threat_id: str
     generated: msgspec.Raw | None
@@ -55,31 +56,31 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Skipped:
-    """TAP itself answered that there is nothing to fetch for this threat."""
+    """TAP itself answered that this threat has no reports."""
 
     threat_id: str
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A 404 or 400: final if TAP answered another threat in this run, and else perhaps not TAP's own."""
+    """A 404 or 400. It is final only if TAP answers another threat in this run: it may not be TAP's own."""
 
     threat_id: str
     status: int
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """No usable answer for this threat, this time. `too_large`: there was one, so the API is not down."""
+    """No usable response for this threat. `too_large`: there was a response, so the API is not down."""
 
     threat_id: str
-    why: str
+    reason: str
     too_large: bool = False
 
 
 class _Done:
-    """A worker's last word."""
+    """A worker has ended."""
 
 
 Outcome = Fetched | Skipped | Rejected | Failed
@@ -87,9 +88,9 @@ Outcome = Fetched | Skipped | Rejected | Failed
 
 @dataclass
 class WorkerPool:
-    """The workers' common ground. `ended_by` is why they stopped before the last threat, if they did.
+    """What the workers share. `stop_reason`: why they stopped before the last threat, if they did.
 
-    `failed_before` are asked once, the others up to three times. `proven`: TAP itself answered a threat.
+    A threat in `failed_before` gets one attempt, others up to three. `proven`: TAP itself answered a threat.
     """
 
     client: TapClient
@@ -103,32 +104,32 @@ class WorkerPool:
 
 
 def fetch_forensics(pool: WorkerPool, threat_ids: Iterable[str], workers: int) -> Generator[Outcome | None]:
-    """Yields one outcome a threat until all are done or the fan-out ends; then `ended_by` tells why.
-    None means that nothing came for a moment.
+    """Yields one outcome per threat, until all are done or the pool stops (see `stop_reason`). Yields None
+    if there is no outcome for a moment.
 
-    At most `workers` calls are in flight and as many outcomes wait to be taken. Closing the generator stops
-    the workers.
+    At most `workers` calls are in flight, and at most as many outcomes are queued. Closing the generator
+    stops the workers.
     """
-    left = iter(threat_ids)
+    remaining = iter(threat_ids)
     outcomes: queue.Queue[Outcome | _Done] = queue.Queue(maxsize=workers)
     stop = threading.Event()
 
     def work() -> None:
         try:
-            _work(pool, left, outcomes, stop)
+            _work(pool, remaining, outcomes, stop)
         finally:
-            _hand_over(outcomes, _Done(), stop)
+            _put(outcomes, _Done(), stop)
 
     running = 0
     try:
         for _ in range(workers):
-            # A thread starts with an empty context; execution_id for the log lives in the event's.
+            # A new thread has an empty context; the log takes execution_id from the context of the event.
             threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
             running += 1
         while running:
             outcome: Outcome | _Done | None
             try:
-                outcome = outcomes.get(timeout=_MOMENT_SECONDS)
+                outcome = outcomes.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 yield None
                 continue
@@ -136,45 +137,46 @@ def fetch_forensics(pool: WorkerPool, threat_ids: Iterable[str], workers: int) -
                 running -= 1
             else:
                 yield outcome
-            # Nothing of a body may stay here while the next one is waited for.
+            # Frees the body before the wait for the next one.
             outcome = None
     finally:
         stop.set()
 
 
 def _work(
-    pool: WorkerPool, left: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
+    pool: WorkerPool, remaining: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
 ) -> None:
     while not stop.is_set():
         try:
-            # The next threat may need a commit first, which can fail, too.
+            # The next threat may need a commit first, which can fail too.
             with pool.lock:
-                threat_id = None if pool.stop_reason else next(left, None)
+                threat_id = None if pool.stop_reason else next(remaining, None)
             if threat_id is None:
                 return
-            _hand_over(outcomes, _counted(pool, _outcome(pool, threat_id)), stop)
+            outcome = _fetch(pool, threat_id)
+            _count_failure(pool, outcome)
+            _put(outcomes, outcome, stop)
+            del outcome  # frees its body before the next request
         except Exception as error:  # noqa: BLE001 - carried to the run's thread, which raises it
             with pool.lock:
                 pool.stop_reason = pool.stop_reason or error
             return
 
 
-def _hand_over(
-    outcomes: queue.Queue[Outcome | _Done], outcome: Outcome | _Done, stop: threading.Event
-) -> None:
+def _put(outcomes: queue.Queue[Outcome | _Done], outcome: Outcome | _Done, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
-            outcomes.put(outcome, timeout=0.2)
+            outcomes.put(outcome, timeout=_POLL_SECONDS)
         except queue.Full:
             continue
         return
 
 
-def _outcome(pool: WorkerPool, threat_id: str) -> Outcome:
-    """Raises what ends the fan-out: refused credentials, a lasting 429, no calls or time left."""
+def _fetch(pool: WorkerPool, threat_id: str) -> Outcome:
+    """Raises what stops the pool: refused credentials, a lasting 429, no calls or no time left."""
     try:
         return retry(
-            lambda: _ask(pool, threat_id),
+            lambda: _request(pool, threat_id),
             attempts=1 if threat_id in pool.failed_before else _ATTEMPTS,
             deadline=pool.deadline,
             before_sleep=pool.before_sleep,
@@ -188,17 +190,17 @@ def _outcome(pool: WorkerPool, threat_id: str) -> Outcome:
         return Failed(threat_id, str(error))
 
 
-def _ask(pool: WorkerPool, threat_id: str) -> Outcome:
-    answer = call_rate_limited(
+def _request(pool: WorkerPool, threat_id: str) -> Outcome:
+    response = call_rate_limited(
         pool.client.limiters[FORENSICS], lambda: pool.client.forensics(threat_id), pool.before_sleep
     )
-    release = answer.release
+    release = response.release
     try:
-        outcome = _read(answer, threat_id)
+        outcome = _parse(response, threat_id)
         pool.proven = True
     except Exception as error:
-        # What holds the body must be gone before another takes its memory.
-        del answer
+        # The traceback keeps the body alive: clear it before its memory counts as free.
+        del response
         error.__traceback__ = error.__context__ = None
         release()
         raise
@@ -207,33 +209,32 @@ def _ask(pool: WorkerPool, threat_id: str) -> Outcome:
     return outcome
 
 
-def _read(answer: TapResponse, threat_id: str) -> Outcome:
-    if answer.status == 204:
+def _parse(response: TapResponse, threat_id: str) -> Outcome:
+    if response.status == 204:
         return Skipped(threat_id)
     try:
-        body = _decode(sanitize_utf8(answer.body))
+        body = _decode(sanitize_utf8(response.body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unavailable("the answer is not the JSON that TAP documents") from None
+        raise Unavailable("the response is not the JSON that TAP documents") from None
     if body.reports is msgspec.UNSET:
         raise Unavailable("the response has no reports: it is not what TAP documents")
     if not body.reports:
         return Skipped(threat_id)
     number = len(body.reports)
-    if number > _MOST_REPORTS:
-        raise TooLarge(f"an answer of {number} reports is none of TAP's")
-    return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
+    if number > _MAX_REPORTS:
+        raise TooLarge(f"a response with {number} reports is not from TAP")
+    return Fetched(threat_id, _generated(body.generated), body.reports, response.release)
 
 
-def _counted(pool: WorkerPool, outcome: Outcome) -> Outcome:
+def _count_failure(pool: WorkerPool, outcome: Outcome) -> None:
     with pool.lock:
         unproven = isinstance(outcome, Rejected) and not pool.proven
         failed = unproven or (isinstance(outcome, Failed) and not outcome.too_large)
         pool.failures_in_a_row = pool.failures_in_a_row + 1 if failed else 0
-        if pool.failures_in_a_row >= _FAILURES_IN_A_ROW:
+        if pool.failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             pool.stop_reason = pool.stop_reason or Unavailable(
-                f"{_FAILURES_IN_A_ROW} threats in a row had no usable answer: the API seems to be down"
+                f"{_MAX_FAILURES_IN_A_ROW} threats in a row had no usable response: the API seems to be down"
             )
-    return outcome
 
 
 def _decode(body: bytes) -> _Body | _OddBody:
@@ -244,6 +245,6 @@ def _decode(body: bytes) -> _Body | _OddBody:
 
 
 def _generated(raw: msgspec.Raw) -> msgspec.Raw | None:
-    """TAP's time text, as it came and apart from the body; anything else is no time."""
-    is_text = 2 < len(bytes(raw)) <= _LARGEST_GENERATED_BYTES and bytes(raw).startswith(b'"')
+    """TAP's time as a JSON string, copied so that it does not keep the body alive; None for anything else."""
+    is_text = 2 < len(bytes(raw)) <= _MAX_GENERATED_BYTES and bytes(raw).startswith(b'"')
     return raw.copy() if is_text else None
