@@ -20,7 +20,12 @@ from tests.support.tools import CHECKOUT, command, tracked_files
 
 # From starting the server to its first answer; deploy/README.md lists what `--log-cli-level=INFO` shows here.
 COLD_START_AT_MOST = timedelta(seconds=10)
-AT_HOME = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main__.py")
+AT_HOME = (
+    "tap_forensics/sandbox/",
+    "tap_forensics/cli/",
+    "tap_forensics/report/",
+    "tap_forensics/__main__.py",
+)
 
 
 def run(*words: str | Path) -> str:
