@@ -214,8 +214,8 @@ def _refuse_if_too_much(settings: Settings, plan: Plan) -> None:
     left = plan.siem_calls_left
     if plan.window and left is not None and plan.siem_calls_needed > left - kept:
         raise click.UsageError(
-            f"{plan.siem_calls_needed} SIEM calls are needed and {left} are left, of which {kept} are reserved "
-            "for the scheduled runs: give a shorter interval, or wait (tap-forensics status shows "
+            f"{plan.siem_calls_needed} SIEM calls are needed and {left} are left, of which {kept} are "
+            "reserved for the scheduled runs: give a shorter interval, or wait (tap-forensics status shows "
             "when calls come back)"
         )
 
