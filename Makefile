@@ -11,7 +11,7 @@ ARGS ?= $(if $(KEEP),--keep)
 # Supported interpreters beside $(PYTHON); `make test` uses those this machine has.
 OTHERS := 3.11 3.12 3.13 3.14
 
-.PHONY: demo run test duration check tests others portable quick bench readme screenshot lock locked scan clean
+.PHONY: demo run test duration check tests others portable quick bench docs screenshot lock locked scan clean
 
 demo: $(DEMO_VENV)/ready
 	$(DEMO) -m tap_forensics.sandbox demo $(ARGS)
@@ -29,6 +29,7 @@ check: $(VENV)/ready
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
 # Side by side, even on two cores: most tests wait more than they work.
 pytest = $(RUN) -m pytest --numprocesses 3 --dist loadfile
@@ -49,18 +50,19 @@ others: $(VENV)/ready
 	done
 
 portable: $(VENV)/ready
-	$(pytest) -q tests/unit tests/properties tests/faults/test_worlds.py
+	$(pytest) -q tests/unit tests/properties
 
 # While you work: under a minute.
 quick: $(VENV)/ready
 	$(pytest) -q -m "not slow" --hypothesis-profile=quick tests/unit tests/properties
 
-readme: $(VENV)/ready
-	$(RUN) -m tests.readme
+# The generated parts of README and docs/.
+docs: $(VENV)/ready
+	$(RUN) -m tests.docs
 
 # README's picture of the report; needs a Chromium.
 screenshot: $(VENV)/ready
-	$(RUN) -m tests.evidence.screenshot
+	$(RUN) -m tests.integration.report.screenshot
 
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench

@@ -18,14 +18,14 @@ from tap_forensics.log import run_log
 from tap_forensics.process import tune_allocator
 from tap_forensics.storage.bucket import open_client
 
-# Once, at import: what is frozen later might be garbage, and would never be collected.
+# At import: objects that are frozen later may be garbage, which would never be collected.
 tune_allocator()
 
 
 @functions_framework.cloud_event
 def main(event: CloudEvent) -> None:
-    """One run an event, for the tenant that its message names. What is wrong in message or settings is
-    logged and acknowledged: asking again would not mend it.
+    """Starts one run for the tenant that the message names. A wrong message or setting is logged and
+    acknowledged, because a second delivery would fail in the same way.
     """
     headers = request.headers if has_request_context() else Headers()
     log = run_log(os.environ, headers)
@@ -33,14 +33,14 @@ def main(event: CloudEvent) -> None:
         tenant = requested_tenant(event.get_data(), os.environ)
         log = run_log(os.environ, headers, tenant)
         settings = load_tenant(os.environ, tenant)
-    except InvalidSettings as fault:
-        log.error("%s", fault)
+    except InvalidSettings as error:
+        log.error("%s", error)
         return
     try:
         collect(settings, open_client, Clock(), log)
-    except LeaseHeld as store:
-        # Its holder seems to have died: when Pub/Sub delivers the event again, the lease may be free.
-        raise ServiceUnavailable(str(store)) from store
-    except RunFailed as failure:
-        # Logged already; an HTTP error needs no traceback, and lets Pub/Sub deliver the event again.
-        raise InternalServerError(str(failure)) from failure
+    except LeaseHeld as error:
+        # The holder seems to have died: the lease may be free when Pub/Sub delivers the event again.
+        raise ServiceUnavailable(str(error)) from error
+    except RunFailed as error:
+        # Already logged. An HTTP error has no traceback and makes Pub/Sub deliver the event again.
+        raise InternalServerError(str(error)) from error

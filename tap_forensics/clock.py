@@ -1,4 +1,4 @@
-"""The only place where time is read or waited for."""
+"""The only module that reads the time or sleeps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Clock:
-    """`now` is aware UTC; `monotonic` and `sleep` are in seconds. Tests pass their own three."""
+    """`now` returns aware UTC; `monotonic` and `sleep` use seconds. Tests pass their own functions."""
 
     now: Callable[[], datetime] = _utc_now
     monotonic: Callable[[], float] = time.monotonic
@@ -25,7 +25,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment on the monotonic clock after which nothing new is begun."""
+    """A time on the monotonic clock. Nothing new starts after it."""
 
     clock: Clock
     at_seconds: float
@@ -42,27 +42,27 @@ class Deadline:
 
 
 def run_periodically(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
-    """Calls `action` on a daemon thread each `seconds` until the returned function is called."""
+    """Calls `action` on a daemon thread every `seconds` until the returned function is called."""
     stop = threading.Event()
 
     def loop() -> None:
         while not stop.wait(seconds):
             action()
 
-    # A thread starts with an empty context; execution_id for the log lives in the event's.
+    # A new thread has an empty context; the log's execution_id is in the caller's context.
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(loop,), name="every", daemon=True).start()
+    threading.Thread(target=context.run, args=(loop,), name="run_periodically", daemon=True).start()
     return stop.set
 
 
 def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC with `Z`, to the second where it is whole: how TAP writes and reads an interval."""
+    """ISO 8601 in UTC with `Z`, as in TAP's intervals; milliseconds only if there is a fraction."""
     text = moment.astimezone(UTC).isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
     return text.replace("+00:00", "Z")
 
 
 def parse_iso(text: str) -> datetime:
-    """Aware UTC from ISO 8601; a moment without an offset counts as UTC. Raises ValueError."""
+    """Aware UTC from ISO 8601; without an offset the time is UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

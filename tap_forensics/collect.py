@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from google.cloud.storage import Client
 
 from tap_forensics.clock import Clock, Deadline, iso, run_periodically
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.context import RunContext
 from tap_forensics.discovery.discover import discover
 from tap_forensics.discovery.event_writer import EventWriter, open_events
@@ -21,8 +23,9 @@ from tap_forensics.forensics.evidence_writer import recover_objects
 from tap_forensics.planning import count_suspects, plan_run
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
+from tap_forensics.storage.numbered_objects import BATCH_BYTES
 from tap_forensics.storage.open_items import read_until
-from tap_forensics.storage.state_store import StateStore, state_location
+from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window
@@ -34,29 +37,40 @@ _DISCOVERY_SHARE = 0.6
 _HEARTBEAT_SECONDS = 0.5
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """`stats` fill while the run works. `again`: a window to be read once more; it is opened before anything
+    is asked, and so outlives this run. `batch_bytes`: as in `RunContext`.
+    """
+
+    stats: RunStats = field(default_factory=RunStats)
+    again: Window | None = None
+    batch_bytes: int = BATCH_BYTES
+
+
 def collect(
     settings: Settings,
     open_client: Callable[[], Client],
     clock: Clock,
     log: logging.Logger,
-    stats: RunStats | None = None,
-    again: Window | None = None,
+    options: RunOptions | None = None,
 ) -> RunStats:
     """One run, to its final log line. Raises a `RunFailed` after that line if the run failed, and `LeaseHeld`
     if another run holds the lease and seems to have died.
 
-    `figures`, if given, are those that fill while the run works. `again`: a window to be read once more; it
-    is opened before anything is asked, and so outlives this run.
+    Returns the stats of `options`.
     """
-    stats = RunStats() if stats is None else stats
+    options = options or RunOptions()
+    stats = options.stats
     begun = clock.monotonic()
     stats.tenant = settings.tenant or ""
     try:
         with closing(open_client()) as client:
-            budget = Deadline.after(clock, settings.run_budget_seconds)
-            bucket = Bucket(client, settings.gcs_bucket, budget.remaining_seconds)
-            store = StateStore(bucket, state_location(settings), clock, settings.lease_seconds)
-            _run(RunContext(settings, log, stats, store, bucket, _log_waits(log)), budget, again)
+            budget = Deadline.after(clock, settings.run.budget_seconds)
+            bucket = Bucket(client, settings.bucket.name, budget.remaining_seconds)
+            store = StateStore(bucket, state_location(settings), clock, settings.run.lease_seconds)
+            run = RunContext(settings, log, stats, store, bucket, _log_waits(log), options.batch_bytes)
+            _run(run, budget, options.again)
     except LeaseHeld as busy:
         stats.outcome, stats.reason = "busy", str(busy)
         log.log(logging.WARNING if busy.missed_renewal else logging.INFO, "Nothing to do: %s", busy)
@@ -97,15 +111,15 @@ def _run(run: RunContext, budget: Deadline, again: Window | None) -> None:
 def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
     """Everything under the lease; returns what left work for the next run."""
     settings, store = run.settings, run.store
-    reserve = min(_RESERVE_SECONDS, settings.run_budget_seconds * _RESERVE_SHARE)
+    reserve = min(_RESERVE_SECONDS, settings.run.budget_seconds * _RESERVE_SHARE)
     deadline = Deadline(run.clock, budget.at_seconds - reserve)
     quota = store.attach_quota(
-        {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
+        {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
     )
     run.stats.run_id = store.lease.run_id
     # Until it is known what a dead run wrote, its lease must not be released.
     store.in_doubt = store.dead_lease is not None
-    events = open_events(run) if settings.events_prefix else None
+    events = open_events(run) if settings.events.prefix else None
     if store.dead_lease:
         _take_over(run, events)
     with (
@@ -118,7 +132,7 @@ def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
         if discovered:
             run.log.warning("Discovery ended early; the next run continues: %s", discovered)
         _log_if_nothing_found(run)
-        fetched = drain(run, tap, deadline) if settings.forensics else None
+        fetched = drain(run, tap, deadline) if settings.forensics.enabled else None
     return [stop for stop in (discovered, fetched) if stop]
 
 
@@ -180,8 +194,8 @@ def _renew(run: RunContext) -> None:
 
 
 def _log_place(run: RunContext) -> None:
-    run.log.info("The state is in gs://%s/%s", run.settings.gcs_bucket, run.store.location.name)
-    if not run.settings.gcs_prefix:
+    run.log.info("The state is in gs://%s/%s", run.settings.bucket.name, run.store.location.name)
+    if not run.settings.bucket.prefix:
         run.log.warning(
             "GCS_PREFIX is empty: a feed that reads the whole bucket ingests the state too; "
             "set GCS_PREFIX and let the feed read that folder"
@@ -206,13 +220,13 @@ def _hand_over(run: RunContext) -> None:
 def _log_if_nothing_found(run: RunContext) -> None:
     with run.store.transaction() as state:
         all_read = not state.gaps
-    if run.settings.forensics and all_read and not run.stats.threats_found:
+    if run.settings.forensics.enabled and all_read and not run.stats.threats_found:
         run.log.info("No threats found in the specified time window.")
 
 
 def _left(run: RunContext) -> bool:
     """Whether anything stays open for the next run."""
-    return bool(run.stats.gaps or (run.settings.forensics and run.stats.threats_left))
+    return bool(run.stats.gaps or (run.settings.forensics.enabled and run.stats.threats_left))
 
 
 def _count_state(run: RunContext) -> None:

@@ -1,22 +1,22 @@
-"""Everything that can go wrong, by what it means for the run.
+"""All errors, grouped by what they mean for the run.
 
     CollectorError
-    ├── LeaseHeld                 another run is at work; there is nothing to do
-    ├── RunFailed                 give up the run; the state stays as it was committed last
-    │   ├── SettingsFault         a variable or the message is missing or wrong; nothing was called
-    │   ├── CredentialsRefused    TAP answered 401 or 403
+    ├── LeaseHeld                 another run holds the lease; there is nothing to do
+    ├── RunFailed                 the run ends; the state stays as it was last committed
+    │   ├── InvalidSettings       a variable or the message is missing or wrong; nothing was called
+    │   ├── AuthenticationFailed  TAP answered 401 or 403
     │   ├── StateUnreadable       the state object is neither ours nor the published function's, or is newer
-    │   ├── LeaseLost             another run took the state over
+    │   ├── LeaseLost             another run took over the state
     │   └── StorageFailed         the bucket could not be read or written
-    ├── TryLater                  the answer cannot be had now; gap or backlog keeps the question
-    │   ├── Unavailable           5xx, time-out, reset, a body cut or unreadable
-    │   │   └── TooLarge          an answer over the limit of size; asking again would bring the same
-    │   ├── RateLimited           429, and waiting for it is not worth this run's time
-    │   ├── QuotaSpent            our own call ledger says stop
-    │   └── OutOfTime             the run's own deadline
-    └── Refused                   this question will not be answered (400, 404 and whatever is unexpected)
+    ├── Retryable                 no response now; the window or threat stays open
+    │   ├── Unavailable           5xx, time-out, reset, a truncated or unreadable body
+    │   │   └── TooLarge          a response over the size limit; a retry would return the same
+    │   ├── RateLimited           429, and the run does not wait for it
+    │   ├── QuotaExceeded         our own call quota is used up
+    │   └── DeadlineExceeded      the run's own deadline
+    └── RequestRejected           400, 404 or an unexpected status; a retry in this run does not help
 
-No message holds a credential: none is ever given to one of these, nor a piece of what the other side sent.
+No message contains a credential, or text that the other side sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class CollectorError(Exception):
 
 
 class LeaseHeld(CollectorError):
-    """Another run holds the lease. `missed_renewal`: it seems to have died, so a later try is worth it."""
+    """Another run holds the lease. `missed_renewal`: it seems to have died, so a retry may succeed."""
 
     def __init__(self, message: str, *, missed_renewal: bool = False) -> None:
         super().__init__(message)
@@ -35,11 +35,11 @@ class LeaseHeld(CollectorError):
 
 
 class RunFailed(CollectorError):
-    """The run ends here and says so; what it had committed stands."""
+    """The run ends and is reported as failed; what it committed stays valid."""
 
 
 class InvalidSettings(RunFailed):
-    """One or more settings are wrong; `faults` holds one sentence each."""
+    """One or more settings are wrong; `faults` has one sentence for each."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -47,15 +47,15 @@ class InvalidSettings(RunFailed):
 
 
 class AuthenticationFailed(RunFailed):
-    """TAP refused the service principal or its secret."""
+    """TAP rejected the service principal or its secret, or it has no right to the API."""
 
 
 class StateUnreadable(RunFailed):
-    """The state object cannot be understood; it is left untouched."""
+    """The state object cannot be decoded; it is not changed."""
 
 
 class LeaseLost(RunFailed):
-    """The state was committed by another run since we read it."""
+    """Another run has committed the state since this run read it."""
 
 
 class StorageFailed(RunFailed):
@@ -63,13 +63,13 @@ class StorageFailed(RunFailed):
 
 
 class Retryable(CollectorError):
-    """The answer cannot be had now."""
+    """There is no response now; a later attempt may succeed."""
 
 
 class Unavailable(Retryable):
-    """The API did not give a usable answer; `retry_after_seconds` is its own wish, if it named one.
+    """The API returned no usable response; `retry_after_seconds` is from its Retry-After, or None.
 
-    `heavy`: the question may be too much for it (5xx, time-out); a smaller one may be answered.
+    `heavy`: the request may be too expensive for the API (5xx, time-out); a smaller one may succeed.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class Unavailable(Retryable):
 
 
 class TooLarge(Unavailable):
-    """The API answered, with more than we take."""
+    """The response is larger than the memory limit allows."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, heavy=True)
 
 
 class RateLimited(Retryable):
-    """TAP answered 429; `retry_after_seconds` is None where it named no usable time.
+    """TAP answered 429; `retry_after_seconds` is None if the response has no usable Retry-After.
 
-    `lasting`: nothing but 429 for so long that the limit is to be remembered.
+    `lasting`: there were only 429 responses for so long that the state remembers the limit.
     """
 
     def __init__(
@@ -102,15 +102,15 @@ class RateLimited(Retryable):
 
 
 class QuotaExceeded(Retryable):
-    """The call ledger has no call left in this pool."""
+    """The call quota of this pool is used up."""
 
 
 class DeadlineExceeded(Retryable):
-    """The run's deadline came first."""
+    """The run's deadline passed first."""
 
 
 class RequestRejected(CollectorError):
-    """The answer is no: `status`, and `words` as redact.py tells its body. `html`: the body is a page."""
+    """TAP rejected the request. `words` describes the body (redact.py); `html`: the body is HTML."""
 
     def __init__(self, status: int, words: str, *, html: bool = False) -> None:
         super().__init__(f"TAP answered {status}: {words or '(no body)'}")

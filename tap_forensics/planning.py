@@ -26,7 +26,7 @@ def plan_run(run: RunContext, state: State, dead_lease: Lease | None, again: Win
     plan(state, span, now)
     if again:
         reopen(state, again, now)
-    prune(state, now, run.settings.dedup_hours)
+    prune(state, now, run.settings.forensics.dedup_hours)
     if state.lease and not dead_lease:
         state.lease.reading = [(window.start, window.end) for window in first_group(state, now)]
 
@@ -45,13 +45,13 @@ def count_suspects(run: RunContext) -> None:
 
 def _span(run: RunContext, cursor: datetime | None, now: datetime) -> ReadRange:
     settings = run.settings
-    lookback = timedelta(hours=settings.lookback_hours)
+    lookback = timedelta(hours=settings.windows.lookback_hours)
     span = plan_range(
         cursor,
         now,
-        lookback=now - settings.since_time if settings.since_time else lookback,
-        overlap=timedelta(minutes=settings.overlap_minutes),
-        lag=timedelta(seconds=settings.end_lag_seconds),
+        lookback=now - settings.windows.since_time if settings.windows.since_time else lookback,
+        overlap=timedelta(minutes=settings.windows.overlap_minutes),
+        lag=timedelta(seconds=settings.windows.end_lag_seconds),
     )
     if span.expired:
         run.log.log(

@@ -3,61 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 
 @dataclass
 class RunStats:
-    """Counts of this run, of `tenant` if there is one; `*_seconds` and `*_bytes` as named. `outcome` is how
-    it ended:
-
-    `complete` · `incomplete` (something waits for the next run) · `busy` (another run holds the lease) ·
-    `failed`. `backlog_growth` is negative where the backlog shrank. `windows_planned` and `threats_chosen`
-    are what the run set out to do, `threats_answered` is how far it came, written or not; `*_calls_left` is
-    None where no limit is set.
+    """Counts of one run; `*_seconds` and `*_bytes` have other units. The meanings are also in
+    docs/reference/log-fields.md, which is generated from this list.
     """
 
-    outcome: str = "failed"
-    reason: str = ""
-    tenant: str = ""
-    run_id: str = ""
-    windows_planned: int = 0
-    windows: int = 0
-    windows_failed: int = 0
-    events: int = 0
-    odd_entries: int = 0
-    extra_calls: int = 0
-    event_lines: int = 0
-    event_bytes: int = 0
-    event_objects: int = 0
-    events_repeated: int = 0
-    events_updated: int = 0
-    threats_found: int = 0
-    threats_new: int = 0
-    threats_chosen: int = 0
-    threats_answered: int = 0
-    threats_fetched: int = 0
-    threats_skipped: int = 0
-    threats_failed: int = 0
-    threats_given_up: int = 0
-    threats_left: int = 0
-    reports: int = 0
-    lines: int = 0
-    lines_bytes: int = 0
-    objects: int = 0
-    siem_calls: int = 0
-    siem_429s: int = 0
-    siem_calls_left: int | None = None
-    forensics_calls: int = 0
-    forensics_429s: int = 0
-    forensics_calls_left: int | None = None
-    gaps: int = 0
-    lost_intervals: int = 0
-    backlog_growth: int = 0
-    oldest_backlog_seconds: int = 0
-    oldest_gap_seconds: int = 0
-    cursor_lag_seconds: int | None = None
-    seconds: float = 0.0
+    outcome: Annotated[
+        str,
+        "how the run ended: `complete`, `incomplete` (some items stay open), `busy` "
+        "(another run holds the lease) or `failed`",
+    ] = "failed"
+    reason: Annotated[str, "why, if it is not `complete`"] = ""
+    tenant: Annotated[str, "the tenant of the message; empty for the single tenant"] = ""
+    run_id: Annotated[str, "`YYYYMMDD_HHMMSS`; part of the name of each object of the run"] = ""
+    windows_planned: Annotated[int, "SIEM windows that the run planned to read"] = 0
+    windows: Annotated[int, "SIEM windows that were requested; a window may cost several calls"] = 0
+    windows_failed: Annotated[int, "SIEM windows that TAP did not answer; each stays open"] = 0
+    events: Annotated[int, "SIEM events in the windows that were read"] = 0
+    odd_entries: Annotated[int, "entries that were skipped because they have no valid threat ID"] = 0
+    extra_calls: Annotated[int, "calls for parts of a window that was too heavy as a whole"] = 0
+    event_lines: Annotated[int, "event lines written (`EVENTS_PREFIX`)"] = 0
+    event_bytes: Annotated[int, "bytes of these lines"] = 0
+    event_objects: Annotated[int, "objects with event lines"] = 0
+    events_repeated: Annotated[int, "events not written again, because they were delivered before"] = 0
+    events_updated: Annotated[int, "events written once more with `_update`, because a verdict changed"] = 0
+    threats_found: Annotated[int, "different threat IDs in the windows that were read"] = 0
+    threats_new: Annotated[int, "of these, threats that were neither open nor collected before"] = 0
+    threats_chosen: Annotated[int, "threats that the run selected to fetch, at most `MAX_THREATS`"] = 0
+    threats_answered: Annotated[int, "threats that were requested, whatever the response"] = 0
+    threats_fetched: Annotated[int, "threats whose evidence is written"] = 0
+    threats_skipped: Annotated[int, "threats for which TAP itself has no evidence"] = 0
+    threats_failed: Annotated[int, "threats without a usable response; each stays open"] = 0
+    threats_given_up: Annotated[int, "threats that left the backlog unread, each named in the log"] = 0
+    threats_left: Annotated[int, "threats on the backlog at the end"] = 0
+    reports: Annotated[int, "forensic reports in the lines"] = 0
+    lines: Annotated[int, "evidence lines written; a long report takes several"] = 0
+    lines_bytes: Annotated[int, "bytes of these lines"] = 0
+    objects: Annotated[int, "evidence objects written"] = 0
+    siem_calls: Annotated[int, "calls to the SIEM API"] = 0
+    siem_429s: Annotated[int, "of these, calls that TAP answered with 429"] = 0
+    siem_calls_left: Annotated[int | None, "calls left of `TAP_SIEM_DAILY_LIMIT`"] = None
+    forensics_calls: Annotated[int, "calls to the Forensics API"] = 0
+    forensics_429s: Annotated[int, "of these, calls that TAP answered with 429"] = 0
+    forensics_calls_left: Annotated[
+        int | None, "calls left of `TAP_FORENSICS_DAILY_LIMIT`; null if no limit is set"
+    ] = None
+    gaps: Annotated[int, "open windows at the end"] = 0
+    lost_intervals: Annotated[int, "windows that expired unread, each named in the log"] = 0
+    backlog_growth: Annotated[
+        int, "threats that joined the backlog less those that left it; may be negative"
+    ] = 0
+    oldest_backlog_seconds: Annotated[int, "how long the oldest threat on the backlog has waited"] = 0
+    oldest_gap_seconds: Annotated[int, "age of the start of the oldest open window"] = 0
+    cursor_lag_seconds: Annotated[int | None, "how far behind now the events that were read end"] = None
+    seconds: Annotated[float, "how long the run took"] = 0.0
 
     def as_fields(self) -> dict[str, Any]:
         return asdict(self)

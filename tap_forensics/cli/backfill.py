@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,12 +18,13 @@ from tap_forensics.cli.terminal import lasting, print_fields, safe_text
 from tap_forensics.clock import Deadline, floor_to_second, iso
 from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import LeaseHeld
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import reopen
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
 from tap_forensics.tap.windows import Window, oldest_start, pad, plan_windows
 
@@ -33,7 +34,6 @@ _EDGE_MARGIN = timedelta(minutes=2)
 # Part of the SIEM limit: of 1,800 calls an hourly schedule needs 48 a day, a schedule of 5 minutes about 575.
 _SCHEDULE_SHARE = 0.35
 _LOOK_AGAIN_SECONDS = 1
-_PATIENCE_SECONDS = 900
 
 
 class Moment(click.ParamType[datetime]):
@@ -86,10 +86,16 @@ Examples:
 @click.option("--to", "end", type=Moment(), help="End of the interval, at the latest the cursor.")
 @click.option("--resume", is_flag=True, help="Continue with what is open in the state; add no interval.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what it needs; change nothing.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=900,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long to wait for a run that is at work.",
+)
 @cli_command
-def backfill(
-    context: CommandContext, start: datetime | None, end: datetime | None, resume: bool, dry_run: bool
-) -> Exit:
+def backfill(context: CommandContext, wait: float, dry_run: bool, **interval: Any) -> Exit:
     """Read a past interval within TAP's 7 days again: its threats, and its events with EVENTS_PREFIX.
 
     Records the interval in the state as a gap. Ordinary runs then read it, under the same lease as the
@@ -102,8 +108,8 @@ def backfill(
     The threats join the backlog with the same priorities as all others: if forensics calls are limited,
     newer threats may wait longer.
     """
-    if resume == bool(start or end) or bool(start) != bool(end):
-        raise click.UsageError("give --from and --to, or only --resume")
+    start, end = _asked(**interval)
+    context = replace(context, lease_wait_seconds=wait)
     settings = context.settings()
     with context.storage(settings) as open_client:
         state = _found(context, settings, open_client).state
@@ -118,10 +124,19 @@ def backfill(
     return exit_code
 
 
+def _asked(
+    start: datetime | None, end: datetime | None, resume: bool
+) -> tuple[datetime | None, datetime | None]:
+    """The interval of the command line; None twice with --resume."""
+    if resume == bool(start or end) or bool(start) != bool(end):
+        raise click.UsageError("give --from and --to, or only --resume")
+    return start, end
+
+
 def _found(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> FoundState:
     with closing(open_client()) as client:
-        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        return find_state(bucket, state_location(settings), context.clock, settings.lease_seconds)
+        bucket = Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
+        return find_state(bucket, state_location(settings), context.clock, settings.run.lease_seconds)
 
 
 def _plan(
@@ -132,7 +147,7 @@ def _plan(
     if window:
         reopen(state, window, now)
     to_read = [gap.window() for gap in state.gaps]
-    limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
+    limits = {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
     quota = Quota(state.calls, limits)
     return Plan(
         window=window,
@@ -198,7 +213,7 @@ def _gaps_too(plan: Plan) -> str:
 
 
 def _forensics(settings: Settings, plan: Plan) -> str:
-    if not settings.forensics:
+    if not settings.forensics.enabled:
         return "none (FORENSICS=off)"
     left = _count(plan.forensics_calls_left)
     return f"one for each threat not collected yet, {plan.backlog:,} on the backlog; {left}"
@@ -210,7 +225,7 @@ def _count(left: int | None) -> str:
 
 def _refuse_if_too_much(settings: Settings, plan: Plan) -> None:
     """The scheduled runs must have calls left during a backfill."""
-    kept = int(settings.tap_siem_daily_limit * _SCHEDULE_SHARE)
+    kept = int(settings.tap.siem_daily_limit * _SCHEDULE_SHARE)
     left = plan.siem_calls_left
     if plan.window and left is not None and plan.siem_calls_needed > left - kept:
         raise click.UsageError(
@@ -262,7 +277,7 @@ def _drain(
 
 def _lease_free(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> bool:
     """Waits for a run that is at work. Returns False if it does not end in time."""
-    deadline = Deadline.after(context.clock, _PATIENCE_SECONDS)
+    deadline = Deadline.after(context.clock, context.lease_wait_seconds)
     announced = False
     while (found := _found(context, settings, open_client)).live:
         if deadline.passed():
@@ -290,7 +305,7 @@ def _take_stock(
     state = _found(context, settings, open_client).state
     before, plan.backlog = plan.gap_seconds_left, len(state.backlog)
     plan.gap_seconds_left = sum(int((gap.end - gap.start).total_seconds()) for gap in state.gaps)
-    waits = settings.forensics and plan.backlog
+    waits = settings.forensics.enabled and plan.backlog
     plan.done = not plan.gap_seconds_left and not waits
     plan.reason = "" if plan.done else stats.reason or "a later run tries again"
     settled = stats.threats_fetched + stats.threats_skipped + stats.threats_given_up

@@ -69,7 +69,7 @@ def _bucket(context: CommandContext, settings: Settings) -> Iterator[Finding]:
     try:
         with context.client(settings) as client:
             yield from check_rights(context, client, settings)
-            bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+            bucket = Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
             yield from check_state(bucket, settings, context.clock)
             yield from check_objects(client, settings, context.clock.now())
     except StorageFailed as error:

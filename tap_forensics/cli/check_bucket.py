@@ -16,11 +16,12 @@ from tap_forensics.cli.state_findings import index_findings, place_finding, stat
 from tap_forensics.cli.terminal import many
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import RunFailed, StorageFailed
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.remedies import COLLECTOR_ROLE
-from tap_forensics.storage.state_store import find_state, state_location
+from tap_forensics.storage.state_store import find_state
 from tap_forensics.tap.windows import RETENTION
 
 # What the function needs, and what for.
@@ -43,11 +44,11 @@ _EXAMPLES = 3
 
 def check_rights(context: CommandContext, client: Client, settings: Settings) -> Iterator[Finding]:
     """The rights of whoever runs this. Raises `StorageFailed` if the bucket cannot be asked at all."""
-    where = f"gs://{settings.gcs_bucket}"
+    where = f"gs://{settings.bucket.name}"
     try:
         with storage_errors(f"ask for the rights on {where}"):
             held = set(
-                client.bucket(settings.gcs_bucket).test_iam_permissions(
+                client.bucket(settings.bucket.name).test_iam_permissions(
                     [*NEEDED, *UNWANTED], timeout=_TIMEOUT, retry=DEFAULT_RETRY.with_timeout(30)
                 )
             )
@@ -85,7 +86,7 @@ def check_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Fi
     """The working state: where it is, whether a run can start with it, and what is open in it."""
     yield place_finding(settings)
     try:
-        found = find_state(bucket, state_location(settings), clock, settings.lease_seconds)
+        found = find_state(bucket, state_location(settings), clock, settings.run.lease_seconds)
     except RunFailed as error:
         yield wrong("state", str(error).partition("; ")[0], "tap-forensics state repair")
         return
@@ -96,9 +97,9 @@ def check_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Fi
 def check_objects(client: Client, settings: Settings, now: datetime) -> Iterator[Finding]:
     """What makes a SecOps feed fail, or what it never reads. Raises `StorageFailed`."""
     for feed in feeds(settings):
-        listed, words = _listed(client, settings.gcs_bucket, feed, now)
-        where = f"gs://{settings.gcs_bucket}/{feed.folder}"
-        found = [*_names(where, listed), *_sizes(client, settings.gcs_bucket, where, listed)]
+        listed, words = _listed(client, settings.bucket.name, feed, now)
+        where = f"gs://{settings.bucket.name}/{feed.folder}"
+        found = [*_names(where, listed), *_sizes(client, settings.bucket.name, where, listed)]
         yield from found
         if not found:
             yield ok("objects", f"{where}: {words} can be read by the feed")

@@ -40,7 +40,7 @@ def check_tap(settings: Settings, clock: Clock) -> Iterator[Finding]:
     try:
         response = pool.urlopen(
             "GET",
-            urlsplit(settings.tap_api_base).path + _REQUEST,
+            urlsplit(settings.tap.api_base).path + _REQUEST,
             headers=_headers(settings),
             redirect=False,
             retries=False,
@@ -59,12 +59,12 @@ def check_tap(settings: Settings, clock: Clock) -> Iterator[Finding]:
 
 
 def _headers(settings: Settings) -> dict[str, str]:
-    basic = urllib3.make_headers(basic_auth=f"{settings.tap_principal}:{settings.tap_secret}")
+    basic = urllib3.make_headers(basic_auth=f"{settings.tap.principal}:{settings.tap.secret}")
     return {**basic, "Accept": "application/json", "User-Agent": f"tap-forensics/{__version__}"}
 
 
 def _answered(settings: Settings, status: int) -> Finding:
-    api = escape_unprintable(settings.tap_api_base)
+    api = escape_unprintable(settings.tap.api_base)
     if status in (200, 204):
         return ok(
             "credentials", f"accepted by {api}, which answered for five minutes of events (one SIEM call)"
@@ -90,7 +90,7 @@ def _answered(settings: Settings, status: int) -> Finding:
 
 
 def _unanswered(settings: Settings, error: Exception) -> Finding:
-    host = escape_unprintable(urlsplit(settings.tap_api_base).netloc)
+    host = escape_unprintable(urlsplit(settings.tap.api_base).netloc)
     kind = type(error).__name__
     if isinstance(error, ProxyError) or "Tunnel connection failed" in str(error):
         return _proxy(error)

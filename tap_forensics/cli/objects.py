@@ -81,12 +81,12 @@ class Feed:
 
 
 def evidence_feed(settings: Settings) -> Feed:
-    return Feed(settings.gcs_prefix, "tap_forensics")
+    return Feed(settings.bucket.prefix, "tap_forensics")
 
 
 def feeds(settings: Settings) -> list[Feed]:
     """The evidence, and the events if EVENTS_PREFIX is set."""
-    events = [] if settings.events_prefix is None else [Feed(settings.events_prefix, "tap_siem_events")]
+    events = [] if settings.events.prefix is None else [Feed(settings.events.prefix, "tap_siem_events")]
     return [evidence_feed(settings), *events]
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from tap_forensics.cli.context import CommandContext
 from tap_forensics.cli.terminal import lasting, many, safe_text
 from tap_forensics.clock import Clock
-from tap_forensics.collect import collect
+from tap_forensics.collect import RunOptions, collect
 from tap_forensics.config.settings import Settings
 from tap_forensics.log import ConsoleFormatter
 from tap_forensics.stats import RunStats
@@ -75,9 +75,9 @@ def watched_run(
     again: Window | None,
 ) -> RunStats:
     """`collect` with progress. Raises what it raises."""
-    watched = Progress(stats, context.clock, settings.run_budget_seconds)
+    watched = Progress(stats, context.clock, settings.run.budget_seconds)
     with _shown_live(context, watched):
-        return collect(settings, open_client, context.clock, _log(context), stats, again)
+        return collect(settings, open_client, context.clock, _log(context), RunOptions(stats, again))
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from tap_forensics.cli.state_commands import decoded, open_bucket, repair, reset
 from tap_forensics.cli.terminal import ago, many, print_fields, safe_text
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.storage.bucket import Stored
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import state_location
 
 _SHOWN = 10
 
@@ -47,7 +47,7 @@ def show(context: CommandContext) -> Exit:
         about = {"name": name, "generation": stored.generation, "bytes": len(stored.data)}
         context.print_json(about | {"state": msgspec.to_builtins(document, str_keys=True)})
     else:
-        title = f"gs://{settings.gcs_bucket}/{name}"
+        title = f"gs://{settings.bucket.name}/{name}"
         print_fields(context.out, title, _rows(document, stored, context.clock.now()))
     return Exit.GOOD
 
@@ -58,8 +58,8 @@ def _no_state(context: CommandContext, settings: Settings) -> Exit:
         context.print_json({"name": location.name, "generation": 0, "bytes": 0, "state": None})
     else:
         before = location.legacy_key or location.previous_key
-        also = f", and takes over gs://{settings.gcs_bucket}/{before} if that exists" if before else ""
-        words = f"gs://{settings.gcs_bucket}/{location.name} does not exist: the first run writes it{also}"
+        also = f", and takes over gs://{settings.bucket.name}/{before} if that exists" if before else ""
+        words = f"gs://{settings.bucket.name}/{location.name} does not exist: the first run writes it{also}"
         context.out.print(safe_text(words), soft_wrap=True)
     return Exit.GOOD
 

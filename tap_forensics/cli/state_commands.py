@@ -14,10 +14,11 @@ from tap_forensics.cli.state_repair import Repair, RepairedState, corrupted_at, 
 from tap_forensics.cli.terminal import lasting, many, safe_text
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import StateUnreadable, StorageFailed
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode, encode
-from tap_forensics.storage.state_store import lease_left_seconds, state_location
+from tap_forensics.storage.state_store import lease_left_seconds
 
 _BUCKET_SECONDS = 60
 _JSON = "application/json"
@@ -26,11 +27,11 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def open_bucket(client: Client, settings: Settings) -> Bucket:
-    return Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
+    return Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
 
 
 def decoded(settings: Settings, stored: Stored, now: datetime) -> State:
-    return decode(stored.data, f"gs://{settings.gcs_bucket}/{state_location(settings).name}", now)
+    return decode(stored.data, f"gs://{settings.bucket.name}/{state_location(settings).name}", now)
 
 
 @click.command(
@@ -84,7 +85,7 @@ def _let_runs_notice(
 ) -> None:
     """Waits until no run can believe that it holds a lease."""
     now = bucket.date or context.clock.now()
-    wait = corrupted + timedelta(seconds=settings.lease_seconds) - now
+    wait = corrupted + timedelta(seconds=settings.run.lease_seconds) - now
     if wait > timedelta():
         context.print_status(
             f"Waiting {lasting(wait)} (LEASE_SECONDS), so that a run that is at work notices it."
@@ -111,7 +112,7 @@ def _about(settings: Settings, repaired: RepairedState) -> str:
     cursor = repaired.state.last_event_time
     found = f"{many(repaired.threats_found, 'more threat')}, found in {many(repaired.objects_read, 'object')}"
     return (
-        f"gs://{settings.gcs_bucket}/{state_location(settings).name} will be written "
+        f"gs://{settings.bucket.name}/{state_location(settings).name} will be written "
         f"{repaired.origin}. Its cursor: {iso(cursor) if cursor else 'none'}. {found}, count as collected."
     )
 
@@ -136,7 +137,7 @@ def _print_repaired(
         result |= {"cursor": repaired.state.last_event_time, "threats_found": repaired.threats_found}
         context.print_json(result | {"objects_read": repaired.objects_read})
     else:
-        name = f"gs://{settings.gcs_bucket}/{state_location(settings).name}"
+        name = f"gs://{settings.bucket.name}/{state_location(settings).name}"
         context.out.print(safe_text(f"Written: {name}, generation {generation}."), soft_wrap=True)
 
 
@@ -184,7 +185,7 @@ def _print_reset(context: CommandContext, settings: Settings, copy: str | None, 
     if context.as_json:
         context.print_json({"reset": True, "copy": copy, "generation": generation})
     else:
-        kept = f" The old state is in gs://{settings.gcs_bucket}/{copy}." if copy else ""
+        kept = f" The old state is in gs://{settings.bucket.name}/{copy}." if copy else ""
         context.out.print(safe_text(f"Reset: the next run starts like a first run.{kept}"), soft_wrap=True)
 
 
@@ -194,7 +195,7 @@ def _last_run(state: State | None) -> str:
 
 
 def _about_reset(settings: Settings, stored: Stored | None, state: State | None) -> str:
-    where = f"gs://{settings.gcs_bucket}/{state_location(settings).name}"
+    where = f"gs://{settings.bucket.name}/{state_location(settings).name}"
     if stored is None:
         return f"{where} does not exist; an empty state will be written."
     if state is None:
@@ -224,7 +225,7 @@ def _is_leased(
 ) -> bool:
     stored, state = found
     name = state_location(settings).name
-    left = lease_left_seconds(bucket, name, stored.generation, state, settings.lease_seconds)
+    left = lease_left_seconds(bucket, name, stored.generation, state, settings.run.lease_seconds)
     if state.lease is None or left is None or left <= 0:
         return False
     until = context.clock.now() + timedelta(seconds=left)

@@ -10,12 +10,13 @@ from tap_forensics.cli.diagnosis import Finding, ok, warning, wrong
 from tap_forensics.cli.terminal import lasting, many
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import RunFailed
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.event_dedup import decode as decode_index
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, state_location
+from tap_forensics.storage.state_store import FoundState
 from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, counted_buckets, counts_until
 from tap_forensics.tap.windows import RETENTION
 
@@ -26,8 +27,8 @@ _FEW_LEFT = 0.1
 
 def place_finding(settings: Settings) -> Finding:
     """Where the state is, and whether a feed would ingest it."""
-    where = f"gs://{settings.gcs_bucket}/{state_location(settings).name}"
-    if settings.gcs_prefix:
+    where = f"gs://{settings.bucket.name}/{state_location(settings).name}"
+    if settings.bucket.prefix:
         return ok("state place", f"{where}, outside the feeds' folders")
     return warning(
         "state place",
@@ -47,7 +48,7 @@ def state_findings(found: FoundState, settings: Settings, now: datetime) -> Iter
 
 def index_findings(bucket: Bucket, settings: Settings) -> Iterator[Finding]:
     """The event dedup index, which is only used with EVENTS_PREFIX."""
-    if settings.events_prefix is None:
+    if settings.events.prefix is None:
         return
     name = f"{state_location(settings).name}.seen"
     try:
@@ -97,7 +98,7 @@ def _gaps(state: State, now: datetime) -> Iterator[Finding]:
 
 def call_pools(state: State, settings: Settings, now: datetime) -> dict[str, dict[str, Any]]:
     """Both pools of the quota, by name: calls of the last 24 hours, and when they come back."""
-    limits = {SIEM: settings.tap_siem_daily_limit, FORENSICS: settings.tap_forensics_daily_limit}
+    limits = {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
     return {name: _pool(state.calls.get(name, Pool()), limit, now) for name, limit in limits.items()}
 
 

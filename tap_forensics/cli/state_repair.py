@@ -18,12 +18,12 @@ from tap_forensics.cli.objects import (
 )
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.forensics.evidence_writer import delivered_in
 from tap_forensics.storage.bucket import Bucket, Stored
 from tap_forensics.storage.open_items import mark_collected
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode
-from tap_forensics.storage.state_store import state_location
 from tap_forensics.tap.windows import RETENTION, oldest_start
 
 _TIMEOUT = (10, 60)

@@ -17,10 +17,11 @@ from tap_forensics.cli.state_findings import call_pools, index_findings, place_f
 from tap_forensics.cli.terminal import ago, lasting, many, print_fields, print_grid
 from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state import State
-from tap_forensics.storage.state_store import FoundState, find_state, state_location
+from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION
 
 _BUCKET_SECONDS = 30
@@ -54,8 +55,8 @@ def status(context: CommandContext) -> Exit:
     settings = context.settings(credentials=False)
     with context.client(settings) as client:
         now = context.clock.now()
-        bucket = Bucket(client, settings.gcs_bucket, lambda: _BUCKET_SECONDS)
-        found = find_state(bucket, state_location(settings), context.clock, settings.lease_seconds)
+        bucket = Bucket(client, settings.bucket.name, lambda: _BUCKET_SECONDS)
+        found = find_state(bucket, state_location(settings), context.clock, settings.run.lease_seconds)
         faults = _faults(bucket, found, settings, now)
         state = describe(found, settings, now) | {"newest": _newest_of_all(client, settings, now)}
     if context.as_json:
@@ -73,7 +74,7 @@ def describe(found: FoundState, settings: Settings, now: datetime) -> dict[str, 
     until = read_until(state)
     return {
         "now": now,
-        "bucket": settings.gcs_bucket,
+        "bucket": settings.bucket.name,
         "state": state_location(settings).name,
         "last_run_id": state.last_run_id,
         "cursor": state.last_event_time,
@@ -119,7 +120,7 @@ def _newest_of_all(client: Client, settings: Settings, now: datetime) -> dict[st
     return {
         feed.prefix: [
             {"name": found.name, "size_bytes": found.size_bytes, "updated": found.updated}
-            for found in _newest(client, settings.gcs_bucket, feed, now)
+            for found in _newest(client, settings.bucket.name, feed, now)
         ]
         for feed in feeds(settings)
     }

@@ -1,1 +1,1 @@
-"""Environment → settings, and what is one tenant's own."""
+"""Environment → settings, also for one tenant of several."""

@@ -1,4 +1,4 @@
-"""What a setting may hold: text → value. Each raises ValueError saying what is allowed."""
+"""Validators of settings: text → value. Each raises ValueError with what is allowed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bucket(text: str) -> str:
 def prefix(text: str) -> str:
     trimmed = text.strip("/")
     if "//" in trimmed or not trimmed.isprintable() or len(trimmed.encode()) > 512:
-        # SecOps' Cloud Storage feed does not read below an empty folder name.
+        # A SecOps Cloud Storage feed does not read below an empty folder name.
         raise ValueError("a folder path without empty parts (//) or control characters, 512 bytes at most")
     return trimmed
 
@@ -64,15 +64,15 @@ _PORT = r"(?::[1-9][0-9]{0,4})?"
 
 
 def api_base(text: str) -> str:
-    if re.fullmatch(rf"https?://{_HOST}{_PORT}(?:/[A-Za-z0-9._~/-]*)?", text) and _reachable(text):
+    if re.fullmatch(rf"https?://{_HOST}{_PORT}(?:/[A-Za-z0-9._~/-]*)?", text) and _has_host_and_port(text):
         parts = urlsplit(text)
         if parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1"):
             return text.rstrip("/")
     raise ValueError("an https address without user, query or fragment (http only on a loopback host)")
 
 
-def _reachable(address: str) -> bool:
-    """Whether host and port can be had of it: brackets hold an IPv6 address, the port is in range."""
+def _has_host_and_port(address: str) -> bool:
+    """Whether it has a usable host and port: a valid IPv6 address in brackets, a port in range."""
     try:
         return bool(urlsplit(address).hostname) and urlsplit(address).port != 0
     except ValueError:
@@ -94,20 +94,22 @@ def secret(text: str) -> str:
 
 def proxy(text: str) -> str:
     address = text if "://" in text else f"http://{text}"
-    if re.fullmatch(rf"https?://(?:[^\x00-\x20\x7f/?#]*@)?{_HOST}{_PORT}/?", address) and _reachable(address):
+    if re.fullmatch(rf"https?://(?:[^\x00-\x20\x7f/?#]*@)?{_HOST}{_PORT}/?", address) and _has_host_and_port(
+        address
+    ):
         return address
     raise ValueError("the address of an HTTP proxy, such as http://proxy.example.com:3128")
 
 
 def csv(*words: str) -> Callable[[str], tuple[str, ...]]:
-    """Some of these words, separated by commas; each once, in the order given."""
+    """Some of these words, separated by commas; duplicates are removed, the order is kept."""
 
     def parse(text: str) -> tuple[str, ...]:
         if not text:
             return ()
-        given = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-        if set(given) <= set(words):
-            return given
+        parts = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+        if set(parts) <= set(words):
+            return parts
         raise ValueError(f"one or more of {', '.join(words)}, separated by commas")
 
     return parse
@@ -117,4 +119,4 @@ def timestamp(text: str) -> datetime:
     try:
         return parse_iso(text)
     except ValueError:
-        raise ValueError("a moment in ISO 8601, such as 2026-11-21T20:00:00Z") from None
+        raise ValueError("a time in ISO 8601, such as 2026-11-21T20:00:00Z") from None

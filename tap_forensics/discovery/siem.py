@@ -98,25 +98,21 @@ def _reading(lists: _Lists, now: datetime, threats: bool, events: bool) -> Readi
     reading = Reading()
     for kind in _PRIORITIES:
         for record in getattr(lists, kind) or ():
-            _read(kind, record, reading, threats, events, now)
+            reading.events += 1
+            fields = read_record(record)
+            if not isinstance(fields, dict) or is_text(fields):
+                reading.odd += 1
+            elif threats:
+                _add_threats(kind, fields, now, reading)
+            if events and isinstance(fields, dict):
+                # Uses up the fields, so it comes last.
+                reading.records.append(to_event(kind, record, fields))
     return reading
 
 
-def _read(
-    kind: str, record: msgspec.Raw, reading: Reading, threats: bool, events: bool, now: datetime
-) -> None:
-    reading.events += 1
-    fields = read_record(record)
-    if not isinstance(fields, dict):
-        reading.odd += 1
-        return
-    if is_text(fields):
-        reading.odd += 1
-    elif threats:
-        for entry in _entries(kind, fields, reading):
-            _take(entry, _PRIORITIES[kind], now, reading)
-    if events:
-        reading.records.append(to_event(kind, record, fields))
+def _add_threats(kind: str, fields: dict[str, Any], now: datetime, reading: Reading) -> None:
+    for entry in _entries(kind, fields, reading):
+        _add_threat(entry, _PRIORITIES[kind], now, reading)
 
 
 def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:
@@ -130,7 +126,7 @@ def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:
     return []
 
 
-def _take(entry: Any, priority: int, now: datetime, reading: Reading) -> None:
+def _add_threat(entry: Any, priority: int, now: datetime, reading: Reading) -> None:
     """Both spellings of a field: documented, and seen on live tenants."""
     named = entry if isinstance(entry, dict) else {}
     threat_id = _text(named.get("threatID")) or _text(named.get("threatId"))

@@ -9,11 +9,12 @@ from tap_forensics.clock import Deadline, floor_to_second, iso
 from tap_forensics.context import RunContext
 from tap_forensics.discovery.event_writer import EventWriter
 from tap_forensics.discovery.siem import Reading, read_window
-from tap_forensics.errors import DeadlineExceeded, RateLimited, RequestRejected, Unavailable
+from tap_forensics.errors import DeadlineExceeded, RequestRejected, Unavailable
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail, unplan
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import SIEM
+from tap_forensics.tap.rate_limit import call_rate_limited
 from tap_forensics.tap.retry import retry
 from tap_forensics.tap.windows import EDGE_MARGIN, Window, bisect
 
@@ -66,16 +67,18 @@ def ask(discovery: Discovery, window: Window, attempts: int) -> Reading:
     if discovery.deadline.passed():
         raise DeadlineExceeded("the time for reading windows is used up")
     run.stats.windows += 1
-    now = floor_to_second(run.clock.now())
+    now, client = floor_to_second(run.clock.now()), discovery.tap
+    threats, events = run.settings.forensics.enabled, discovery.events is not None
+
+    def read_once() -> Reading:
+        return read_window(client, window, now, threats=threats, events=events)
+
     return retry(
-        lambda: read_window(
-            discovery.tap, window, now, threats=run.settings.forensics, events=discovery.events is not None
-        ),
+        lambda: call_rate_limited(client.limiters[SIEM], read_once, run.before_sleep),
         attempts=attempts,
         deadline=discovery.deadline,
-        retry_on=(Unavailable, RateLimited),
         before_sleep=run.before_sleep,
-        may_retry=lambda: discovery.tap.may_retry(SIEM),
+        may_retry=lambda: client.may_retry(SIEM),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import islice
 
 from tap_forensics.clock import Deadline
@@ -24,7 +25,6 @@ from tap_forensics.storage.open_items import mark_collected
 from tap_forensics.storage.state import Threat
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, PoolStatus
-from tap_forensics.tap.rate_limit import RateLimiter
 
 _PROGRESS_EVERY = 50
 # So many threats a worker are announced with one commit.
@@ -37,25 +37,23 @@ def drain(run: RunContext, tap: TapClient, deadline: Deadline) -> Retryable | No
     Raises `CredentialsRefused`, or a `RunFailed` of the bucket; what was fetched until then is written.
     """
     chosen = _select(run, tap)
-    standing = tap.quota.status(FORENSICS, run.clock.now())
     if not chosen:
         return None
-    if standing is PoolStatus.BLOCKED:
+    if tap.quota.status(FORENSICS, run.clock.now()) is PoolStatus.BLOCKED:
         run.log.warning("The forensics limit was met within the hour: no call now, %d wait", len(chosen))
         return RateLimited("the forensics limit was met within the hour")
-    limiter = RateLimiter(run.clock, deadline, probe_only=standing is PoolStatus.PROBE)
     failed_before = {name for name, threat in chosen.items() if threat.attempts}
-    pool = WorkerPool(tap, limiter, deadline, run.before_sleep, failed_before)
+    pool = WorkerPool(tap, deadline, run.before_sleep, failed_before)
     try:
-        _fetch_all(run, pool, chosen)
+        _fetch_all(_Drain(run, pool, chosen))
     finally:
         _log_collected(run)
-    return _ended(run, pool, limiter)
+    return _ended(run, pool)
 
 
 def _select(run: RunContext, tap: TapClient) -> dict[str, Threat]:
     """The threats of this run, in their order: suspects, then untried ones by priority, then failed ones."""
-    now, most = run.clock.now(), run.settings.max_threats
+    now, most = run.clock.now(), run.settings.forensics.max_threats
     with run.store.transaction() as state:
         due = [(name, threat) for name, threat in state.backlog.items() if threat.due(now)]
     due.sort(key=lambda item: item[1].sort_key())
@@ -69,44 +67,39 @@ def _select(run: RunContext, tap: TapClient) -> dict[str, Threat]:
     return dict(chosen[:most])
 
 
-def _fetch_all(run: RunContext, pool: WorkerPool, chosen: dict[str, Threat]) -> None:
-    rejected: list[Rejected] = []
-    suspects = [name for name, threat in chosen.items() if threat.kills]
-    for name in suspects:
-        if not pool.stop_reason:
+@dataclass(frozen=True)
+class _Drain:
+    """What the steps below share. `rejected`: 404 and 400 responses that may not be TAP's own."""
+
+    run: RunContext
+    pool: WorkerPool
+    chosen: dict[str, Threat]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def _fetch_all(drain: _Drain) -> None:
+    for name in [name for name, threat in drain.chosen.items() if threat.kills]:
+        if not drain.pool.stop_reason:
             # Written before the next one is asked for: only one at a time can kill the run.
-            _fetch(run, pool, chosen, rejected, [name], workers=1)
-    others = [name for name, threat in chosen.items() if not threat.kills]
-    _fetch(run, pool, chosen, rejected, others, run.settings.fetch_concurrency)
-    for outcome in rejected:
-        _requeue(run, outcome)
+            _fetch(drain, [name], workers=1)
+    others = [name for name, threat in drain.chosen.items() if not threat.kills]
+    _fetch(drain, others, drain.run.settings.forensics.fetch_concurrency)
+    for outcome in drain.rejected:
+        _requeue(drain.run, outcome)
 
 
-def _fetch(
-    run: RunContext,
-    pool: WorkerPool,
-    chosen: dict[str, Threat],
-    rejected: list[Rejected],
-    names: list[str],
-    workers: int,
-) -> None:
-    delivery = EvidenceWriter(run)
-    announced = _announced(run, names, _ANNOUNCED_PER_WORKER * workers)
+def _fetch(drain: _Drain, names: list[str], workers: int) -> None:
+    writer = EvidenceWriter(drain.run)
+    announced = _announced(drain.run, names, _ANNOUNCED_PER_WORKER * workers)
     try:
-        with closing(fetch_forensics(pool, announced, workers)) as outcomes:
+        with closing(fetch_forensics(drain.pool, announced, workers)) as outcomes:
             for outcome in outcomes:
-                delivery.flush_if_due()
-                if outcome is None:
-                    continue
-                _settle(run, delivery, chosen, rejected, outcome)
+                writer.flush_if_due()
+                if outcome is not None:
+                    _settle(drain, writer, outcome)
                 del outcome  # its body must not stay while the next is waited for
-                if pool.proven:
-                    _skip_all(run, rejected)
-                run.stats.threats_answered += 1
-                if run.stats.threats_answered % _PROGRESS_EVERY == 0:
-                    _log_progress(run, len(chosen))
     finally:
-        delivery.close()
+        writer.close()
 
 
 def _announced(run: RunContext, names: list[str], most: int) -> Iterator[str]:
@@ -117,22 +110,22 @@ def _announced(run: RunContext, names: list[str], most: int) -> Iterator[str]:
         yield from group
 
 
-def _settle(
-    run: RunContext,
-    delivery: EvidenceWriter,
-    chosen: dict[str, Threat],
-    rejected: list[Rejected],
-    outcome: Outcome,
-) -> None:
+def _settle(drain: _Drain, writer: EvidenceWriter, outcome: Outcome) -> None:
+    run = drain.run
     if isinstance(outcome, Fetched):
-        delivery.add(outcome, chosen[outcome.threat_id].campaign)
+        writer.add(outcome, drain.chosen[outcome.threat_id].campaign)
     elif isinstance(outcome, Rejected):
         run.store.answered(outcome.threat_id)
-        rejected.append(outcome)
+        drain.rejected.append(outcome)
     elif isinstance(outcome, Skipped):
         _skip(run, outcome.threat_id)
     else:
         _requeue(run, outcome)
+    if drain.pool.proven:
+        _skip_all(run, drain.rejected)
+    run.stats.threats_answered += 1
+    if run.stats.threats_answered % _PROGRESS_EVERY == 0:
+        _log_progress(run, len(drain.chosen))
 
 
 def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:
@@ -177,12 +170,12 @@ def _log_collected(run: RunContext) -> None:
         run.log.info("No forensic evidence retrieved.")
 
 
-def _ended(run: RunContext, pool: WorkerPool, limiter: RateLimiter) -> Retryable | None:
+def _ended(run: RunContext, pool: WorkerPool) -> Retryable | None:
     """Remembers what was learned from 429 responses; raises what is no reason to try later."""
     stop_reason, quota = pool.stop_reason, pool.client.quota
     if isinstance(stop_reason, RateLimited) and stop_reason.lasting:
         quota.block(FORENSICS, run.store.lease.started)
-    elif limiter.ever_succeeded:
+    elif pool.client.limiters[FORENSICS].ever_succeeded:
         quota.unblock(FORENSICS)
     if stop_reason is None:
         return None

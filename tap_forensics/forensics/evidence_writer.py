@@ -22,10 +22,10 @@ from tap_forensics.records.ndjson import (
     decode_str,
     report_lines,
 )
-from tap_forensics.storage.numbered_objects import BATCH_BYTES, object_name, write_object
+from tap_forensics.storage.numbered_objects import NumberedObjects
 from tap_forensics.storage.open_items import mark_campaigns, mark_collected
 
-_BATCH_BYTES = BATCH_BYTES
+STEM = "tap_forensics"
 _BATCH_SECONDS = 60.0
 # Lines above this keep the memory of their answer until they are written, and so wait for no others.
 _LARGE_BYTES = 2 * 1024 * 1024
@@ -89,12 +89,13 @@ class EvidenceWriter:
     def __init__(self, run: RunContext) -> None:
         self._run, self._store, self._settings = run, run.store, run.settings
         self._clock, self._log, self._stats = run.clock, run.log, run.stats
-        self._once = run.settings.campaign_reports == "once"
+        self._once = run.settings.forensics.campaign_reports == "once"
         self._campaigns = set(run.store.lease.campaigns)
+        self._objects = evidence_objects(run)
         self._batch = Batch(run.clock.monotonic())
         self._batches: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
-        self._finishing = False
+        self._closing = False
         context = contextvars.copy_context()
         self._uploader = threading.Thread(target=context.run, args=(self._upload_all,), daemon=True)
         self._uploader.start()
@@ -118,7 +119,9 @@ class EvidenceWriter:
         """Raises what stopped the uploader, if anything did."""
         self._raise_failure()
         age = self._clock.monotonic() - self._batch.begun_at_seconds
-        if self._batch.entries and (self._batch.lines.tell() >= _BATCH_BYTES or age >= _BATCH_SECONDS):
+        if self._batch.entries and (
+            self._batch.lines.tell() >= self._run.batch_bytes or age >= _BATCH_SECONDS
+        ):
             self._flush()
         elif not self._batch.entries:
             self._batch.begun_at_seconds = self._clock.monotonic()
@@ -127,7 +130,7 @@ class EvidenceWriter:
         """Writes what is left and waits for it; the release that follows commits it. Raises what stopped
         the uploader.
         """
-        self._finishing = True
+        self._closing = True
         if self._batch.entries:
             self._flush()
         self._put(None)
@@ -176,7 +179,7 @@ class EvidenceWriter:
         if campaign_id and self._once and campaign_id in self._campaigns:
             return None
         provenance = Provenance(fetched.threat_id, campaign_id or campaign, fetched.generated)
-        made = report_lines(fields, provenance, self._settings.record_shape, LONGEST_LINE_BYTES)
+        made = report_lines(fields, provenance, self._settings.forensics.record_shape, LONGEST_LINE_BYTES)
         if campaign_id:
             self._campaigns.add(campaign_id)
         for cut in made.cut:
@@ -195,35 +198,27 @@ class EvidenceWriter:
             self._failure = error
 
     def _deliver(self, batch: Batch) -> None:
-        """Writes the object, then settles its threats in the state and commits."""
-        self._store.ensure_lease()
-        batch = self._without_delivered(batch)
-        while batch.count:
-            number = self._store.lease.batches + 1
-            name = object_name(self._settings.gcs_prefix, self._store.lease.run_id, number)
-            zombie = self._write(name, batch)
-            if zombie is None:
-                break
-            record_object(self._run, zombie)
-            self._log.warning("Another run had written this batch's object; going on with the next name")
+        """Writes the object, then closes its threats in the state and commits."""
+
+        def remaining() -> bytes:
+            nonlocal batch
             batch = self._without_delivered(batch)
+            return batch.lines.getvalue()
+
+        name = self._objects.write(remaining, lambda data: record_object(self._run, data))
+        if name:
+            self._count(name, batch)
         self._settle(batch)
         for entry in batch.entries:
             entry.release()
-        if not self._finishing:
+        if not self._closing:
             self._store.commit_if_due()
 
-    def _write(self, name: str, batch: Batch) -> bytes | None:
-        """None where the object is ours now; else the bytes that another run had put there."""
-        data = batch.lines.getvalue()
-        stored = write_object(self._store, self._run.bucket, name, data)
-        if stored is not None:
-            return stored
+    def _count(self, name: str, batch: Batch) -> None:
         self._stats.objects += 1
         self._stats.lines += batch.count
-        self._stats.lines_bytes += len(data)
+        self._stats.lines_bytes += batch.lines.tell()
         self._log.info("Wrote %d records to gs://%s/%s", batch.count, self._run.bucket.name, name)
-        return None
 
     def _without_delivered(self, batch: Batch) -> Batch:
         """The batch less what another run's object, found under one of our names, holds already."""
@@ -247,20 +242,14 @@ class EvidenceWriter:
             self._stats.threats_fetched += len(batch.entries)
 
 
-def recover_objects(run: RunContext) -> int:
-    """Counts a dead run's objects that its last commit did not know of; returns how many there were.
+def evidence_objects(run: RunContext) -> NumberedObjects:
+    prefix, store = run.settings.bucket.prefix, run.store
+    return NumberedObjects(store, run.bucket, run.log, prefix, STEM, lambda: store.lease.batches)
 
-    They were written one after the other, so the first missing name ends the search. A feed may have deleted
-    one already: it is found where the bucket keeps old versions.
-    """
-    found = 0
-    while True:
-        lease = run.store.lease
-        stored = run.bucket.read_ever(object_name(run.settings.gcs_prefix, lease.run_id, lease.batches + 1))
-        if stored is None:
-            return found
-        record_object(run, stored.data)
-        found += 1
+
+def recover_objects(run: RunContext) -> int:
+    """Counts a dead run's objects that its last commit did not know; returns how many there were."""
+    return evidence_objects(run).recover(lambda data: record_object(run, data))
 
 
 def record_object(run: RunContext, data: bytes) -> None:

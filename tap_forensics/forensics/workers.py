@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tap_forensics.clock import Deadline
-from tap_forensics.errors import RateLimited, RequestRejected, TooLarge, Unavailable
+from tap_forensics.errors import RequestRejected, TooLarge, Unavailable
 from tap_forensics.records.ndjson import Fields, sanitize_utf8
 from tap_forensics.tap.client import TapClient, TapResponse
 from tap_forensics.tap.quota import FORENSICS
-from tap_forensics.tap.rate_limit import RateLimiter
+from tap_forensics.tap.rate_limit import call_rate_limited
 from tap_forensics.tap.retry import retry
 
 _ATTEMPTS = 3
@@ -93,7 +93,6 @@ class WorkerPool:
     """
 
     client: TapClient
-    limiter: RateLimiter
     deadline: Deadline
     before_sleep: Callable[[Exception, float], None]
     failed_before: Container[str] = ()
@@ -178,7 +177,6 @@ def _outcome(pool: WorkerPool, threat_id: str) -> Outcome:
             lambda: _ask(pool, threat_id),
             attempts=1 if threat_id in pool.failed_before else _ATTEMPTS,
             deadline=pool.deadline,
-            retry_on=(Unavailable,),
             before_sleep=pool.before_sleep,
             may_retry=lambda: pool.client.may_retry(FORENSICS),
         )
@@ -191,7 +189,9 @@ def _outcome(pool: WorkerPool, threat_id: str) -> Outcome:
 
 
 def _ask(pool: WorkerPool, threat_id: str) -> Outcome:
-    answer = _call_rate_limited(pool, threat_id)
+    answer = call_rate_limited(
+        pool.client.limiters[FORENSICS], lambda: pool.client.forensics(threat_id), pool.before_sleep
+    )
     release = answer.release
     try:
         outcome = _read(answer, threat_id)
@@ -222,28 +222,6 @@ def _read(answer: TapResponse, threat_id: str) -> Outcome:
     if number > _MOST_REPORTS:
         raise TooLarge(f"an answer of {number} reports is none of TAP's")
     return Fetched(threat_id, _generated(body.generated), body.reports, answer.release)
-
-
-def _call_rate_limited(pool: WorkerPool, threat_id: str) -> TapResponse:
-    """One call, asked again for as long as the gate lets a 429 be waited for."""
-    limiter = pool.limiter
-    while True:
-        epoch = limiter.acquire()
-        try:
-            answer = pool.client.forensics(threat_id)
-        except RateLimited as error:
-            seconds = limiter.rate_limited(epoch, error.retry_after_seconds)
-            if seconds is not None:
-                pool.before_sleep(error, seconds)
-            continue
-        except RequestRejected:
-            limiter.succeeded(epoch)
-            raise
-        except BaseException:
-            limiter.aborted(epoch)
-            raise
-        limiter.succeeded(epoch)
-        return answer
 
 
 def _counted(pool: WorkerPool, outcome: Outcome) -> Outcome:

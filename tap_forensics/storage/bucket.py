@@ -30,8 +30,8 @@ _CONNECT_SECONDS = 10
 _READ_SECONDS = 30
 # Only what is larger is sent in several requests, and by default as one copy of up to 100 MB.
 _CHUNK_BYTES = 8 * 1024 * 1024
-_LEAST_PATIENCE_SECONDS = 5
-_MOST_PATIENCE_SECONDS = 60
+_MIN_WAIT_SECONDS = 5
+_MAX_WAIT_SECONDS = 60
 # The only one that Client(…) asks.
 _UNIVERSE = "googleapis.com"
 
@@ -91,17 +91,26 @@ def _without_proxy(session: Any) -> None:
 
 
 class Bucket:
-    """One bucket; `remaining_seconds` tells how long the run may still wait for it.
+    """One bucket; `remaining_seconds` tells how long the run may still wait for it; a request gets
+    `min_wait_seconds` even then.
 
     `date`: the bucket's clock at its newest response, in whole seconds; None before the first.
     """
 
-    def __init__(self, client: Client, name: str, remaining_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        remaining_seconds: Callable[[], float],
+        *,
+        min_wait_seconds: float = _MIN_WAIT_SECONDS,
+    ) -> None:
         self._bucket = client.bucket(name)
         self.date: datetime | None = None
         # The library's public calls do not return headers, so the hook is on its session.
         client._http.hooks["response"].append(self._note_date)
         self._remaining_seconds = remaining_seconds
+        self._min_wait_seconds = min_wait_seconds
         self.name = name
 
     def _note_date(self, response: Any, **_: Any) -> None:
@@ -208,19 +217,19 @@ class Bucket:
             raise StorageFailed(f"could not write gs://{self.name}/{name}: {error}") from error
         return int(blob.generation)
 
-    def _patience_seconds(self) -> float:
-        return min(max(self._remaining_seconds(), _LEAST_PATIENCE_SECONDS), _MOST_PATIENCE_SECONDS)
+    def _wait_seconds(self) -> float:
+        return min(max(self._remaining_seconds(), self._min_wait_seconds), _MAX_WAIT_SECONDS)
 
     def _retry(self, request: Callable[[], Any]) -> Callable[[], Any]:
         """Called for each request: a large upload has several, and each one finds less time left."""
-        retried: Callable[[], Any] = DEFAULT_RETRY.with_timeout(self._patience_seconds())(request)
+        retried: Callable[[], Any] = DEFAULT_RETRY.with_timeout(self._wait_seconds())(request)
         return retried
 
     def _attempt(self, verb: str, name: str, call: Callable[..., T]) -> T:
-        patience = self._patience_seconds()
+        wait = self._wait_seconds()
         try:
             # One attempt that hangs must not outlast what the run has left.
-            timeout = (min(_CONNECT_SECONDS, patience), min(_READ_SECONDS, patience))
+            timeout = (min(_CONNECT_SECONDS, wait), min(_READ_SECONDS, wait))
             return call(timeout=timeout, retry=self._retry)
         except (NotFound, PreconditionFailed):
             raise

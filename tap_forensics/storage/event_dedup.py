@@ -143,17 +143,25 @@ def _entries(head: _Head, body: memoryview) -> dict[int, int]:
     return dict(zip(_array(body[:half]), _array(body[half:]), strict=True))
 
 
-def prune(seen: EventIndex, cursor: datetime | None, overlap: timedelta, gaps: Iterable[Window]) -> int:
+def prune(
+    seen: EventIndex,
+    cursor: datetime | None,
+    overlap: timedelta,
+    gaps: Iterable[Window],
+    *,
+    max_entries: int = MAX_ENTRIES,
+    kept_for_updates: int = KEPT_FOR_UPDATES,
+) -> int:
     """Drops what no later read can show again; gives how many had to go though one could.
 
     Kept: what ended after the cursor less the overlap and an hour, what lies in an open gap, and, while all
-    are fewer than `KEPT_FOR_UPDATES`, the rest too, up to the 7 days that TAP keeps.
+    are fewer than `kept_for_updates`, the rest too, up to the 7 days that TAP keeps.
     """
     spans = [(_minute(gap.start), _minute(gap.end + MAX_WINDOW)) for gap in gaps]
     oldest = 0
     if cursor is not None:
         needed = _minute(cursor - overlap - _MARGIN)
-        roomy = _youngest_from(seen.entries, KEPT_FOR_UPDATES)
+        roomy = _youngest_from(seen.entries, kept_for_updates)
         oldest = max(_minute(cursor - overlap - RETENTION), min(needed, roomy))
     seen.entries = {
         key: value
@@ -161,8 +169,8 @@ def prune(seen: EventIndex, cursor: datetime | None, overlap: timedelta, gaps: I
         if (minute := value & _MINUTE_BITS) >= oldest or any(a <= minute <= b for a, b in spans)
     }
     before = len(seen.entries)
-    if before > MAX_ENTRIES:
-        oldest = _youngest_from(seen.entries, MAX_ENTRIES)
+    if before > max_entries:
+        oldest = _youngest_from(seen.entries, max_entries)
         seen.entries = {k: value for k, value in seen.entries.items() if value & _MINUTE_BITS >= oldest}
     return before - len(seen.entries)
 

@@ -6,7 +6,7 @@
      "backlog":   {threatId: {"priority": 1, "first_seen": …, "last_seen": …, "campaign": …, …}},
      "collected": {threatId: epoch seconds},      not asked for again within DEDUP_HOURS
      "campaigns": {campaignId: epoch seconds},    when a campaign's report was delivered last
-     "calls":     {"siem": {"buckets": {…}}, …},  the call ledger
+     "calls":     {"siem": {"buckets": {…}}, …},  the calls of the last 24 hours
      "lost":      [{"start": …, "end": …, "why": …}],  the latest windows that expired unread
      "last_run_id": "20261121_210000", "last_owner": …,  of the last lease that was released
      "lease":     {"run_id": …, "owner": …, "started": …, "seconds": 180, "asking": [threatId, …],
@@ -21,7 +21,7 @@ or until it expired. Beside its own fields it has
 
 The lease names in "asking" and "reading" what the run may have in flight. The run that takes over counts a
 kill for each of them that is still open. A document of version 1 (0.1.0) is read, too. Values only;
-`open_items.py` changes them, `held.py` reads and commits them.
+`open_items.py` changes them, `state_store.py` reads and commits them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from tap_forensics.clock import Clock
-from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import StateLocation
 from tap_forensics.errors import LeaseHeld, LeaseLost, StateUnreadable, StorageFailed
 from tap_forensics.storage.bucket import Bucket, Conflict, Stored
 from tap_forensics.storage.open_items import all_read_until
@@ -30,8 +30,6 @@ _COMMIT_ATTEMPTS = 3
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 _JSON = "application/json"
 _MARK = "tap-forensics"
-# One more than there are feeds.
-_STATE_FOLDERS = ("state", "working-state", "collector-state")
 
 
 class _LegacyState(msgspec.Struct):
@@ -39,31 +37,6 @@ class _LegacyState(msgspec.Struct):
 
     last_event_time: str
     written_by: str = ""
-
-
-@dataclass(frozen=True)
-class StateLocation:
-    """Where the working state is; `handover` is the published function's object where that is another.
-
-    `former`: where the state lay until the events' prefix came to contain it; read once, never written.
-    """
-
-    name: str
-    legacy_key: str | None
-    previous_key: str | None = None
-
-
-def state_location(settings: Settings) -> StateLocation:
-    """Outside the feeds' prefixes: SecOps would ingest it there at every commit, and could delete it."""
-    key = settings.state_key
-    feeds = [f"{prefix}/" for prefix in (settings.gcs_prefix, settings.events_prefix) if prefix]
-    if not key.startswith(tuple(feeds)):
-        return StateLocation(key, None)
-    folders = (f"{folder}/{key}" for folder in _STATE_FOLDERS)
-    outside = next(name for name in folders if not name.startswith(tuple(feeds)))
-    if settings.gcs_prefix and key.startswith(f"{settings.gcs_prefix}/"):
-        return StateLocation(outside, key)
-    return StateLocation(outside, None, previous_key=key)
 
 
 @dataclass(frozen=True)

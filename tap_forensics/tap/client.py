@@ -1,7 +1,7 @@
-"""The TAP API over HTTP: credentials, one bounded pool, limits of size and time, status → error.
+"""The TAP API over HTTP: credentials, one bounded connection pool, size and time limits, status → error.
 
-Knows no bucket and no state. Facts about the API are from Proofpoint's TAP SIEM and Forensics API
-documentation, and from what integrators saw on live tenants where it is silent.
+Facts about the API are from Proofpoint's TAP SIEM and Forensics API documentation; if it says nothing, from
+what integrators saw on live tenants.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from tap_forensics.memory_budget import (
     reserve_reports,
 )
 from tap_forensics.tap.connection import connection_pool, shut
-from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
+from tap_forensics.tap.quota import FORENSICS, SIEM, PoolStatus, Quota
+from tap_forensics.tap.rate_limit import RateLimiter
 from tap_forensics.tap.redact import describe, describe_failure
 from tap_forensics.tap.retry import parse_retry_after
 from tap_forensics.tap.windows import Window
@@ -53,17 +54,15 @@ _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _CALL_SECONDS = 120
 _CHUNK_BYTES = 64 * 1024
-_PIECE_BYTES = 1024 * 1024
-# How zlib.decompressobj is told: gzip, and nothing else.
-_GZIP = 31
+_UNPACKED_PIECE_BYTES = 1024 * 1024
+# wbits of zlib.decompressobj: gzip only.
+_GZIP_WBITS = 31
 _ERROR_BODY_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class TapResponse:
-    """A 200 or 204. `release` gives the memory for the body back, and must be called when nothing of the
-    body is held any more.
-    """
+    """A 200 or 204. `release` frees the memory reservation; call it when nothing refers to the body."""
 
     status: int
     body: bytes
@@ -71,28 +70,45 @@ class TapResponse:
 
 
 class TapClient:
-    """One run's connection to TAP. Use as a context manager: leaving it closes every socket."""
+    """One run's connections to TAP. A context manager: its exit closes every socket.
 
-    def __init__(self, settings: Settings, clock: Clock, deadline: Deadline, quota: Quota) -> None:
+    `limiters`: one per pool, for `call_rate_limited`. `quota`: counts the calls and enforces their limit.
+    `call_seconds`: the limit for one call, from connecting to the last byte.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        deadline: Deadline,
+        quota: Quota,
+        *,
+        call_seconds: float = _CALL_SECONDS,
+    ) -> None:
         self._clock, self._deadline, self.quota = clock, deadline, quota
-        self._root = urlsplit(settings.tap_api_base).path
-        token = base64.b64encode(f"{settings.tap_principal}:{settings.tap_secret}".encode()).decode()
-        self._credentials = (settings.tap_principal, settings.tap_secret, token)
+        self._root = urlsplit(settings.tap.api_base).path
+        token = base64.b64encode(f"{settings.tap.principal}:{settings.tap.secret}".encode()).decode()
+        self._credentials = (settings.tap.principal, settings.tap.secret, token)
         self._headers = {
             "Authorization": f"Basic {token}",
             "Accept-Encoding": "gzip",
             "User-Agent": f"tap-forensics/{__version__}",
         }
-        self._selection = [("threatStatus", status) for status in settings.threat_status]
-        self._selection += [("threatType", kind) for kind in settings.threat_type]
+        self._event_filter = [("threatStatus", status) for status in settings.tap.threat_status]
+        self._event_filter += [("threatType", kind) for kind in settings.tap.threat_type]
+        self._call_seconds = call_seconds
         self._timeout = Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         self._closed = False
         self.budget = MemoryBudget(BUDGET_BYTES, self._raise_if_over)
-        # Larger bodies are read one at a time: what is not unpacked yet cannot be weighed.
-        self._one_large = MemoryBudget(1, self._raise_if_over)
+        # Large bodies are read one at a time, because they can only be weighed once they are unpacked.
+        self._large_bodies = MemoryBudget(1, self._raise_if_over)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
         self._tenant = settings.tenant
-        self._pool = connection_pool(settings, self._began)
+        self.limiters = {
+            pool: RateLimiter(clock, deadline, probe_only=quota.status(pool, clock.now()) is PoolStatus.PROBE)
+            for pool in (SIEM, FORENSICS)
+        }
+        self._pool = connection_pool(settings, self._started)
         self._stop_watching = run_periodically(0.5, self._cut_overdue)
 
     def __enter__(self) -> TapClient:
@@ -106,34 +122,34 @@ class TapClient:
         self._pool.close()
 
     def may_retry(self, pool: str) -> bool:
-        """Whether one more call may be made for what failed before; counted as made."""
+        """Reserves one call for an item that failed before; False if the quota leaves none."""
         return self.quota.reserve_retries(pool, 1, self._clock.now()) == 1
 
     def siem(self, window: Window) -> TapResponse:
-        """Everything of one window. Raises as `_get`."""
-        # Without format=json the API answers syslog.
-        query = urlencode([("format", "json"), ("interval", str(window)), *self._selection])
-        return self._weighed(SIEM, f"/v2/siem/all?{query}", EVENTS, reserve_events)
+        """All events of one window. Raises as `_get`."""
+        # The default of `format` is syslog.
+        query = urlencode([("format", "json"), ("interval", str(window)), *self._event_filter])
+        return self._request(SIEM, f"/v2/siem/all?{query}", EVENTS, reserve_events)
 
     def forensics(self, threat_id: str) -> TapResponse:
         """The reports of one threat, its campaign's included. Raises as `_get`."""
         query = f"threatId={quote(threat_id, safe='')}&includeCampaignForensics=true"
-        return self._weighed(FORENSICS, f"/v2/forensics?{query}", REPORTS, reserve_reports)
+        return self._request(FORENSICS, f"/v2/forensics?{query}", REPORTS, reserve_reports)
 
-    def _weighed(
+    def _request(
         self, pool: str, path: str, scale: Scale, reserve: Callable[[MemoryBudget, bytes], Callable[[], None]]
     ) -> TapResponse:
-        """One answer, with all the memory reserved that decoding it takes. Raises as `_get`."""
-        place = _Place(self._one_large)
+        """One response, with the memory reserved that decoding it needs. Raises as `_get`."""
+        slot = _BodySlot(self._large_bodies)
         try:
-            status, body = self._get(pool, path, scale, place)
+            status, body = self._get(pool, path, scale, slot)
             return TapResponse(status, body, reserve(self.budget, body))
         finally:
-            place.leave()
+            slot.release()
 
-    def _get(self, pool: str, path: str, scale: Scale, place: _Place) -> tuple[int, bytes]:
-        """One request. Raises `CredentialsRefused`, `RateLimited`, `Unavailable`, `Refused`, `QuotaSpent`,
-        `OutOfTime`; nothing of the credentials is in any of them.
+    def _get(self, pool: str, path: str, scale: Scale, slot: _BodySlot) -> tuple[int, bytes]:
+        """One request. Raises `AuthenticationFailed`, `RateLimited`, `Unavailable`, `RequestRejected`,
+        `QuotaExceeded` or `DeadlineExceeded`; no error contains anything of the credentials.
         """
         self._raise_if_over()
         self.quota.reserve(pool, self._clock.now())
@@ -148,18 +164,18 @@ class TapClient:
                 preload_content=False,
                 timeout=self._timeout,
             )
-            return self._read(pool, response, scale, place)
+            return self._read(pool, response, scale, slot)
         except (urllib3.exceptions.HTTPError, zlib.error, OSError) as error:
             self._raise_if_over()
-            # Some of these quote what the other side sent.
+            # Some of these errors quote what the other side sent.
             raise Unavailable(
-                f"no usable answer ({describe_failure(error)})", heavy=self._timed_out(thread, error)
+                f"no usable response ({describe_failure(error)})", heavy=self._timed_out(thread, error)
             ) from None
         finally:
             self._in_flight.pop(thread, None)
 
     def _timed_out(self, thread: int, error: Exception) -> bool:
-        """Whether the API took too long; one that cannot be connected to was not asked anything."""
+        """Whether the API was too slow to answer. If connecting failed, it never got the request."""
         if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
             return False
         limit, _ = self._in_flight.get(thread, (math.inf, None))
@@ -170,13 +186,13 @@ class TapClient:
             raise DeadlineExceeded("the run's deadline came first")
 
     def _read(
-        self, pool: str, response: urllib3.BaseHTTPResponse, scale: Scale, place: _Place
+        self, pool: str, response: urllib3.BaseHTTPResponse, scale: Scale, slot: _BodySlot
     ) -> tuple[int, bytes]:
         if response.status not in (200, 204):
             body = _read_error(response)
             raise self._error(pool, response.status, response.headers, body)
         try:
-            body = _read(response, scale, self.budget.limit, place)
+            body = _read(response, scale, self.budget.limit, slot)
         except BaseException:
             response.close()
             raise
@@ -186,28 +202,28 @@ class TapClient:
     def _error(self, pool: str, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         retry_after = parse_retry_after(headers.get("Retry-After"), self._clock.now())
         if status in (401, 403):
-            return AuthenticationFailed(_refusal(status, self._tenant))
+            return AuthenticationFailed(_authentication_remedy(status, self._tenant))
         if status == 429:
             self.quota.count_429(pool)
             return RateLimited("TAP answered 429", retry_after)
         if status == 408 or status >= 500:
-            return Unavailable(f"TAP answered {status}: {self._quoted(body)}", retry_after, heavy=True)
+            return Unavailable(f"TAP answered {status}: {self._describe(body)}", retry_after, heavy=True)
         html = body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
         return RequestRejected(
-            status, self._quoted(body), html=html or "html" in headers.get("Content-Type", "")
+            status, self._describe(body), html=html or "html" in headers.get("Content-Type", "")
         )
 
-    def _quoted(self, body: bytes) -> str:
+    def _describe(self, body: bytes) -> str:
         return describe(body, self._credentials, cut=len(body) >= _ERROR_BODY_BYTES)
 
-    def _began(self, sock: socket.socket) -> None:
-        limit = min(self._clock.monotonic() + _CALL_SECONDS, self._deadline.at_seconds)
+    def _started(self, sock: socket.socket) -> None:
+        limit = min(self._clock.monotonic() + self._call_seconds, self._deadline.at_seconds)
         self._in_flight[threading.get_ident()] = (limit, sock)
         if self._closed:
             shut(sock)
 
     def _cut_overdue(self) -> None:
-        """Socket time-outs start anew with each byte; this ends a call whose bytes drip."""
+        """Ends calls over their limit: a socket time-out restarts with each byte, however slow they come."""
         now = self._clock.monotonic()
         for limit, sock in list(self._in_flight.values()):
             if now >= limit:
@@ -222,78 +238,78 @@ AUTHENTICATION_REMEDIES = {
 }
 
 
-def _refusal(status: int, tenant: str | None) -> str:
+def _authentication_remedy(status: int, tenant: str | None) -> str:
     sentence = AUTHENTICATION_REMEDIES[status]
     if tenant is None:
         return sentence
-    named = sentence.replace("TAP_PRINCIPAL", "principal").replace("TAP_SECRET", "secret")
-    return f"{named} (tenant {tenant}, credentials.json)"
+    for_tenant = sentence.replace("TAP_PRINCIPAL", "principal").replace("TAP_SECRET", "secret")
+    return f"{for_tenant} (tenant {tenant}, credentials.json)"
 
 
-class _Place:
-    """The one place for a large body: taken while it is read, left when its memory is reserved."""
+class _BodySlot:
+    """The only slot for a large body: acquired while it is read, released when its memory is reserved."""
 
-    def __init__(self, one_large: MemoryBudget) -> None:
-        self._one_large = one_large
-        self._leave: Callable[[], None] | None = None
+    def __init__(self, large_bodies: MemoryBudget) -> None:
+        self._large_bodies = large_bodies
+        self._release: Callable[[], None] | None = None
 
-    def take(self) -> None:
-        self._leave = self._leave or self._one_large.reserve(1)
+    def acquire(self) -> None:
+        self._release = self._release or self._large_bodies.reserve(1)
 
-    def leave(self) -> None:
-        if self._leave:
-            self._leave()
+    def release(self) -> None:
+        if self._release:
+            self._release()
 
 
-def _read(response: urllib3.BaseHTTPResponse, scale: Scale, limit: int, place: _Place) -> bytes:
-    """The decoded body; raises `TooLarge` as soon as what was read so far is too heavy."""
+def _read(response: urllib3.BaseHTTPResponse, scale: Scale, limit: int, slot: _BodySlot) -> bytes:
+    """The decoded body. Raises `TooLarge` as soon as the part that was read is over `limit` by weight."""
     body, weight = io.BytesIO(), 0
     for chunk in _chunks(response):
         if body.tell():
             body.write(chunk)
         else:
-            # Most bodies are one piece, and stay the bytes they are.
+            # Most bodies are one piece: BytesIO then shares its bytes instead of copying them.
             body = io.BytesIO(chunk)
             body.seek(0, io.SEEK_END)
         if body.tell() <= SMALL_BYTES:
             continue
-        place.take()
+        slot.acquire()
         weight += scale.weigh(chunk if weight else body.getvalue())
         if weight > limit:
             size = body.tell()
             body.close()
             raise TooLarge(
-                f"an answer that needs too much memory was refused while it was read ({size} bytes)"
+                f"a response that needs too much memory was rejected while it was read ({size} bytes)"
             )
     return body.getvalue()
 
 
 def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """The decoded body, piece by piece. Plain gzip is unpacked here, for two thirds of urllib3's cost."""
+    """The decoded body in pieces. Gzip is unpacked here, at two thirds of urllib3's cost."""
     if response.headers.get("Content-Encoding") == "gzip":
         return _unpacked(response.stream(_CHUNK_BYTES, decode_content=False))
     return response.stream(_CHUNK_BYTES, decode_content=True)
 
 
 def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Gzip members, or nothing at all. Raises `zlib.error` where it is something else, `Unavailable` where
-    it is cut.
+    """Unpacks gzip members; an empty body is allowed. Raises `zlib.error` if it is not gzip, `Unavailable` if
+    it is truncated.
     """
-    gunzip, chunk = zlib.decompressobj(_GZIP), b""
+    gunzip, chunk = zlib.decompressobj(_GZIP_WBITS), b""
     for chunk in chunks:
-        # Behind a member there may be noughts, to fill a block.
-        left = chunk.lstrip(b"\0") if gunzip.eof else chunk
-        while left:
+        # A member may be followed by zero bytes that fill a block.
+        packed = chunk.lstrip(b"\0") if gunzip.eof else chunk
+        while packed:
             if gunzip.eof:
-                gunzip = zlib.decompressobj(_GZIP)
-            yield gunzip.decompress(left, _PIECE_BYTES)
-            left = gunzip.unconsumed_tail or gunzip.unused_data.lstrip(b"\0")
+                gunzip = zlib.decompressobj(_GZIP_WBITS)
+            yield gunzip.decompress(packed, _UNPACKED_PIECE_BYTES)
+            packed = gunzip.unconsumed_tail or gunzip.unused_data.lstrip(b"\0")
     if chunk and not gunzip.eof:
-        raise Unavailable("the answer was cut")
+        raise Unavailable("the response was truncated")
 
 
 def _read_error(response: urllib3.BaseHTTPResponse) -> bytes:
-    """The start of an error's body; the status counts even where the body cannot be read."""
+    """The start of an error's body; empty if it cannot be read, because the status still counts."""
     try:
         body = response.read(_ERROR_BODY_BYTES, decode_content=True)
     except (urllib3.exceptions.HTTPError, OSError):

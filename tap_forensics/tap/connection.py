@@ -1,4 +1,4 @@
-"""The connections to TAP: one pool, through a proxy where one is set, and sockets that can be cut."""
+"""The connections to TAP: one pool, through a proxy if one is set, and sockets that can be shut down."""
 
 from __future__ import annotations
 
@@ -15,20 +15,29 @@ from urllib3.util import parse_url
 from tap_forensics.config.settings import Settings
 
 
-def connection_pool(settings: Settings, began: Callable[[socket.socket], None]) -> urllib3.HTTPConnectionPool:
-    """One pool to the API's host, through HTTPS_PROXY unless NO_PROXY names the host."""
-    host = urlsplit(settings.tap_api_base)
-    width = settings.fetch_concurrency + 1
+def connection_pool(
+    settings: Settings, started: Callable[[socket.socket], None]
+) -> urllib3.HTTPConnectionPool:
+    """One pool to the API's host, through HTTPS_PROXY unless NO_PROXY names the host.
+
+    `started` is called with the socket of each new connection and of each request.
+    """
+    host = urlsplit(settings.tap.api_base)
+    width = settings.forensics.fetch_concurrency + 1
     manager = urllib3.PoolManager(num_pools=1, maxsize=width)
-    if settings.https_proxy and host.scheme == "https" and not _bypassed(host.netloc, settings.no_proxy):
-        auth = parse_url(settings.https_proxy).auth
+    if (
+        settings.tap.https_proxy
+        and host.scheme == "https"
+        and not _bypassed(host.netloc, settings.tap.no_proxy)
+    ):
+        auth = parse_url(settings.tap.https_proxy).auth
         token = base64.b64encode(unquote(auth).encode()).decode() if auth else None
         headers = {"Proxy-Authorization": f"Basic {token}"} if token else None
         manager = urllib3.ProxyManager(
-            settings.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
+            settings.tap.https_proxy, num_pools=1, maxsize=width, proxy_headers=headers
         )
-    pool = manager.connection_from_url(settings.tap_api_base)
-    pool.ConnectionCls = _telling(pool.ConnectionCls, began)
+    pool = manager.connection_from_url(settings.tap.api_base)
+    pool.ConnectionCls = _reporting(pool.ConnectionCls, started)
     return pool
 
 
@@ -36,26 +45,26 @@ def _bypassed(netloc: str, no_proxy: str) -> bool:
     return bool(proxy_bypass_environment(netloc, {"no": no_proxy}))
 
 
-def _telling(connection: Any, began: Callable[[socket.socket], None]) -> Any:
-    """A connection class that hands out its socket once it is open, and again with each request."""
+def _reporting(connection: Any, started: Callable[[socket.socket], None]) -> Any:
+    """A subclass of `connection` that passes its socket to `started`, as `connection_pool` says."""
 
-    class Telling(connection):  # type: ignore[misc]  # the base is urllib3's, chosen by scheme at run time
+    class Reporting(connection):  # type: ignore[misc]  # the base is urllib3's, chosen by scheme at run time
         def _new_conn(self) -> socket.socket:
             sock: socket.socket = super()._new_conn()
-            began(sock)
+            started(sock)
             return sock
 
         def request(self, *args: Any, **kwargs: Any) -> None:
             super().request(*args, **kwargs)
-            began(self.sock)
+            started(self.sock)
 
-    return Telling
+    return Reporting
 
 
 def shut(sock: socket.socket) -> None:
     """Makes a blocked read in another thread return, TLS or not."""
     try:
-        # TLS inside TLS, as through an https proxy, has its socket further in.
+        # With TLS inside TLS (an https proxy) the socket is inside another object.
         socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
     except OSError:
         return  # closed already

@@ -1,4 +1,4 @@
-"""How many calls each of TAP's pools has seen in the last 24 hours, and what it said of its limit."""
+"""The call quota: calls to each of TAP's pools in the last 24 hours, limits learned from 429 responses."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from tap_forensics.errors import QuotaExceeded
 SIEM = "siem"
 FORENSICS = "forensics"
 
-# Throttling is by a rolling 24 h (read off Proofpoint's table by integrators). Ten-minute buckets keep the
-# state small; a bucket counts until its last second is a day old, so the ledger errs on the safe side.
+# TAP throttles by a rolling 24 h (integrators' reading of Proofpoint's table). Ten-minute buckets keep the
+# state small; a bucket counts until its last second is a day old, so the count is never too low.
 _BUCKET_SECONDS = 600
 _ROLLING_SECONDS = 24 * 3600
-# Counted from a run's start; the next run of an hourly schedule, a little early perhaps, is an hour later.
-_ASK_AGAIN = timedelta(minutes=55)
-# What failed before, in this run or an earlier one, may use a tenth of the calls that a run begins with.
-_RETRY_SHARE = 10
+# From the start of the run that was limited. An hourly run may start a little early.
+_PROBE_AFTER = timedelta(minutes=55)
+# Items that failed before, in any run, may use a tenth of the calls that are left when a run starts.
+_RETRY_DIVISOR = 10
 
 
 class Pool(msgspec.Struct, omit_defaults=True):
-    """One pool as the state keeps it: bucket number → calls; when a 429 last ended a run's calls."""
+    """One pool in the state: bucket number → calls. `limited_at`: start of the last run that 429 ended."""
 
     buckets: dict[int, Annotated[int, msgspec.Meta(ge=0)]] = {}
     limited_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
 class PoolStatus(Enum):
-    """What a run may do with a pool whose limit only a 429 told."""
+    """What a run may do with a pool whose limit is only known from a 429."""
 
-    ALLOWED = "open"
-    PROBE = "one call to see whether the limit has passed"
-    BLOCKED = "closed until an hour after the last 429"
+    ALLOWED = "calls may be made"
+    PROBE = "one call may test whether the limit has passed"
+    BLOCKED = "no call until an hour after the last 429"
 
 
 class Quota:
-    """Counts calls; any thread may count. `limits` maps a pool to its calls per 24 h, or None."""
+    """Counts calls; thread-safe. `limits` maps a pool to its calls per 24 h, or None.
+
+    `made` and `refused` count this run's calls and 429 responses.
+    """
 
     def __init__(self, pools: dict[str, Pool], limits: dict[str, int | None]) -> None:
         self._pools = {name: pools.get(name, Pool()) for name in limits}
@@ -51,7 +54,7 @@ class Quota:
         self._retried = dict.fromkeys(limits, 0)
 
     def reserve(self, name: str, now: datetime) -> None:
-        """Counts one call, before it is made. Raises `QuotaSpent` where the configured limit is reached."""
+        """Counts one call before it is made. Raises `QuotaExceeded` if the configured limit is reached."""
         with self._lock:
             pool, limit = self._pools[name], self._limits[name]
             bucket = _bucket(now)
@@ -62,16 +65,16 @@ class Quota:
             self.made[name] += 1
 
     def reserve_retries(self, name: str, wanted: int, now: datetime) -> int:
-        """How many calls may be made for what failed before, of so many wanted; at least one a run."""
+        """Reserves up to `wanted` calls for failed items, at least one per run; returns how many."""
         left = self.left(name, now)
         with self._lock:
-            most = wanted if left is None else max(1, (left + self.made[name]) // _RETRY_SHARE)
+            most = wanted if left is None else max(1, (left + self.made[name]) // _RETRY_DIVISOR)
             granted = max(0, min(wanted, most - (0 if left is None else self._retried[name])))
             self._retried[name] += granted
         return granted
 
     def left(self, name: str, now: datetime) -> int | None:
-        """Calls that the configured limit leaves; None where none is configured."""
+        """Calls left under the configured limit; None if none is configured."""
         with self._lock:
             limit = self._limits[name]
             used = sum(counted_buckets(self._pools[name], now).values())
@@ -82,7 +85,7 @@ class Quota:
             self.refused[name] += 1
 
     def block(self, name: str, run_started: datetime) -> None:
-        """Remembers that 429 ended this run's calls; a configured limit makes that void."""
+        """Records that 429 ended this run's calls; with a configured limit nothing is recorded."""
         with self._lock:
             self._pools[name].limited_at = None if self._limits[name] is not None else run_started
 
@@ -92,10 +95,10 @@ class Quota:
 
     def status(self, name: str, now: datetime) -> PoolStatus:
         with self._lock:
-            met = self._pools[name].limited_at
-        if met is None or self._limits[name] is not None or met > now:
+            limited_at = self._pools[name].limited_at
+        if limited_at is None or self._limits[name] is not None or limited_at > now:
             return PoolStatus.ALLOWED
-        return PoolStatus.PROBE if now - met >= _ASK_AGAIN else PoolStatus.BLOCKED
+        return PoolStatus.PROBE if now - limited_at >= _PROBE_AFTER else PoolStatus.BLOCKED
 
     def dump(self) -> dict[str, Pool]:
         """A copy for the state."""
@@ -104,17 +107,17 @@ class Quota:
 
 
 def counted_buckets(pool: Pool, now: datetime) -> dict[int, int]:
-    """The buckets whose calls count still."""
+    """The buckets whose calls still count."""
     return {
         start: calls
         for start, calls in pool.buckets.items()
-        # A clock that was far ahead must not close the pool until then.
+        # Buckets far in the future are from a clock that was wrong; they must not block the pool.
         if abs(start * _BUCKET_SECONDS - now.timestamp() + _BUCKET_SECONDS) < _ROLLING_SECONDS
     }
 
 
 def counts_until(bucket: int) -> datetime:
-    """When the calls of a bucket come back."""
+    """When the calls of a bucket no longer count."""
     return datetime.fromtimestamp((bucket + 1) * _BUCKET_SECONDS + _ROLLING_SECONDS, UTC)
 
 

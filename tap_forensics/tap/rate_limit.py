@@ -1,97 +1,130 @@
-"""How all workers together meet a 429."""
+"""A rate limiter per pool: after a 429 all calls of the pool wait together."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from tap_forensics.clock import Clock, Deadline
-from tap_forensics.errors import DeadlineExceeded, RateLimited
+from tap_forensics.errors import DeadlineExceeded, RateLimited, RequestRejected
+
+T = TypeVar("T")
 
 LONGEST_RETRY_AFTER_SECONDS = 300
 _FIRST_BACKOFF_SECONDS = 1.0
-_NOTHING_BUT_429_SECONDS = 30
-_TURN_SECONDS = 0.2
+_MAX_429_SECONDS = 30
+_POLL_SECONDS = 0.2
+
+
+def call_rate_limited(
+    limiter: RateLimiter, call: Callable[[], T], before_sleep: Callable[[Exception, float], None]
+) -> T:
+    """Makes a call, and retries it after each 429 while the pool's limiter allows the wait.
+
+    Raises as `call` does, and as `RateLimiter.acquire`.
+    """
+    while True:
+        epoch = limiter.acquire()
+        try:
+            response = call()
+        except RateLimited as error:
+            seconds = limiter.rate_limited(epoch, error.retry_after_seconds)
+            if seconds is not None:
+                before_sleep(error, seconds)
+            continue
+        except RequestRejected:
+            limiter.succeeded(epoch)
+            raise
+        except BaseException:
+            limiter.aborted(epoch)
+            raise
+        limiter.succeeded(epoch)
+        return response
 
 
 class RateLimiter:
-    """Open until a 429; then shut for all, and opened again by one call that is let through to try.
+    """Allows all calls of a pool until a 429. Then one call at a time may probe, until a probe succeeds.
 
     A `Retry-After` up to 300 s is obeyed if the deadline allows. Without a usable one the wait starts at
-    1 s and doubles, and after 30 s of nothing but 429 the gate stays shut. With `one_call` the first call
-    is the try, and its 429 is the end.
+    1 s and doubles. After 30 s with only 429 responses the pool stays blocked for this run. With `probe_only`
+    the first call is the probe, and its 429 blocks the pool at once.
+
+    An epoch is the time between two 429 responses. Each call reports the epoch in which it began, so that
+    late responses of an earlier epoch change nothing.
     """
 
     def __init__(self, clock: Clock, deadline: Deadline, *, probe_only: bool = False) -> None:
-        self._clock, self._deadline, self._one_call = clock, deadline, probe_only
+        self._clock, self._deadline, self._probe_only = clock, deadline, probe_only
         self._lock = threading.Lock()
-        self._shut = probe_only
-        self._trying = False
-        self._opens_at = clock.monotonic()
-        self._shut_since: float | None = None
+        self._blocked = probe_only
+        self._probing = False
+        self._unblocks_at = clock.monotonic()
+        self._blocked_since: float | None = None
         self._backoff_seconds = _FIRST_BACKOFF_SECONDS
-        self._age = 0
+        self._epoch = 0
         self.ever_succeeded = False
 
     def acquire(self) -> int:
-        """Waits for a turn and gives a ticket for `passed`, `limited` or `left`.
+        """Waits until a call may be made. Returns the epoch, to report the call's result with.
 
-        Raises `OutOfTime` at the deadline, `RateLimited` where the gate stays shut.
+        Raises `DeadlineExceeded` at the deadline, `RateLimited` if the pool stays blocked.
         """
         while True:
             with self._lock:
                 self._raise_if_over()
-                if not self._shut or (not self._trying and self._clock.monotonic() >= self._opens_at):
-                    self._trying = self._shut
-                    return self._age
-            self._clock.sleep(_TURN_SECONDS)
+                if not self._blocked or (not self._probing and self._clock.monotonic() >= self._unblocks_at):
+                    self._probing = self._blocked
+                    return self._epoch
+            self._clock.sleep(_POLL_SECONDS)
 
     def succeeded(self, epoch: int) -> None:
-        """The API answered with something else than 429: open for all, if that call was the try."""
+        """The API did not answer 429. If the call was the probe, the pool is unblocked."""
         with self._lock:
             self.ever_succeeded = True
-            self._one_call = False
-            if epoch == self._age:
-                self._shut = self._trying = False
-                self._shut_since = None
+            self._probe_only = False
+            if epoch == self._epoch:
+                self._blocked = self._probing = False
+                self._blocked_since = None
                 self._backoff_seconds = _FIRST_BACKOFF_SECONDS
 
     def aborted(self, epoch: int) -> None:
-        """The call ended without an answer: the next one may try."""
+        """The call ended without a response: the next one may probe."""
         with self._lock:
-            if epoch == self._age:
-                self._trying = False
+            if epoch == self._epoch:
+                self._probing = False
 
     def rate_limited(self, epoch: int, retry_after_seconds: float | None) -> float | None:
-        """A 429: shuts the gate and gives the seconds it stays shut; None where it was shut already.
+        """A 429: blocks the pool and returns for how many seconds; None if it was already blocked.
 
-        Raises `RateLimited` where it will not open again in this run.
+        Raises `RateLimited` if the pool stays blocked for this run.
         """
         with self._lock:
-            if epoch != self._age:
+            if epoch != self._epoch:
                 return None
-            self._age += 1
-            self._shut, self._trying = True, False
+            self._epoch += 1
+            self._blocked, self._probing = True, False
             wait = self._wait_seconds(retry_after_seconds)
-            self._opens_at = self._clock.monotonic() + wait
+            self._unblocks_at = self._clock.monotonic() + wait
             self._raise_if_over()
             return wait
 
     def _wait_seconds(self, retry_after_seconds: float | None) -> float:
         now = self._clock.monotonic()
-        if self._shut_since is None:
-            self._shut_since = now
+        if self._blocked_since is None:
+            self._blocked_since = now
         if retry_after_seconds is not None and retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS:
             wait = retry_after_seconds
         else:
             wait, self._backoff_seconds = self._backoff_seconds, self._backoff_seconds * 2
-        if self._one_call or now - self._shut_since >= _NOTHING_BUT_429_SECONDS:
+        if self._probe_only or now - self._blocked_since >= _MAX_429_SECONDS:
             return float("inf")
         return wait
 
     def _raise_if_over(self) -> None:
-        if self._opens_at == float("inf"):
-            raise RateLimited("TAP goes on answering 429; the rest waits for the next run", lasting=True)
-        if self._shut and self._opens_at >= self._deadline.at_seconds:
-            raise RateLimited("TAP answered 429, and waiting for it would end after the run's deadline")
+        if self._unblocks_at == float("inf"):
+            raise RateLimited("TAP keeps answering 429; the rest stays open for the next run", lasting=True)
+        if self._blocked and self._unblocks_at >= self._deadline.at_seconds:
+            raise RateLimited("TAP answered 429, and the wait would end after the run's deadline")
         if self._deadline.passed():
             raise DeadlineExceeded("the run's deadline came first")

@@ -1,8 +1,8 @@
-"""What is said of the body of an error: only words from the lists below, never a piece of the body itself.
+"""Describes the body of an error with words from the lists below only, never with text from the body.
 
-The other side may echo what it was sent: whole, cut, wrapped, in any encoding. No search for the credentials
-can know them all. So the body is only compared with the sentences and phrases listed here, and our own copy
-of those that it holds is what log, exception and state get.
+The other side may echo the credentials: whole, truncated, wrapped, in any encoding. A search for them cannot
+know all forms. So the body is only compared with the sentences and phrases listed here, and logs, errors and
+the state get our own copy of those that it contains.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 
-# TAP's own, as documented; the longer form comes first. asking.py recognizes them.
+# TAP's own, as documented; the longer form comes first. discovery/window_reader.py recognizes them.
 _SENTENCES = (
     "The requested interval is too short. Requests must be for at least 30.00s of data",
     "The requested interval is too short.",
@@ -20,7 +20,7 @@ _SENTENCES = (
     "The requested interval is still current.",
     '{"message":"HTTP 404 Not Found"}',
 )
-# What proxies, gateways and web servers say; each of two words or more, as they stand in `_plain` text.
+# Phrases of proxies, gateways and web servers, each of two words or more, as `_plain` returns text.
 _PHRASES = (
     "proxy authentication required",
     "authentication required",
@@ -79,59 +79,61 @@ _PHRASES = (
     "please sign in",
     "please log in",
 )
-_MOST_PHRASES = 3
-_SHORTEST_WORD = 4
+_MAX_PHRASES = 3
+_MIN_WORD_CHARACTERS = 4
 _KIB = 1024
 
 
 def describe(body: bytes, credentials: Iterable[str], *, cut: bool) -> str:
-    """TAP's own sentence if the body holds one; else the body's kind and rough size, and known phrases.
+    """TAP's own sentence if the body contains one; else the body's kind, rough size and known phrases.
 
-    `cut`: there is more of the body than this.
+    `cut`: `body` is only the start of the whole body.
     """
     if not body.strip():
         return "(no body)"
     text = body.decode("utf-8", "replace").casefold()
     plain = _plain(text)
     for sentence in _SENTENCES:
-        if _holds(plain, _plain(sentence.casefold())):
+        if _contains(plain, _plain(sentence.casefold())):
             return sentence
     kind = f"{_kind(text)} ({_size(len(body), cut)})"
-    found = list(_phrases(plain, [credential.casefold() for credential in credentials]))
-    told = ", ".join(f'"{phrase}"' for phrase in found[:_MOST_PHRASES])
-    return f"{kind} with the words {told}" if told else f"{kind}, not shown"
+    phrases = list(_phrases(plain, [credential.casefold() for credential in credentials]))
+    quoted = ", ".join(f'"{phrase}"' for phrase in phrases[:_MAX_PHRASES])
+    return f"{kind} with the words {quoted}" if quoted else f"{kind}, not shown"
 
 
 def describe_failure(error: Exception) -> str:
-    """The kind of a failed request, and the status of a proxy that refused it; not its text."""
+    """The error's class, and the status of a proxy that refused the request; never the error's text."""
     kind = type(error).__name__
-    found = re.search(r"Tunnel connection failed: ([1-5][0-9]{2})\b", str(error))
-    if not found:
+    match = re.search(r"Tunnel connection failed: ([1-5][0-9]{2})\b", str(error))
+    if not match:
         return kind
-    status = int(found[1])
-    known = {one.value: f" {one.phrase}" for one in HTTPStatus}
-    return f"{kind}: the proxy answered {status}{known.get(status, '')}"
+    status = int(match[1])
+    phrases = {known.value: f" {known.phrase}" for known in HTTPStatus}
+    return f"{kind}: the proxy answered {status}{phrases.get(status, '')}"
 
 
 def _plain(text: str) -> str:
-    """The letters and digits, in words with one space between them, without tags."""
+    """The words (letters and digits) of a text without its tags, separated by one space."""
     return " ".join(re.findall(r"[a-z0-9]+", re.sub(r"<[^<>]*>", " ", text)))
 
 
-def _holds(plain: str, words: str) -> bool:
+def _contains(plain: str, words: str) -> bool:
     return f" {words} " in f" {plain} "
 
 
 def _phrases(plain: str, credentials: list[str]) -> Iterator[str]:
-    found = [phrase for phrase in _PHRASES if _holds(plain, phrase) and not _recalls(phrase, credentials)]
+    found = [
+        phrase for phrase in _PHRASES if _contains(plain, phrase) and not _resembles(phrase, credentials)
+    ]
     for phrase in found:
         if not any(phrase in other for other in found if other != phrase):
             yield phrase
 
 
-def _recalls(phrase: str, credentials: list[str]) -> bool:
-    """Whether an echo of one of them could be why the phrase stands there: they have a word in common."""
-    words = [word for word in phrase.split() if len(word) >= _SHORTEST_WORD]
+def _resembles(phrase: str, credentials: list[str]) -> bool:
+    """Whether the phrase could be an echo of a credential: they have a word in common."""
+    words = [word for word in phrase.split() if len(word) >= _MIN_WORD_CHARACTERS]
     return any(
         credential in phrase or any(word in credential for word in words) for credential in credentials
     )

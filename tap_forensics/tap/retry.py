@@ -1,4 +1,4 @@
-"""How often and how long one question is asked again."""
+"""Retries of one request: how many, and after which pauses."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from tap_forensics.clock import Deadline
-from tap_forensics.errors import RateLimited, TooLarge, Unavailable
+from tap_forensics.errors import TooLarge, Unavailable
 from tap_forensics.tap.rate_limit import LONGEST_RETRY_AFTER_SECONDS
 
 T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 20.0
-# Not the global generator: many threads draw from it at their own time.
+_MAX_PAUSE_SECONDS = 20.0
+# Not the global generator: draws from many threads would disturb code that seeds it.
 _JITTER = random.SystemRandom()
 
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:
-    """Seconds from now, from RFC 9110's two forms; None for anything else, and for a time not ahead."""
+    """Seconds from now, from the two forms of RFC 9110; None for any other text, and for zero or the past."""
     if text is None:
         return None
     text = text.strip()
@@ -41,18 +41,17 @@ def retry(
     *,
     attempts: int,
     deadline: Deadline,
-    retry_on: tuple[type[Unavailable] | type[RateLimited], ...],
     before_sleep: Callable[[Exception, float], None],
     may_retry: Callable[[], bool] = lambda: True,
 ) -> T:
-    """Asks up to `attempts` times; raises the last error, also if waiting would end after the deadline.
+    """Calls `ask` up to `attempts` times. Raises the last error, also if the pause would pass the deadline.
 
-    Pauses are jittered and double from 1 s to 20 s; the API's own `Retry-After` up to 300 s comes first.
+    Pauses double from 1 s to 20 s, with jitter. A `Retry-After` up to 300 s is used instead.
     """
     for attempt in range(attempts):
         try:
             return ask()
-        except retry_on as error:
+        except Unavailable as error:
             pause = _pause_seconds(attempt, error.retry_after_seconds)
             if (
                 attempt == attempts - 1
@@ -61,7 +60,7 @@ def retry(
                 or not may_retry()
             ):
                 raise
-            # Its frames hold the body, which must not wait with us.
+            # The traceback keeps the body alive; clear it before sleeping.
             error.__traceback__ = error.__context__ = None
             before_sleep(error, pause)
             deadline.clock.sleep(pause)
@@ -71,5 +70,5 @@ def retry(
 def _pause_seconds(attempt: int, retry_after_seconds: float | None) -> float:
     if retry_after_seconds is not None and retry_after_seconds <= LONGEST_RETRY_AFTER_SECONDS:
         return retry_after_seconds
-    longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+    longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _MAX_PAUSE_SECONDS)
     return _JITTER.uniform(longest / 2, longest)

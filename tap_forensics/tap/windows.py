@@ -1,4 +1,4 @@
-"""Which intervals of time to ask the SIEM API for. Pure: moments in, windows out."""
+"""The windows to request from the SIEM API. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tap_forensics.clock import floor_to_second, iso
 MIN_WINDOW = timedelta(seconds=30)
 MAX_WINDOW = timedelta(hours=1)
 RETENTION = timedelta(days=7)
-# The edge moves while a run works; asking this much inside it stays clear of a 400.
+# The 7-day edge moves during a run; a start this far inside it avoids a 400.
 EDGE_MARGIN = timedelta(minutes=5)
 
 
@@ -33,14 +33,14 @@ class Window:
 
 @dataclass(frozen=True)
 class ReadRange:
-    """What a run reads: `window`, perhaps of no length; `beyond` is what the API no longer gives."""
+    """What a run reads: `window` may be empty; `expired` is what the API no longer returns, or None."""
 
     window: Window
     expired: Window | None
 
 
 def oldest_start(now: datetime) -> datetime:
-    """The earliest whole second that a window may still start at."""
+    """The earliest whole second at which a window may start."""
     edge = now - RETENTION + EDGE_MARGIN
     second = floor_to_second(edge)
     return second if second == edge else second + timedelta(seconds=1)
@@ -49,24 +49,26 @@ def oldest_start(now: datetime) -> datetime:
 def plan_range(
     cursor: datetime | None, now: datetime, *, lookback: timedelta, overlap: timedelta, lag: timedelta
 ) -> ReadRange:
-    """From the cursor less the overlap, or the lookback without one, to now less the lag; inside 7 days.
+    """From the cursor less the overlap to now less the lag; without a cursor from now less the lookback.
+    The start is at most 7 days back.
 
-    `beyond` starts at the cursor: what is before it was planned once. A cursor in the future counts as now.
+    `expired` starts at the cursor: everything before it was planned earlier. A cursor in the future counts as
+    now less the lag.
     """
     cursor = cursor and min(cursor, now - lag)
-    wanted = now - lookback if cursor is None else cursor - overlap
-    unread = wanted if cursor is None else cursor
-    start = max(floor_to_second(wanted), oldest_start(now))
+    requested = now - lookback if cursor is None else cursor - overlap
+    unread = requested if cursor is None else cursor
+    start = max(floor_to_second(requested), oldest_start(now))
     end = max(start, floor_to_second(now - lag))
-    asked_in_full = cursor is None and lookback <= RETENTION
-    expired = None if asked_in_full or unread >= start else Window(floor_to_second(unread), start)
+    fits = cursor is None and lookback <= RETENTION
+    expired = None if fits or unread >= start else Window(floor_to_second(unread), start)
     return ReadRange(Window(start, end), expired)
 
 
 def plan_windows(span: Window) -> list[Window]:
-    """Cuts a span into the fewest windows of equal length (to the second) that the API accepts.
+    """Splits a span into the fewest windows of equal length (to the second) that the API accepts.
 
-    Equal parts leave no remainder under 30 s. A span under 30 s gives none: it waits for the next run.
+    Equal parts leave no remainder under 30 s. A span under 30 s returns none: the next run plans it.
     """
     if not span.is_long_enough():
         return []
@@ -77,15 +79,15 @@ def plan_windows(span: Window) -> list[Window]:
 
 
 def subtract(span: Window, holes: Iterable[Window]) -> list[Window]:
-    """The pieces of a span that lie in none of the holes, in order."""
+    """The parts of a span outside all holes, in order."""
     pieces = [span]
     for hole in holes:
         pieces = [
             piece
-            for whole in pieces
+            for before in pieces
             for piece in (
-                Window(whole.start, min(whole.end, hole.start)),
-                Window(max(whole.start, hole.end), whole.end),
+                Window(before.start, min(before.end, hole.start)),
+                Window(max(before.start, hole.end), before.end),
             )
             if piece.start < piece.end
         ]
@@ -93,12 +95,12 @@ def subtract(span: Window, holes: Iterable[Window]) -> list[Window]:
 
 
 def pad(window: Window) -> Window:
-    """At least 30 s long, by asking a little past its end: for what is left of a gap at the 7-day edge."""
+    """Extends a window past its end to 30 s: for the rest of a gap at the 7-day edge."""
     return Window(window.start, max(window.end, window.start + MIN_WINDOW))
 
 
 def bisect(window: Window) -> list[Window]:
-    """Two windows, each at least 30 s long; none where it is too short for that."""
+    """Two halves of at least 30 s each; none if the window is too short."""
     middle = window.start + timedelta(seconds=int((window.end - window.start).total_seconds()) // 2)
     parts = [Window(window.start, middle), Window(middle, window.end)]
     return parts if all(part.is_long_enough() for part in parts) else []

@@ -76,14 +76,14 @@ def loop_that_knows_again(body: bytes) -> dict[str, Any]:
     lines = written = 0
     for kind, events in json.loads(body).items():
         for event in events:
-            told = {k: sorted(map(json.dumps, v)) if isinstance(v, list) else v for k, v in event.items()}
+            facts = {k: sorted(map(json.dumps, v)) if isinstance(v, list) else v for k, v in event.items()}
             entries = [dict(entry) for entry in event["threatsInfoMap"] or ()]
             changing = [
                 [entry.pop(key, None) for key in ("threatStatus", "threatTime", "campaignID")]
                 for entry in entries
             ]
-            told["threatsInfoMap"] = sorted(json.dumps(entry, sort_keys=True) for entry in entries)
-            digest = sha1(json.dumps(told, sort_keys=True).encode(), usedforsecurity=False).digest()[:8]
+            facts["threatsInfoMap"] = sorted(json.dumps(entry, sort_keys=True) for entry in entries)
+            digest = sha1(json.dumps(facts, sort_keys=True).encode(), usedforsecurity=False).digest()[:8]
             version = json.dumps([[status, campaign] for status, _, campaign in changing])
             if seen.get(digest) == version:
                 continue
@@ -151,9 +151,9 @@ def _measured(name: str, path: str) -> None:
     tune_allocator()
     body = Path(path).read_bytes()
     before, began = _peak(), time.process_time()
-    told = CONTENDERS[name](body)
-    told |= {"cpu": time.process_time() - began, "growth": _peak() - before, "body": len(body)}
-    print(json.dumps(told))
+    facts = CONTENDERS[name](body)
+    facts |= {"cpu": time.process_time() - began, "growth": _peak() - before, "body": len(body)}
+    print(json.dumps(facts))
 
 
 def _peak() -> int:
@@ -166,8 +166,8 @@ def _peak() -> int:
 
 def _run(name: str, path: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.bench.events", name, path]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - this module
-    return cast("dict[str, Any]", json.loads(done.stdout.splitlines()[-1]))
+    completed = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - this module
+    return cast("dict[str, Any]", json.loads(completed.stdout.splitlines()[-1]))
 
 
 def table(events: int) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tap_forensics.sandbox.world import World
-from tests.evidence import chromium
-from tests.evidence.commands import run
-from tests.faults.lab import START
+from tests.support.lab import START
+from tests.support.report import chromium
+from tests.support.report.commands import run
 
 TYPED = "host-12.example"
 _KEYSTROKE = """(text) => new Promise((done) => {
@@ -70,7 +70,7 @@ def measure(browser: Browser, folder: Path, reports: int) -> Measured:
     source, file = folder / "lines.ndjson", folder / "page.html"
     source.write_bytes(b"\n".join(lines(reports)))
     began = time.monotonic()
-    told = run("report", "--json", source, "-o", file)
+    result = run("report", "--json", source, "-o", file)
     making_seconds = time.monotonic() - began
     page = browser.new_page()
     began = time.monotonic()
@@ -82,7 +82,7 @@ def measure(browser: Browser, folder: Path, reports: int) -> Measured:
     )
     page.close()
     return Measured(
-        reports=json.loads(told.stdout)["reports"],
+        reports=json.loads(result.stdout)["reports"],
         items=items,
         lines_bytes=source.stat().st_size,
         page_bytes=file.stat().st_size,

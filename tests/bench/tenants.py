@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import utc_now
-from tests.tenants.api import Tenant, TenantsApi, make_tenants
-from tests.tenants.fleet import Deliveries, Fleet, mount
+from tests.support.fleet import Deliveries, Fleet, mount
+from tests.support.tenants_api import Tenant, TenantsApi, make_tenants
 
 _CONTAINERS = (1, 4, 16)
 

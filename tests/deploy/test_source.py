@@ -16,7 +16,7 @@ from tap_forensics.sandbox.cloudevents import FunctionServer, post_event
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
-from tests.deploy.tools import CHECKOUT, command
+from tests.support.tools import CHECKOUT, command, tracked_files
 
 # From starting the server to its first answer; deploy/README.md lists what `--log-cli-level=INFO` shows here.
 COLD_START_AT_MOST = timedelta(seconds=10)
@@ -24,20 +24,16 @@ AT_HOME = ("tap_forensics/sandbox/", "tap_forensics/cli/", "tap_forensics/__main
 
 
 def run(*words: str | Path) -> str:
-    done = subprocess.run(  # noqa: S603 (commands of ours)
+    completed = subprocess.run(  # noqa: S603 (commands of ours)
         [str(word) for word in words], capture_output=True, text=True, check=False, cwd=CHECKOUT
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
 
 
 def to_be_deployed() -> set[str]:
     """By git's word: what the archive shall hold."""
-    listed = run(
-        *(command("git"), "ls-files", "--cached", "--others", "--exclude-standard"),
-        *("main.py", "requirements.txt", "tap_forensics"),
-    )
-    names = set(listed.split())
+    names = tracked_files("main.py", "requirements.txt", "tap_forensics")
     return {name for name in names if not name.startswith(AT_HOME)}
 
 

@@ -81,22 +81,22 @@ def known_by(kind: str, record: bytes) -> Fingerprint:
 
 def shuffled(event: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     """The same event otherwise told: lists and fields in another order, fields in the other spelling."""
-    told = copy.deepcopy(event)
+    copied = copy.deepcopy(event)
     for key in ("recipient", "modulesRun", "messageParts", "threatsInfoMap"):
-        if isinstance(told.get(key), list):
-            rng.shuffle(told[key])
-    entries = [e for e in told.get("threatsInfoMap") or [] if isinstance(e, dict)]
-    if isinstance(told.get("threatsInfoMap"), list):
-        told["threatsInfoMap"] = [
-            respelled(e, rng) if any(e is x for x in entries) else e for e in told["threatsInfoMap"]
+        if isinstance(copied.get(key), list):
+            rng.shuffle(copied[key])
+    entries = [e for e in copied.get("threatsInfoMap") or [] if isinstance(e, dict)]
+    if isinstance(copied.get("threatsInfoMap"), list):
+        copied["threatsInfoMap"] = [
+            respelled(e, rng) if any(e is x for x in entries) else e for e in copied["threatsInfoMap"]
         ]
-    return respelled(told, rng)
+    return respelled(copied, rng)
 
 
 def respelled(fields: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    told = [(OTHER_SPELLING.get(k, k) if rng.random() < 0.5 else k, value) for k, value in fields.items()]
-    rng.shuffle(told)
-    return dict(told)
+    pairs = [(OTHER_SPELLING.get(k, k) if rng.random() < 0.5 else k, value) for k, value in fields.items()]
+    rng.shuffle(pairs)
+    return dict(pairs)
 
 
 def plainly(kind: str, event: dict[str, Any]) -> str:
@@ -123,11 +123,11 @@ def verdicts(event: dict[str, Any]) -> list[Any]:
 
 def judged(event: dict[str, Any]) -> dict[str, Any]:
     """The event after TAP thought again of every threat in it."""
-    told = copy.deepcopy(event)
-    for entry in verdicts(told):
+    copied = copy.deepcopy(event)
+    for entry in verdicts(copied):
         if isinstance(entry, dict):
             entry["threatStatus"], entry["threatTime"] = "falsePositive", "later"
-    return told
+    return copied
 
 
 @given(EVENTS, st.randoms(use_true_random=False), st.booleans())

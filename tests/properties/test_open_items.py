@@ -206,8 +206,8 @@ def test_exactly_what_is_over_the_edge_expires(gaps: list[tuple[int, int]], edge
     expired = expire(state, now)
     after = set(open_ticks(state))
     assert after == {tick for tick in before if tick >= edge}
-    told = [tick for window in expired.windows for tick in ticks(window)]
-    assert sorted(told) == sorted(before - after)
+    expired_ticks = [tick for window in expired.windows for tick in ticks(window)]
+    assert sorted(expired_ticks) == sorted(before - after)
     assert [Window(lost.start, lost.end) for lost in state.lost] == expired.windows
 
 

@@ -74,8 +74,8 @@ def pieces(principal: str, secret: str) -> Iterator[str]:
 
 
 def shown_of(principal: str, secret: str, said: str) -> list[str]:
-    told = said.casefold()
-    return [piece for piece in pieces(principal, secret) if piece in told and piece not in OURS]
+    folded = said.casefold()
+    return [piece for piece in pieces(principal, secret) if piece in folded and piece not in OURS]
 
 
 @given(principals, secrets, around, around, st.sampled_from(list(ENCODINGS)), st.integers(1, 20))
@@ -85,8 +85,8 @@ def test_no_piece_of_a_credential_is_told_however_it_is_echoed(
     token = base64.b64encode(f"{principal}:{secret}".encode()).decode()
     encode = ENCODINGS[encoding]
     echo = f"{before}{encode(principal)}:{encode(secret)}{after} {encode(token)}" * times
-    said = describe(echo.encode()[:4096], (principal, secret, token), cut=len(echo) > 4096)
-    assert shown_of(principal, secret, said) == []
+    sentence = describe(echo.encode()[:4096], (principal, secret, token), cut=len(echo) > 4096)
+    assert shown_of(principal, secret, sentence) == []
 
 
 @given(st.sampled_from(redact._PHRASES), st.sampled_from(redact._PHRASES), st.data())
@@ -94,16 +94,16 @@ def test_no_phrase_is_told_that_a_credential_is_a_part_of(one: str, other: str, 
     start = data.draw(st.integers(0, len(one) - 1))
     secret = one[start : data.draw(st.integers(start + 1, len(one)))].strip() or "x"
     echo = f"{one} {secret} {secret.upper()} {other}"
-    said = describe(echo.encode(), ("principal-of-ours", secret), cut=False)
-    assert not [told for told in said.split('"')[1::2] if secret in told]
+    sentence = describe(echo.encode(), ("principal-of-ours", secret), cut=False)
+    assert not [folded for folded in sentence.split('"')[1::2] if secret in folded]
 
 
 @given(st.binary(max_size=600) | st.text(max_size=600).map(str.encode), secrets)
 def test_what_is_told_is_of_our_own_words_alone(body: bytes, secret: str) -> None:
-    said = describe(body, (secret,), cut=False)
-    assert said in redact._SENTENCES or set(said.split('"')[1::2]) <= set(redact._PHRASES)
-    assert said in redact._SENTENCES or said.startswith(("(no body)", "text (", "JSON (", "HTML ("))
-    assert len(said) < 200
+    sentence = describe(body, (secret,), cut=False)
+    assert sentence in redact._SENTENCES or set(sentence.split('"')[1::2]) <= set(redact._PHRASES)
+    assert sentence in redact._SENTENCES or sentence.startswith(("(no body)", "text (", "JSON (", "HTML ("))
+    assert len(sentence) < 200
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from tap_forensics.config.settings import VARIABLES, load_settings
 from tap_forensics.errors import InvalidSettings
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
+from tests.support.settings import REQUIRED
 
-SOUND = {"GCS_BUCKET": "demo-bucket", "TAP_PRINCIPAL": "demo-principal", "TAP_SECRET": "demo-secret"}
 NAMES = [variable.name for variable in VARIABLES if not variable.name.endswith("_FILE")]
 anything = st.text(alphabet=st.characters(exclude_categories=[], exclude_characters="\x00"))
 one_line = st.text(alphabet=st.characters(exclude_categories=["C", "Z"]), min_size=1)
@@ -28,20 +28,22 @@ def said(environ: dict[str, str]) -> str:
 
 @given(one_line, st.sampled_from(["", "gs://x"]))
 def test_no_word_depends_on_the_secret(secret: str, bucket: str) -> None:
-    environ = SOUND | {"GCS_BUCKET": bucket or "demo-bucket", "MAX_THREATS": "0" if bucket else "1"}
+    environ = REQUIRED | {"GCS_BUCKET": bucket or "demo-bucket", "MAX_THREATS": "0" if bucket else "1"}
     assert said(environ | {"TAP_SECRET": secret}) == said(environ)
 
 
 @given(anything, st.sampled_from(["TAP_SECRET", "TAP_PRINCIPAL"]))
 def test_no_word_depends_on_a_credential_that_is_refused(text: str, name: str) -> None:
     refused = f"{text}\x07:"
-    assert said(SOUND | {name: refused}) == said(SOUND | {name: "\x07:"})
+    assert said(REQUIRED | {name: refused}) == said(REQUIRED | {name: "\x07:"})
 
 
 @given(one_line)
 def test_no_word_depends_on_the_password_of_a_proxy(password: str) -> None:
     def with_proxy(word: str) -> str:
-        return said(SOUND | {"HTTPS_PROXY": f"http://user:{word}@proxy.example.com:3128", "MAX_THREATS": "0"})
+        return said(
+            REQUIRED | {"HTTPS_PROXY": f"http://user:{word}@proxy.example.com:3128", "MAX_THREATS": "0"}
+        )
 
     # Such characters, and those that Python takes for them in an address ("℀" is "a/c"), are refused.
     assume(not set(normalize("NFKC", password)) & set("/?#[]@:\\"))
@@ -51,7 +53,7 @@ def test_no_word_depends_on_the_password_of_a_proxy(password: str) -> None:
 @given(st.dictionaries(st.sampled_from(NAMES), anything))
 def test_whatever_is_given_there_are_settings_or_named_faults(environ: dict[str, str]) -> None:
     try:
-        load_settings(SOUND | environ)
+        load_settings(REQUIRED | environ)
     except InvalidSettings as fault:
         assert fault.faults
         assert all(any(name in sentence for name in NAMES) for sentence in fault.faults)
@@ -67,7 +69,7 @@ def test_whatever_is_given_there_are_settings_or_named_faults(environ: dict[str,
 )
 def test_each_wrong_variable_is_named_once(wrong: set[str]) -> None:
     try:
-        load_settings(SOUND | dict.fromkeys(wrong, "~"))
+        load_settings(REQUIRED | dict.fromkeys(wrong, "~"))
     except InvalidSettings as fault:
         assert sorted(sentence.partition("=")[0] for sentence in fault.faults) == sorted(wrong)
     else:
@@ -77,13 +79,15 @@ def test_each_wrong_variable_is_named_once(wrong: set[str]) -> None:
 @given(anything)
 def test_a_prefix_is_trimmed_and_the_state_lies_under_it(given: str) -> None:
     try:
-        loaded = load_settings(SOUND | {"GCS_PREFIX": given})
+        loaded = load_settings(REQUIRED | {"GCS_PREFIX": given})
     except InvalidSettings:
         return
-    assert not loaded.gcs_prefix.startswith("/")
-    assert not loaded.gcs_prefix.endswith("/")
-    assert "//" not in loaded.gcs_prefix
-    assert loaded.state_key == (f"{loaded.gcs_prefix}/state.json" if loaded.gcs_prefix else "state.json")
+    assert not loaded.bucket.prefix.startswith("/")
+    assert not loaded.bucket.prefix.endswith("/")
+    assert "//" not in loaded.bucket.prefix
+    assert loaded.bucket.state_key == (
+        f"{loaded.bucket.prefix}/state.json" if loaded.bucket.prefix else "state.json"
+    )
 
 
 @settings(max_examples=300)
@@ -93,7 +97,7 @@ def test_a_prefix_is_trimmed_and_the_state_lies_under_it(given: str) -> None:
 )
 def test_a_client_can_be_made_for_every_address_that_is_allowed(base: str, proxy: str) -> None:
     try:
-        loaded = load_settings(SOUND | {"TAP_API_BASE": base, "HTTPS_PROXY": proxy})
+        loaded = load_settings(REQUIRED | {"TAP_API_BASE": base, "HTTPS_PROXY": proxy})
     except InvalidSettings:
         return
     clock = Clock()

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tap_forensics.config.settings import Settings
+from tap_forensics.config.state_location import state_location
 from tap_forensics.config.tenants import load_tenant
 from tap_forensics.errors import InvalidSettings
-from tap_forensics.storage.state_store import state_location
 
 folders = st.lists(st.sampled_from(["state", "tap", "siem", "acme", "working-state"]), min_size=1, max_size=3)
 paths = folders.map("/".join)
@@ -37,7 +37,7 @@ def test_no_two_tenants_share_a_folder_or_a_state_and_no_state_lies_in_a_feed(
         single = load_tenant(environ, None)
         tenants = [load_tenant(environ, name) for name in NAMES]
     except InvalidSettings:
-        assert events is not None  # the two feeds contain one another
+        assert events is not None  # the two feeds overlap
         return
     folders = [folder for tenant in tenants for folder in feeds(tenant)]
     assert not [(a, b) for a in folders for b in folders if a is not b and a.startswith(b)]
@@ -47,4 +47,4 @@ def test_no_two_tenants_share_a_folder_or_a_state_and_no_state_lies_in_a_feed(
 
 
 def feeds(settings: Settings) -> list[str]:
-    return [f"{folder}/" for folder in (settings.gcs_prefix, settings.events_prefix) if folder]
+    return [f"{folder}/" for folder in (settings.bucket.prefix, settings.events.prefix) if folder]

@@ -17,10 +17,10 @@ from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state_store import StateStore
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
-from tests.faults.lab_bucket import LabBucket
-
-from .fakes import NOW, FakeTime, configured
-from .states import PLACE, Hold
+from tests.support.clocks import NOW, MovableClock
+from tests.support.lab_bucket import LabBucket
+from tests.support.settings import make_settings
+from tests.support.states import PLACE, Hold
 
 Client = Callable[..., AbstractContextManager[TapClient]]
 
@@ -36,8 +36,8 @@ def no_hidden_calls() -> Iterator[None]:
 
 
 @pytest.fixture
-def time() -> FakeTime:
-    return FakeTime()
+def clock() -> MovableClock:
+    return MovableClock()
 
 
 @pytest.fixture
@@ -54,13 +54,20 @@ def server(world: World) -> Iterator[TapServer]:
 
 @contextmanager
 def connected(
-    base: str, *, within_seconds: float = 30, quota: Quota | None = None, **variables: str
+    base: str,
+    *,
+    within_seconds: float = 30,
+    call_seconds: float = 120,
+    quota: Quota | None = None,
+    **variables: str,
 ) -> Iterator[TapClient]:
     """The client, told to use `base`; its `now` is NOW, its deadline is real."""
     clock = replace(Clock(), now=lambda: NOW)
-    settings = configured(TAP_API_BASE=base, **variables)
+    settings = make_settings(TAP_API_BASE=base, **variables)
     counted = quota or Quota({}, {SIEM: None, FORENSICS: None})
-    with TapClient(settings, clock, Deadline.after(clock, within_seconds), counted) as tap:
+    with TapClient(
+        settings, clock, Deadline.after(clock, within_seconds), counted, call_seconds=call_seconds
+    ) as tap:
         yield tap
 
 
@@ -82,16 +89,16 @@ def bucket(fake: FakeBucket) -> Bucket:
 
 
 @pytest.fixture
-def lab(time: FakeTime) -> Iterator[LabBucket]:
-    """An empty real bucket on the time of `time`."""
-    with LabBucket(time.now) as lab:
+def lab(clock: MovableClock) -> Iterator[LabBucket]:
+    """An empty real bucket on the time of `clock`."""
+    with LabBucket(clock.now) as lab:
         yield lab
 
 
 @pytest.fixture
-def hold(lab: LabBucket, time: FakeTime) -> Hold:
+def hold(lab: LabBucket, clock: MovableClock) -> Hold:
     def hold(ahead: timedelta = timedelta()) -> StateStore:
-        clock = replace(time.clock, now=lambda: time.now() + ahead)
-        return StateStore(Bucket(lab.client(), lab.name, lambda: 30.0), PLACE, clock, 180)
+        local_clock = replace(clock.as_clock, now=lambda: clock.now() + ahead)
+        return StateStore(Bucket(lab.client(), lab.name, lambda: 30.0), PLACE, local_clock, 180)
 
     return hold

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from tap_forensics.clock import Deadline, floor_to_second, iso, parse_iso, run_periodically
-
-from .fakes import NOW, FakeTime
+from tests.support.clocks import NOW, MovableClock
 
 
 def test_a_whole_second_is_written_without_a_fraction() -> None:
@@ -50,11 +49,11 @@ def test_a_whole_second_loses_only_its_fraction() -> None:
     assert floor_to_second(NOW + timedelta(microseconds=999_999)) == NOW
 
 
-def test_a_deadline_passes_at_its_moment_and_not_before(time: FakeTime) -> None:
-    deadline = Deadline.after(time.clock, 10)
-    time.advance(9.5)
+def test_a_deadline_passes_at_its_moment_and_not_before(clock: MovableClock) -> None:
+    deadline = Deadline.after(clock.as_clock, 10)
+    clock.advance(9.5)
     assert (deadline.passed(), deadline.remaining_seconds()) == (False, 0.5)
-    time.advance(0.5)
+    clock.advance(0.5)
     assert deadline.passed()
 
 

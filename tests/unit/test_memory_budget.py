@@ -42,14 +42,14 @@ def test_what_is_heavier_than_the_whole_budget_is_refused_at_once() -> None:
 
 
 def test_a_light_one_does_not_overtake_a_heavy_one_that_waits() -> None:
-    budget, done = MemoryBudget(10, never_over), list[int]()
+    budget, reserved = MemoryBudget(10, never_over), list[int]()
     release = budget.reserve(6)
-    heavy = before_sleep(budget, 10, done)
-    light = before_sleep(budget, 1, done)
-    assert done == []
+    heavy = before_sleep(budget, 10, reserved)
+    light = before_sleep(budget, 1, reserved)
+    assert reserved == []
     release()
     heavy.join(10)
-    assert done == [10]
+    assert reserved == [10]
     assert light.is_alive()
 
 
@@ -58,36 +58,36 @@ def test_who_gives_up_waiting_leaves_the_way_free_for_the_others() -> None:
         if threading.current_thread() is threading.main_thread():
             raise DeadlineExceeded("over")
 
-    budget, done = MemoryBudget(10, raise_if_over), list[int]()
+    budget, reserved = MemoryBudget(10, raise_if_over), list[int]()
     budget.reserve(6)
     with pytest.raises(DeadlineExceeded):
         budget.reserve(10)
     budget.reserve(4)
-    assert done == []
+    assert reserved == []
 
 
 def test_what_is_not_counted_gets_no_memory_that_the_others_need() -> None:
-    budget, done = MemoryBudget(10, never_over), list[int]()
+    budget, reserved = MemoryBudget(10, never_over), list[int]()
     budget.reserve(2)
     release = budget.reserve_if_free(3)
     assert release
     assert budget.reserve_if_free(1) is None
     release()
-    before_sleep(budget, 9, done)
+    before_sleep(budget, 9, reserved)
     assert budget.reserve_if_free(1) is None
     assert budget.reserved == 2
 
 
 def test_memory_given_back_twice_counts_once() -> None:
-    budget, done = MemoryBudget(10, never_over), list[int]()
+    budget, reserved = MemoryBudget(10, never_over), list[int]()
     release: Callable[[], None] = budget.reserve(6)
     budget.reserve(4)
     release()
     release()
     budget.reserve(6)
-    thread = before_sleep(budget, 1, done)
+    thread = before_sleep(budget, 1, reserved)
     thread.join(0.3)
-    assert done == []
+    assert reserved == []
 
 
 def weight(body: bytes) -> int:

@@ -1,0 +1,150 @@
+"""A generated tenant on this machine, and the screens that the commands show in it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from click.testing import CliRunner, Result
+
+from tap_forensics.cli.main import tap_forensics
+from tap_forensics.config.settings import VARIABLES
+from tap_forensics.sandbox.demo import demo
+from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.sandbox.tap_api import TapServer, utc_now
+from tap_forensics.sandbox.world import World
+
+BUCKET = "demo-bucket"
+STATE = "state/tap-forensics/state.json"
+_SHOWN_URL = "http://127.0.0.1:40001"
+_LONGEST_LINE = 110
+_LINES_OF_NOTES = 12
+# Of the demo's output the tutorial leaves out the samples of lines and states.
+_SAMPLES = ("One line", "One event", "state/", "tap-forensics/")
+
+
+@dataclass
+class LocalTenant:
+    """Runs `tap-forensics` commands in this process; files go to a folder that is deleted at the end."""
+
+    tap: TapServer
+    bucket: FakeBucket
+    folder: Path
+    env: dict[str, str]
+    now: datetime = field(default_factory=utc_now)
+
+    def call(self, line: str, typed: str | None = None, **env: str) -> Result:
+        """One command line without its `tap-forensics`."""
+        unset: dict[str, str | None] = dict.fromkeys([v.name for v in VARIABLES] + ["STORAGE_EMULATOR_HOST"])
+        with contextlib.chdir(self.folder):
+            return CliRunner().invoke(
+                tap_forensics, shlex.split(line), input=typed, env=unset | self.env | env
+            )
+
+    def screen(self, line: str, typed: str | None = None, *, code: int = 0, **env: str) -> str:
+        """The command line and what it shows, as a fenced block. Raises if it does not end with `code`."""
+        called = self.call(line, typed, **env)
+        if called.exit_code != code:
+            raise AssertionError(f"tap-forensics {line} ended with {called.exit_code}:\n{called.output}")
+        logs_left_out = called.stdout if line.startswith(("run", "report")) else called.output
+        return block(f"$ tap-forensics {line}", logs_left_out.replace(self.tap.url, _SHOWN_URL))
+
+
+@contextmanager
+def local_tenant() -> Iterator[LocalTenant]:
+    """A day of events, and an empty bucket."""
+    now = utc_now()
+    world = World(
+        5,
+        start=now - timedelta(hours=26),
+        end=now - timedelta(minutes=5),
+        messages_per_hour=16,
+        clicks_per_hour=5,
+        campaigns=3,
+    )
+    with TapServer(world) as tap, FakeBucket(BUCKET) as bucket, TemporaryDirectory() as folder:
+        env = {
+            "GCS_BUCKET": bucket.name,
+            "STORAGE_EMULATOR_HOST": bucket.url,
+            "TAP_API_BASE": tap.url,
+            "TAP_PRINCIPAL": tap.principal,
+            "TAP_SECRET": tap.secret,
+            "LOOKBACK_HOURS": "3",
+            "LEASE_SECONDS": "1",
+            "EVENTS_PREFIX": "tap-siem",
+            # One after the other, so that everything comes in the same order each time.
+            "FETCH_CONCURRENCY": "1",
+        }
+        yield LocalTenant(tap, bucket, Path(folder), env)
+
+
+def screens() -> dict[str, str]:
+    """Every screen by its name, in the order in which an operator meets them."""
+    with local_tenant() as tenant:
+        shown = {
+            name: tenant.screen(line)
+            for name, line in {
+                "run": "run",
+                "check": "check",
+                "status": "status",
+                "report": f"report gs://{BUCKET}/tap- -o report.html --csv iocs.csv --stix iocs.json",
+                "backfill": f"backfill --from {_hour(tenant, 20)} --to {_hour(tenant, 8)} --dry-run",
+                "state show": "state show",
+            }.items()
+        }
+        return {**shown, "udm": _udm(tenant), **_repair(tenant)}
+
+
+def _hour(tenant: LocalTenant, hours_ago: int) -> str:
+    return f"{tenant.now - timedelta(hours=hours_ago):%Y-%m-%dT%H:00Z}"
+
+
+def _udm(tenant: LocalTenant) -> str:
+    line = f"udm gs://{BUCKET}/tap-forensics/ --notes notes.txt"
+    tenant.screen(line)
+    notes = (tenant.folder / "notes.txt").read_text(encoding="utf-8").splitlines()
+    first = "\n".join([*notes[:_LINES_OF_NOTES], "…"])
+    return block(f"$ tap-forensics {line} > events.ndjson\n$ head -{_LINES_OF_NOTES} notes.txt", first)
+
+
+def _repair(tenant: LocalTenant) -> dict[str, str]:
+    """With a wrong secret and a cut state object: what `check` says, and `state repair`."""
+    tenant.bucket.put(STATE, tenant.bucket.get(STATE)[:100])
+    trouble = tenant.screen("check", code=1, TAP_SECRET="wrong")  # noqa: S106 - of the stand-in
+    # A run at work might believe in its lease for LEASE_SECONDS: until then it says to wait.
+    while "wait" in tenant.call("state repair", "n\n").output.lower():
+        pass
+    return {"check in trouble": trouble, "state repair": tenant.screen("state repair", "y\n")}
+
+
+def demo_screen(source: Path) -> str:
+    """The telling parts of what `make demo` shows."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = demo(source)
+    if code:
+        raise AssertionError(said.getvalue())
+    sections = re.split(r"^== (?=.+ ==$)", said.getvalue(), flags=re.M)[1:]
+    kept = ["== " + _answer_last(text.strip()) for text in sections if not text.startswith(_SAMPLES)]
+    return block("$ make demo", "\n\n".join(kept))
+
+
+def _answer_last(section: str) -> str:
+    """The answer may come before or after the last log lines."""
+    return "\n".join(sorted(section.splitlines(), key=lambda line: line.startswith("  answer:")))
+
+
+def block(command: str, output: str) -> str:
+    lines = [line.rstrip() for line in output.splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    shown = [line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…" for line in lines]
+    return "\n".join(["```console", command, *shown, "```", ""])

@@ -1,1 +1,0 @@
-"""Rules that can be said in a sentence, on inputs that nobody would think of."""

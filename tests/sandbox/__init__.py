@@ -1,1 +1,0 @@
-"""The stand-in is tested like anything that others rely on."""

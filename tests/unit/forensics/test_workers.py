@@ -1,0 +1,76 @@
+"""How the workers of the forensics half start, fail and end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tap_forensics.clock import Clock, Deadline
+from tap_forensics.errors import StorageFailed
+from tap_forensics.forensics.workers import Fetched, WorkerPool, fetch_forensics
+from tap_forensics.sandbox.faults import Fault
+from tap_forensics.sandbox.tap_api import TapServer
+from tap_forensics.tap.client import TapClient
+from tests.unit.conftest import Client
+
+FORENSICS = "/v2/forensics"
+REPORT = b'{"generated":"2026-03-04T08:00:00Z","reports":[{"id":"r"}]}'
+
+
+def pool(tap: TapClient) -> WorkerPool:
+    deadline = Deadline.after(Clock(), 30)
+    return WorkerPool(tap, deadline, lambda *_: None)
+
+
+@pytest.fixture
+def answering(server: TapServer) -> TapServer:
+    server.faults.add(FORENSICS, Fault("body", body=REPORT, times=None))
+    return server
+
+
+def test_a_worker_that_cannot_be_started_leaves_no_other_behind(
+    answering: TapServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def start_three(thread: threading.Thread) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return start(thread)  # one of the stand-in's
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        return start(thread)
+
+    with client() as tap:
+        monkeypatch.setattr(threading.Thread, "start", start_three)
+        with (
+            pytest.raises(RuntimeError),
+            closing(fetch_forensics(pool(tap), map(str, range(999)), 8)) as it,
+        ):
+            list(it)
+        monkeypatch.undo()
+        for thread in started:
+            thread.join(20)
+    assert len(started) == 3
+    assert not any(thread.is_alive() for thread in started)
+    # They did not go on with what nobody waits for.
+    assert len(answering.calls_to(FORENSICS)) < 50
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_commit_that_fails_before_a_threat_is_asked_for_ends_the_fan_out_and_is_told(
+    client: Client,
+) -> None:
+    def announced() -> Iterator[str]:
+        yield "a"
+        raise StorageFailed("the bucket is gone")
+
+    with client() as tap:
+        fan = pool(tap)
+        outcomes = [outcome for outcome in fetch_forensics(fan, announced(), 4) if outcome]
+    assert [type(outcome) for outcome in outcomes] == [Fetched]
+    assert isinstance(fan.stop_reason, StorageFailed)
