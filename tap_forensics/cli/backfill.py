@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,6 @@ _EDGE_MARGIN = timedelta(minutes=2)
 # Part of the SIEM limit: of 1,800 calls an hourly schedule needs 48 a day, a schedule of 5 minutes about 575.
 _SCHEDULE_SHARE = 0.35
 _LOOK_AGAIN_SECONDS = 1
-_PATIENCE_SECONDS = 900
 
 
 class Moment(click.ParamType[datetime]):
@@ -87,10 +86,16 @@ Examples:
 @click.option("--to", "end", type=Moment(), help="End of the interval, at the latest the cursor.")
 @click.option("--resume", is_flag=True, help="Continue with what is open in the state; add no interval.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what it needs; change nothing.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=900,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long to wait for a run that is at work.",
+)
 @cli_command
-def backfill(
-    context: CommandContext, start: datetime | None, end: datetime | None, resume: bool, dry_run: bool
-) -> Exit:
+def backfill(context: CommandContext, wait: float, dry_run: bool, **interval: Any) -> Exit:
     """Read a past interval within TAP's 7 days again: its threats, and its events with EVENTS_PREFIX.
 
     Records the interval in the state as a gap. Ordinary runs then read it, under the same lease as the
@@ -103,8 +108,8 @@ def backfill(
     The threats join the backlog with the same priorities as all others: if forensics calls are limited,
     newer threats may wait longer.
     """
-    if resume == bool(start or end) or bool(start) != bool(end):
-        raise click.UsageError("give --from and --to, or only --resume")
+    start, end = _asked(**interval)
+    context = replace(context, lease_wait_seconds=wait)
     settings = context.settings()
     with context.storage(settings) as open_client:
         state = _found(context, settings, open_client).state
@@ -117,6 +122,15 @@ def backfill(
     if context.as_json:
         context.print_json(plan.as_fields())
     return exit_code
+
+
+def _asked(
+    start: datetime | None, end: datetime | None, resume: bool
+) -> tuple[datetime | None, datetime | None]:
+    """The interval of the command line; None twice with --resume."""
+    if resume == bool(start or end) or bool(start) != bool(end):
+        raise click.UsageError("give --from and --to, or only --resume")
+    return start, end
 
 
 def _found(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> FoundState:
@@ -263,7 +277,7 @@ def _drain(
 
 def _lease_free(context: CommandContext, settings: Settings, open_client: Callable[[], Client]) -> bool:
     """Waits for a run that is at work. Returns False if it does not end in time."""
-    deadline = Deadline.after(context.clock, _PATIENCE_SECONDS)
+    deadline = Deadline.after(context.clock, context.lease_wait_seconds)
     announced = False
     while (found := _found(context, settings, open_client)).live:
         if deadline.passed():

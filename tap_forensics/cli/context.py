@@ -41,7 +41,10 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class CommandContext:
-    """Where one command works. `folder`, if given, takes the place of the bucket."""
+    """Where one command works. `folder`, if given, takes the place of the bucket.
+
+    `lease_wait_seconds`: how long to wait for a run that is at work.
+    """
 
     environ: Mapping[str, str]
     folder: Path | None
@@ -50,6 +53,7 @@ class CommandContext:
     clock: Clock
     out: Console
     err: Console
+    lease_wait_seconds: float = 900
 
     @property
     def emulated(self) -> bool:

@@ -73,15 +73,15 @@ def report(**options: Any) -> None:
     wanted = Options(**options)
     _refuse_same(wanted.output, wanted.csv_file, wanted.stix_file)
     try:
-        from tap_forensics.report.page.findings import find  # noqa: PLC0415 - part of another extra
+        from tap_forensics.report.page import findings, render  # noqa: F401, PLC0415 - part of another extra
     except ModuleNotFoundError as error:
         raise click.UsageError(_NO_EXTRA.format(name=error.name)) from None
     tally = Tally()
     records = read_records(source_lines(wanted.source, sys.stdin.buffer), tally)
-    findings = find(records, malicious_only=wanted.malicious_only)
-    if not findings.entries:
+    found = findings.find(records, malicious_only=wanted.malicious_only)
+    if not found.entries:
         raise click.ClickException(_nothing(tally))
-    result = _write_all(wanted, findings, tally)
+    result = _write_all(wanted, found, tally)
     (_print_json if wanted.as_json else _print)(result, tally)
 
 

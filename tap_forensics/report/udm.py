@@ -109,7 +109,7 @@ def _principal(kind: str | None, what: dict[str, Any], notes: Notes) -> tuple[Ud
             continue
         if place is None or not place(principal, network, value):
             notes.leave_out(
-                f"{kind or '(no type)'}.{name}{'' if place is None else ' (invalid or one too many)'}"
+                f"{kind or '(no type)'}.{name}{'' if place is None else ' (unusable or one too many)'}"
             )
     if "ip" in principal:
         asset["ip"] = principal["ip"]

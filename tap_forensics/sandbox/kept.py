@@ -13,13 +13,38 @@ from tap_forensics.sandbox import console as display
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Each would change what the commands do, and a proxy is not needed on loopback.
-CONFLICTING = (
-    "CAMPAIGN_REPORTS DEDUP_HOURS END_LAG_SECONDS EVENTS_SHAPE FETCH_CONCURRENCY FORENSICS GCS_PREFIX "
-    "HTTPS_PROXY HTTPS_PROXY_FILE LEASE_SECONDS MAX_THREATS NO_PROXY OVERLAP_MINUTES RECORD_SHAPE "
-    "RUN_BUDGET_SECONDS SINCE_TIME STATE_KEY TAP_FORENSICS_DAILY_LIMIT TAP_PRINCIPAL_FILE TAP_SECRET_FILE "
-    "TAP_SIEM_DAILY_LIMIT TENANTS_DIR THREAT_STATUS THREAT_TYPE "
-    "ALL_PROXY HTTP_PROXY all_proxy http_proxy https_proxy no_proxy"
-)
+CONFLICTING = [
+    "CAMPAIGN_REPORTS",
+    "DEDUP_HOURS",
+    "END_LAG_SECONDS",
+    "EVENTS_SHAPE",
+    "FETCH_CONCURRENCY",
+    "FORENSICS",
+    "GCS_PREFIX",
+    "HTTPS_PROXY",
+    "HTTPS_PROXY_FILE",
+    "LEASE_SECONDS",
+    "MAX_THREATS",
+    "NO_PROXY",
+    "OVERLAP_MINUTES",
+    "RECORD_SHAPE",
+    "RUN_BUDGET_SECONDS",
+    "SINCE_TIME",
+    "STATE_KEY",
+    "TAP_FORENSICS_DAILY_LIMIT",
+    "TAP_PRINCIPAL_FILE",
+    "TAP_SECRET_FILE",
+    "TAP_SIEM_DAILY_LIMIT",
+    "TENANTS_DIR",
+    "THREAT_STATUS",
+    "THREAT_TYPE",
+    "ALL_PROXY",
+    "HTTP_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+]
 
 
 def show_next_steps(variables: Mapping[str, str], curl: str) -> None:
@@ -34,7 +59,7 @@ def show_next_steps(variables: Mapping[str, str], curl: str) -> None:
 
 
 def _exports(variables: Mapping[str, str]) -> Iterator[str]:
-    if conflicting := [name for name in CONFLICTING.split() if name in os.environ]:
+    if conflicting := [name for name in CONFLICTING if name in os.environ]:
         yield f"unset {' '.join(conflicting)}"
     for name, value in variables.items():
         yield f"export {name}={shlex.quote(value)}"

@@ -1,8 +1,8 @@
 """Findings → one HTML file with everything in it.
 
-Nothing in the evidence can run, load or break out: the template escapes texts, or they are in a JSON block
-without a `<`; the script adds them to the page only as text; and the page's policy allows only the one script
-and style sheet whose hashes it contains.
+Nothing in the evidence can run, load or break out: the template escapes its texts, or they are in a JSON
+block without a `<`; the script adds them to the page only as text; and the page's policy allows only the one
+script and style sheet whose hashes it contains.
 """
 
 from __future__ import annotations

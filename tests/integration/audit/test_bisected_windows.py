@@ -9,7 +9,7 @@ from requests import PreparedRequest, Response
 
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.http_messages import Request
-from tests.support.lab import SIEM, START, lab
+from tests.support.lab import SIEM, START, open_lab
 from tests.support.lab_bucket import Through
 from tests.support.scenes import lasting, once_each, threats_every
 
@@ -30,7 +30,7 @@ class Mortal(Through):
 
 def test_a_window_that_kills_the_run_while_it_is_bisected_is_the_only_suspect() -> None:
     world = threats_every(30, since=HEAVY[0] + timedelta(minutes=5), until=START)
-    with lab(world, LOOKBACK_HOURS=str(HOURS)) as the:
+    with open_lab(world, LOOKBACK_HOURS=str(HOURS)) as lab:
         process = Mortal()
 
         def asks_for_a_half(request: Request) -> bool:
@@ -41,14 +41,14 @@ def test_a_window_that_kills_the_run_while_it_is_bisected_is_the_only_suspect() 
             process.dead = process.dead or is_half
             return is_half
 
-        the.tap.faults.add(asks_for_a_half, Fault("reset", times=None))
-        the.tap.faults.add(SIEM, lasting("status", status=503), overlapping=HEAVY)
-        with the.through(process):
-            assert not the.run().stats
-        reading = [tuple(map(datetime.fromisoformat, window)) for window in the.state()["lease"]["reading"]]
+        lab.tap.faults.add(asks_for_a_half, Fault("reset", times=None))
+        lab.tap.faults.add(SIEM, lasting("status", status=503), overlapping=HEAVY)
+        with lab.through(process):
+            assert not lab.run().stats
+        reading = [tuple(map(datetime.fromisoformat, window)) for window in lab.state()["lease"]["reading"]]
         assert len(reading) == 1
         assert reading[0][0] < HEAVY[1]
-        the.tap.faults.clear()
-        the.time.advance(minutes=10)
-        the.run_until_done()
-        assert once_each(the)
+        lab.tap.faults.clear()
+        lab.clock.step(minutes=10)
+        lab.run_until_done()
+        assert once_each(lab)

@@ -8,7 +8,7 @@ import pytest
 
 from tap_forensics.sandbox.world import World
 from tests.support.events_lab import EVENTS, event_lines
-from tests.support.lab import START, lab
+from tests.support.lab import START, open_lab
 from tests.support.world_faults import run_and_die
 
 TEN_MINUTES = timedelta(minutes=10)
@@ -24,9 +24,9 @@ def test_both_versions_of_an_event_come_once_though_the_run_that_wrote_them_died
         world.add_event(
             "clicksBlocked", created=START - TEN_MINUTES, body={"id": "1", "threatStatus": status}
         )
-    with lab(world, EVENTS_PREFIX=EVENTS, FORENSICS="off") as the:
-        run_and_die(the, at, landed=landed)
+    with open_lab(world, EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        run_and_die(lab, at, landed=landed)
         for _ in range(3):
-            the.time.advance(minutes=5)
-            the.run()
-        assert sorted(event["threatStatus"] for event in event_lines(the)) == ["active", "cleared"]
+            lab.clock.step(minutes=5)
+            lab.run()
+        assert sorted(event["threatStatus"] for event in event_lines(lab)) == ["active", "cleared"]

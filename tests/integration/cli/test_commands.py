@@ -54,7 +54,7 @@ def test_each_help_has_an_example_and_the_shape_of_its_json(site: Site, words: t
     assert result.exit_code == 0
     assert "Example" in result.stdout
     assert "tap-forensics " + words[0] in result.stdout
-    # The demo is for the eye alone.
+    # The demo is only for people.
     assert "--json" in result.stdout.split("Example")[1] or words == ("demo",)
 
 

@@ -29,9 +29,9 @@ WITH_SETTINGS = [
 def test_wrong_settings_end_every_command_with_2(
     site: Site, words: tuple[str, ...], json: tuple[str, ...]
 ) -> None:
-    called = site.call(*words, *json, MAX_THREATS="many")
-    assert called.exit_code == 2
-    assert "MAX_THREATS" in called.output
+    result = site.call(*words, *json, MAX_THREATS="many")
+    assert result.exit_code == 2
+    assert "MAX_THREATS" in result.output
     assert site.bucket.names() == []
 
 
@@ -82,9 +82,9 @@ def wait_until_it_reads(pipe: int, line: bytes) -> None:
 
 
 def test_the_version_is_the_packages(site: Site) -> None:
-    called = site.call("--version")
-    assert called.exit_code == 0
-    assert called.stdout == f"tap-forensics, version {__version__}\n"
+    result = site.call("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"tap-forensics, version {__version__}\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

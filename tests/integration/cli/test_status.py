@@ -60,17 +60,17 @@ def test_it_names_each_remedy_that_check_names(site: Site) -> None:
     site.put_state(last_event_time=now - timedelta(hours=9), gaps=[gap], lease=lease, calls=calls)
     lease_ran_out(site)
     about = ("state place", "state", "lease", "gaps", "calls", "events' memory")
-    found = [one for one in site.call_json("check")["findings"] if one["about"] in about and one["remedy"]]
+    check = [one for one in site.call_json("check")["findings"] if one["about"] in about and one["remedy"]]
     status = site.call_json("status")["findings"]
     assert [(one["about"], one["remedy"]) for one in status] == [
-        (one["about"], one["remedy"]) for one in found
+        (one["about"], one["remedy"]) for one in check
     ]
     assert [one["about"] for one in status] == ["state", "lease", "gaps", "calls", "calls"]
-    shown = site.call("status").stdout
-    assert all(f"→ {one['remedy']}" in shown for one in status)
+    printed = site.call("status").stdout
+    assert all(f"→ {one['remedy']}" in printed for one in status)
 
 
-def test_it_has_no_remedy_where_all_is_well(site: Site) -> None:
+def test_without_a_fault_it_has_no_remedy(site: Site) -> None:
     assert site.call("run").exit_code == 0
     assert site.call_json("status")["findings"] == []
     assert "→" not in site.call("status").stdout

@@ -77,6 +77,6 @@ def test_what_no_page_can_hold_is_refused_in_one_sentence(tmp_path: Path) -> Non
     file.write_text("\n".join(reports))
     code, peak, output = measured("report", file, "-o", tmp_path / "r.html")
     assert (code, peak < MOST_MEBIBYTES) == (1, True), peak
-    assert "more than one page can hold: give a part of it" in output
+    assert "more than fits on one page: give a part of it" in output
     assert output.count("\n") == 1
     assert not (tmp_path / "r.html").exists()

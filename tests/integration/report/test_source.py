@@ -75,7 +75,7 @@ def test_a_bucket_is_read_by_prefix_and_by_object(collected: Lab) -> None:
     ("source", "code", "words"),
     [
         ("nowhere/at\u202eall", 2, r"there is no nowhere/at\u202eall: give a file, a folder"),
-        ("gs://", 2, "wants a bucket's name"),
+        ("gs://", 2, "needs the name of a bucket"),
         ("gs://no-such-bucket/x", 1, "check the bucket's name"),
         ("gs://demo-bucket/no/such/prefix", 1, "no .ndjson or .jsonl object under"),
     ],

@@ -122,8 +122,8 @@ def test_every_other_variable_of_the_function_is_unset() -> None:
         "TAP_PRINCIPAL",
         "TAP_SECRET",
     }
-    assert names - exported <= set(CONFLICTING.split())
-    assert not exported & set(CONFLICTING.split())
+    assert names - exported <= set(CONFLICTING)
+    assert not exported & set(CONFLICTING)
 
 
 def test_the_command_is_named_as_it_is_found(tmp_path: Path) -> None:
