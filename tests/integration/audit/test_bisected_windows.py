@@ -44,7 +44,7 @@ def test_a_window_that_kills_the_run_while_it_is_bisected_is_the_only_suspect() 
         lab.tap.faults.add(asks_for_a_half, Fault("reset", times=None))
         lab.tap.faults.add(SIEM, lasting("status", status=503), overlapping=HEAVY)
         with lab.through(process):
-            assert not lab.run().stats
+            assert lab.run().error
         reading = [tuple(map(datetime.fromisoformat, window)) for window in lab.state()["lease"]["reading"]]
         assert len(reading) == 1
         assert reading[0][0] < HEAVY[1]
