@@ -60,8 +60,8 @@ def test_it_names_each_remedy_that_check_names(site: Site) -> None:
     site.put_state(last_event_time=now - timedelta(hours=9), gaps=[gap], lease=lease, calls=calls)
     lease_ran_out(site)
     about = ("state place", "state", "lease", "gaps", "calls", "events' memory")
-    check = [one for one in site.told("check")["findings"] if one["about"] in about and one["remedy"]]
-    status = site.told("status")["findings"]
+    check = [one for one in site.call_json("check")["findings"] if one["about"] in about and one["remedy"]]
+    status = site.call_json("status")["findings"]
     assert [(one["about"], one["remedy"]) for one in status] == [
         (one["about"], one["remedy"]) for one in check
     ]
@@ -72,7 +72,7 @@ def test_it_names_each_remedy_that_check_names(site: Site) -> None:
 
 def test_without_a_fault_it_has_no_remedy(site: Site) -> None:
     assert site.call("run").exit_code == 0
-    assert site.told("status")["findings"] == []
+    assert site.call_json("status")["findings"] == []
     assert "→" not in site.call("status").stdout
 
 
