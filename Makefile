@@ -50,7 +50,7 @@ others: $(VENV)/ready
 	done
 
 portable: $(VENV)/ready
-	$(pytest) -q tests/unit tests/properties
+	$(pytest) -q tests/unit tests/properties tests/integration/faults/test_worlds.py
 
 # While you work: under a minute.
 quick: $(VENV)/ready

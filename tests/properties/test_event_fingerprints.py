@@ -7,6 +7,7 @@ import json
 import random
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -168,6 +169,7 @@ def test_a_number_of_any_size_is_known_by_its_digits(number: bytes) -> None:
     assert told(number).key != told(b"1" + number.removeprefix(b"-")).key
 
 
+@pytest.mark.slow
 def test_an_event_nested_to_the_limit_is_known_all_the_same() -> None:
     def nested(levels: int) -> bytes:
         return b'{"id":"x","a":' + b"[" * levels + b"]" * levels + b"}"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,7 @@ def test_a_forensics_answer_weighs_what_it_takes(reports: list[Any], times: int,
     assert grew <= WORST_PER_BYTE * len(body) + OVERHEAD_BYTES
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OBJECTS | VALUES, min_size=1, max_size=5), st.integers(1, 1000))
 def test_a_siem_answer_weighs_what_it_takes(records: list[Any], times: int) -> None:

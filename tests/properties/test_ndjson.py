@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,6 +138,7 @@ def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(small_heads, st.lists(sized_evidence | values, max_size=12), small_provenances, SHAPES)
 def test_a_split_report_keeps_every_evidence_in_order_in_consecutive_parts(

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,6 +119,7 @@ def taken(state: State, model: Model, name: str, window: Window) -> None:
         model.opened(window, anew=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.lists(steps, max_size=12))
 def test_no_open_moment_is_lost_or_gets_anothers_history_whatever_happens(

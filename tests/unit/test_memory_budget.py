@@ -118,6 +118,7 @@ def test_ordinary_reports_fit_for_eight_workers_and_as_many_outcomes_that_wait(s
     assert 17 * weight(report(EVIDENCE * (size_bytes // len(EVIDENCE)))) < BUDGET_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "least",
     [b"{},", b'{"a":0},', b'{"forensics":[]},', b"0,"],

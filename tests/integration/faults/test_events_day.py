@@ -8,11 +8,15 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Event, Rates, Verdict, World
 from tests.support.events_lab import EVENTS, event_lines
 from tests.support.lab import SIEM, Lab, open_lab
 from tests.support.world_faults import run_and_die
+
+pytestmark = pytest.mark.slow
 
 POLLS = 288
 MIDNIGHT = datetime.fromisoformat("2026-03-04T00:00:00+00:00")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -17,6 +18,8 @@ from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import Verdict, World
 from tests.support.lab import FORENSICS, SIEM, START, RunResult, open_lab
 from tests.support.world_faults import BOMB, FAULTS, PAGE, run_and_die
+
+pytestmark = pytest.mark.slow
 
 # Together with the hours that coming to rest may take, less than the 7 days that TAP keeps.
 TOGETHER_AT_MOST_MINUTES = 3 * 24 * 60

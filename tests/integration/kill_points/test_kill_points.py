@@ -25,6 +25,8 @@ from tests.support.kill_points.orders import Act, Call, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import Scene, kind, writes_evidence
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 16
 WHAT_A_RUN_DOES = {
     "read state",

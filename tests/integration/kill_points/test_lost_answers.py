@@ -13,6 +13,8 @@ from tests.support.kill_points.orders import Act, Applies, Call, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import Scene, kind, writes_evidence
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 16
 WRITES = {"write state", "write evidence", "write handover"}
 

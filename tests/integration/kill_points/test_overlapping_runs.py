@@ -17,6 +17,8 @@ from tests.support.kill_points.gatekeeper import Gatekeeper
 from tests.support.kill_points.orders import Act
 from tests.support.kill_points.scene import Scene, reads_state, writes_evidence
 
+pytestmark = pytest.mark.slow
+
 EVENTS = 4
 BUSY = "Nothing to do: "
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import pytest
+
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.tap_api import utc_now
@@ -13,6 +15,8 @@ from tests.integration.kill_points.conftest import NewScene
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import Scene
 from tests.support.settings import STATE
+
+pytestmark = pytest.mark.slow
 
 FORENSICS, SIEM = "/v2/forensics", "/v2/siem/all"
 

@@ -27,6 +27,8 @@ from tests.support.kill_points.scene import (
 )
 from tests.support.settings import HANDOVER
 
+pytestmark = pytest.mark.slow
+
 TWO_RUNS_AT_ONCE = "was changed by another run"
 
 

@@ -20,6 +20,8 @@ from tap_forensics.sandbox.kept import CONFLICTING
 from tap_forensics.sandbox.processes import is_free
 from tests.support.terminals import children, is_gone, terminal
 
+pytestmark = pytest.mark.slow
+
 SANDBOX, COMMAND_LINE = ["-m", "tap_forensics.sandbox", "demo"], ["-m", "tap_forensics", "demo"]
 LAST_LINE = "Another event for the function:"
 # What the reader's shell has from elsewhere: each would lead the commands astray.

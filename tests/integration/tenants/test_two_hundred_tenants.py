@@ -20,7 +20,7 @@ NAMES = [f"customer-{number:03}" for number in range(COUNT)]
 REFUSED, HANGING, CORRUPT = NAMES[7], NAMES[42], NAMES[99]
 UNHARMED = [name for name in NAMES if name not in (REFUSED, HANGING, CORRUPT)]
 GARBAGE = b'{"version": 1, "backlog": '
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 LABELS = "logging.googleapis.com/labels"
 
 

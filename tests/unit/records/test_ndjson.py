@@ -182,12 +182,14 @@ def countless(alphabet: int, ascii_only: bool) -> bytes:
     return json.dumps(dict.fromkeys(names, 1), ensure_ascii=ascii_only).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alphabet", "ascii_only"), [(0x1F600, False), (0x80, True)])
 def test_no_line_is_too_long_for_a_head_of_countless_fields(alphabet: int, ascii_only: bool) -> None:
     longest = max(len(line) for line in lines_of(countless(alphabet, ascii_only)).lines)
     assert longest <= LONGEST_LINE_BYTES
 
 
+@pytest.mark.slow
 def test_countless_fields_left_out_are_told_in_a_few_words() -> None:
     count = len(lines_of(countless(0x1F600, ascii_only=True)).cut)
     assert 0 < count <= 100
@@ -231,6 +233,7 @@ def test_a_flood_of_backslashes_is_repaired_in_a_moment() -> None:
     assert same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

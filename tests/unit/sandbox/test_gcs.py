@@ -42,6 +42,7 @@ def test_objects_are_listed_with_their_bytes_and_can_go(bucket: FakeBucket) -> N
         bucket.get("list/a")
 
 
+@pytest.mark.slow
 def test_the_server_still_answers_after_more_requests_than_a_full_pipe_would_allow(
     bucket: FakeBucket,
 ) -> None:

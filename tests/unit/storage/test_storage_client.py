@@ -116,6 +116,7 @@ def test_tls_to_the_storage_takes_the_authority_of_the_environment(
     assert (stored.data, proxy.heads) == (b"bytes", [])
 
 
+@pytest.mark.slow
 def test_a_new_token_is_fetched_without_the_proxy(
     proxy: Answering, tls: ssl.SSLContext, tmp_path: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_new_token_is_fetched_without_the_proxy(
     assert [head.split()[1] for head in google.heads][-2:] == ["/token", "/o"]
 
 
+@pytest.mark.slow
 def test_the_metadata_server_is_asked_without_the_proxy(proxy: Answering, tmp_path: Path) -> None:
     google = Google()
     with serving(google) as port:
