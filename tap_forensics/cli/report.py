@@ -88,12 +88,12 @@ def report(**options: Any) -> None:
 def _write_all(wanted: Options, findings: Findings, tally: Tally) -> dict[str, Any]:
     """The page and the exports. Returns what was written and what was left out."""
     from tap_forensics.report.page.exports import csv_text, left_out, list_indicators, stix_text  # noqa: PLC0415 - as above
-    from tap_forensics.report.page.render import Exports, render_page  # noqa: PLC0415 - as above
+    from tap_forensics.report.page.render import Exports, Origin, render_page  # noqa: PLC0415 - as above
 
     made = datetime.now(UTC)
     indicators = list_indicators(findings.entries, withdrawn=wanted.withdrawn)
     exports = Exports(csv_text(indicators, findings.entries), stix_text(indicators, findings.entries, made))
-    page = render_page(wanted.source, made, findings, indicators, exports, tally)
+    page = render_page(Origin(wanted.source, made, tally), findings, indicators, exports)
     texts = {wanted.output: page, wanted.csv_file: exports.csv, wanted.stix_file: exports.stix}
     return {
         "written": {str(path): _write(path, text) for path, text in texts.items() if path},

@@ -10,7 +10,7 @@ from tap_forensics.config.state_location import StateLocation
 from tap_forensics.context import RunContext
 from tap_forensics.discovery.siem import Reading
 from tap_forensics.records.event_lines import (
-    KINDS,
+    EVENT_TYPES,
     UNREADABLE,
     Envelope,
     Event,
@@ -57,7 +57,7 @@ class EventWriter:
         Raises as the bucket does; the run must end then.
         """
         minute = event_dedup.last_minute(window)
-        envelopes = {kind: envelope(kind, self.run.settings.events.shape) for kind in KINDS}
+        envelopes = {kind: envelope(kind, self.run.settings.events.shape) for kind in EVENT_TYPES}
         novelties = self._observe([event.fingerprint for event in reading.records], minute)
         for event, novelty in zip(reading.records, novelties, strict=True):
             self._add_event(event, novelty, envelopes[event.kind])

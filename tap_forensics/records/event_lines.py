@@ -16,7 +16,7 @@ import msgspec
 from tap_forensics.memory_budget import is_heavy_event
 
 # The four lists of Proofpoint's TAP SIEM API, by its documentation.
-KINDS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
+EVENT_TYPES = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # Fields that changed between two reads of one event, as seen on live tenants.
@@ -137,7 +137,7 @@ def line_of(event: bytes, around: Envelope, *, update: bool) -> bytes:
     return around.head + event[:-1] + tail
 
 
-_ENVELOPES = tuple((kind, envelope(kind, shape)) for shape in ("api", "flat") for kind in KINDS)
+_ENVELOPES = tuple((kind, envelope(kind, shape)) for shape in ("api", "flat") for kind in EVENT_TYPES)
 
 
 def read_line(line: bytes) -> tuple[str, bytes] | None:

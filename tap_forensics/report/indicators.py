@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tap_forensics.log import escape_unprintable
 from tap_forensics.report import fields
 
-KINDS = ("sha256", "md5", "url", "domain", "ip", "registry", "mutex", "path")
+INDICATOR_TYPES = ("sha256", "md5", "url", "domain", "ip", "registry", "mutex", "path")
 
 _WITH_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 _HIVE = re.compile(r"(HKEY_|HK[A-Z]{1,2}\\|\\?REGISTRY\\)", re.IGNORECASE)

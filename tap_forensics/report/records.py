@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tap_forensics.records.event_lines import KINDS, UNREADABLE
+from tap_forensics.records.event_lines import EVENT_TYPES, UNREADABLE
 from tap_forensics.records.ndjson import sanitize_utf8
 from tap_forensics.report.source import Line
 
@@ -56,14 +56,14 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Event:
+class EventLine:
     """One SIEM event of a `kind` of `tap_forensics.records.event_lines.KINDS`."""
 
     kind: str
     fields: dict[str, Any]
 
 
-def read_records(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
+def read_records(lines: Iterable[Line], tally: Tally) -> Iterator[Report | EventLine]:
     """Every record. `tally` counts them, and what is invalid, which never raises."""
     for record in _linked(_parsed(lines, tally), tally):
         if isinstance(record, Report):
@@ -77,7 +77,7 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | Event]:
+def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | EventLine]:
     for line in lines:
         tally.lines += 1
         if line.data is None:
@@ -104,11 +104,11 @@ def _values(line: bytes) -> int:
     return line.count(b",") + line.count(b"{") + line.count(b"[")
 
 
-def _records(document: Any, place: str, tally: Tally) -> Iterator[Report | Event]:
+def _records(document: Any, place: str, tally: Tally) -> Iterator[Report | EventLine]:
     if not isinstance(document, dict):
         return
-    if document.get("_eventType") in KINDS:
-        yield Event(document["_eventType"], document)
+    if document.get("_eventType") in EVENT_TYPES:
+        yield EventLine(document["_eventType"], document)
     elif isinstance(document.get("reports"), list):
         for number, report in enumerate(document["reports"]):
             if isinstance(report, dict):
@@ -121,19 +121,19 @@ def _records(document: Any, place: str, tally: Tally) -> Iterator[Report | Event
         yield from _events(document, place, tally)
 
 
-def _events(document: dict[str, Any], place: str, tally: Tally) -> Iterator[Event]:
-    for kind in KINDS:
+def _events(document: dict[str, Any], place: str, tally: Tally) -> Iterator[EventLine]:
+    for kind in EVENT_TYPES:
         listed = document.get(kind)
         for number, event in enumerate(listed if isinstance(listed, list) else ()):
             if isinstance(event, dict):
-                yield Event(kind, event)
+                yield EventLine(kind, event)
             else:
                 tally.skip(place, f"{kind} {number} is not an object")
 
 
 def _is_empty_answer(document: Any) -> bool:
     """How TAP answers if there is nothing: with empty lists."""
-    return isinstance(document, dict) and any(document.get(key) == [] for key in ("reports", *KINDS))
+    return isinstance(document, dict) and any(document.get(key) == [] for key in ("reports", *EVENT_TYPES))
 
 
 def _report(own: dict[str, Any], around: dict[str, Any], place: str, tally: Tally) -> Report:
@@ -159,7 +159,7 @@ def _part(around: dict[str, Any]) -> tuple[int, int] | None:
     return (number, count) if isinstance(number, int) and isinstance(count, int) else None
 
 
-def _linked(records: Iterable[Report | Event], tally: Tally) -> Iterator[Report | Event]:
+def _linked(records: Iterable[Report | EventLine], tally: Tally) -> Iterator[Report | EventLine]:
     """Joins the parts of a report, which follow one another in one object, and notes missing ones."""
     before: Report | None = None
     for record in records:

@@ -18,11 +18,11 @@ from tap_forensics.sandbox import validation as rules
 from tap_forensics.sandbox.http_messages import Request, Response
 from tap_forensics.sandbox.messages import stamp
 from tap_forensics.sandbox.quota import RollingQuota
-from tap_forensics.sandbox.world import KINDS, SHOWN_STATUSES, Event, Verdict, World
+from tap_forensics.sandbox.world import EVENT_LISTS, SHOWN_STATUSES, Verdict, World, WorldEvent
 
 # Proofpoint's TAP SIEM API documentation: the endpoints and the lists that each returns.
 SIEM_ROUTES: dict[str, tuple[str, ...]] = {
-    "/v2/siem/all": KINDS,
+    "/v2/siem/all": EVENT_LISTS,
     "/v2/siem/issues": ("messagesDelivered", "clicksPermitted"),
     "/v2/siem/messages/delivered": ("messagesDelivered",),
     "/v2/siem/messages/blocked": ("messagesBlocked",),
@@ -106,12 +106,12 @@ class TapApi:
             raise rules.BadRequestError(f"The format is unknown: {form}")
         return self._listed(request, kinds, shown, end, now)
 
-    def _selected(self, event: Event, statuses: set[str], types: set[str]) -> bool:
+    def _selected(self, event: WorldEvent, statuses: set[str], types: set[str]) -> bool:
         threats = [self.world.threats[name] for name in event.threat_ids]
         return not threats or any(threat.status in statuses and threat.kind in types for threat in threats)
 
     def _listed(
-        self, request: Request, kinds: tuple[str, ...], shown: list[Event], end: datetime, now: datetime
+        self, request: Request, kinds: tuple[str, ...], shown: list[WorldEvent], end: datetime, now: datetime
     ) -> Response:
         """The JSON answer: events in no order; an empty list may be null or absent, a label wrong."""
         with self._lock:
@@ -208,7 +208,7 @@ def _choices(request: Request, name: str, allowed: set[str]) -> set[str]:
     return given
 
 
-def _as_shown(event: Event, now: datetime, rng: random.Random) -> dict[str, Any]:
+def _as_shown(event: WorldEvent, now: datetime, rng: random.Random) -> dict[str, Any]:
     """The body as it reads today: parts in a new order, a campaign not yet linked as null."""
     body = dict(event.body)
     if isinstance(body.get("messageParts"), list):
@@ -241,7 +241,7 @@ def _said(entry: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
     return entry | {key: value for key, value in said.items() if value is not None}
 
 
-def _syslog(shown: list[Event]) -> Response:
+def _syslog(shown: list[WorldEvent]) -> Response:
     """The default format, for whoever forgets `format=json`: one line an event, 204 where there is none."""
     if not shown:
         return Response(204)

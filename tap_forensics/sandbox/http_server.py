@@ -13,6 +13,7 @@ import socketserver
 import struct
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -26,12 +27,20 @@ class HangupError(Exception):
     """This connection is over; nothing more is to be sent on it."""
 
 
-class WireServer(ThreadingHTTPServer):
-    """One thread a connection, keep-alive, on loopback. `answer` gives the true answer to a request.
-
-    `begin` writes a call into the journal and returns it, `end` says that it is over. `control` answers what
-    is asked under `/_sandbox/`, which neither the journal nor the faults concern.
+@dataclass(frozen=True)
+class Handlers:
+    """`answer` returns the true response to a request. `begin` writes a call into the journal and returns it;
+    `end` says that it is over. `control` answers requests under `/_sandbox/`, without journal and faults.
     """
+
+    answer: Callable[[Request], Response]
+    begin: Callable[[Request], Call]
+    end: Callable[[], None]
+    control: Callable[[Request, bytes], Response]
+
+
+class WireServer(ThreadingHTTPServer):
+    """One thread per connection, keep-alive, on loopback."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -39,15 +48,11 @@ class WireServer(ThreadingHTTPServer):
     def __init__(
         self,
         port: int,
-        *,
-        answer: Callable[[Request], Response],
-        begin: Callable[[Request], Call],
-        end: Callable[[], None],
+        handlers: Handlers,
         faults: FaultPlan,
-        control: Callable[[Request, bytes], Response],
     ) -> None:
-        self.answer, self.begin, self.end = answer, begin, end
-        self.faults, self.control = faults, control
+        self.answer, self.begin, self.end = handlers.answer, handlers.begin, handlers.end
+        self.faults, self.control = faults, handlers.control
         self.latency_seconds = 0.0
         self.stopping = threading.Event()
         self._open: set[socket.socket] = set()

@@ -31,7 +31,7 @@ STUB_KEEPS = frozenset({"GUID", "id", "messageTime", "threatsInfoMap"})
 
 
 @dataclass(frozen=True)
-class Threat:
+class WorldThreat:
     """One threat that the stand-in knows.
 
     `id` is 64 hex digits. `kind` is url, attachment or messageText; `artifact` the URL without scheme, the
@@ -62,7 +62,7 @@ def address(rng: random.Random) -> str:
     return f"user{rng.randrange(900)}@example.com"
 
 
-def threat_entry(rng: random.Random, threat: Threat, seen: datetime) -> dict[str, Any]:
+def threat_entry(rng: random.Random, threat: WorldThreat, seen: datetime) -> dict[str, Any]:
     """One item of `threatsInfoMap`, in the live spelling or the documented one."""
     live = rng.random() < 0.7
     entry: dict[str, Any] = {
@@ -80,7 +80,9 @@ def threat_entry(rng: random.Random, threat: Threat, seen: datetime) -> dict[str
     return entry
 
 
-def threats_info(rng: random.Random, threats: Sequence[Threat], seen: datetime, junk: float) -> list[Any]:
+def threats_info(
+    rng: random.Random, threats: Sequence[WorldThreat], seen: datetime, junk: float
+) -> list[Any]:
     """The whole `threatsInfoMap`; with probability `junk` one entry of a wrong type is among them."""
     entries: list[Any] = [threat_entry(rng, threat, seen) for threat in threats]
     if rng.random() < junk:
@@ -154,7 +156,7 @@ def stub(body: dict[str, Any]) -> dict[str, Any]:
     return {key: value if key in STUB_KEEPS else None for key, value in body.items()} | {"sender": ""}
 
 
-def click(rng: random.Random, threat: Threat, created: datetime) -> dict[str, Any]:
+def click(rng: random.Random, threat: WorldThreat, created: datetime) -> dict[str, Any]:
     """A click event: one threat in the body itself, `recipient` a string, `threatURL` in capitals."""
     body: dict[str, Any] = {
         "GUID": hex_digits(rng, 32),

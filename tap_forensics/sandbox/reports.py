@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from tap_forensics.sandbox.messages import Threat, hex_digits, stamp
+from tap_forensics.sandbox.messages import WorldThreat, hex_digits, stamp
 
 What = dict[str, Any]
 VARIANTS = 16
@@ -186,7 +186,7 @@ class ReportBook:
         self.campaign_report_bytes: int | None = None
         self._made: dict[str, bytes] = {}
 
-    def threat_report(self, threat: Threat) -> bytes:
+    def threat_report(self, threat: WorldThreat) -> bytes:
         """A report of scope THREAT as JSON; about one in five is pretty-printed, which JSON allows."""
         head = {"scope": "THREAT", "id": threat.id, "name": threat.artifact, "threatStatus": threat.status}
         if self.report_bytes is None:

@@ -14,18 +14,27 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tap_forensics.sandbox.api import TapApi
 from tap_forensics.sandbox.faults import FaultPlan, add_from_json
 from tap_forensics.sandbox.http_messages import Call, Request, Response
-from tap_forensics.sandbox.http_server import WireServer
+from tap_forensics.sandbox.http_server import Handlers, WireServer
 from tap_forensics.sandbox.quota import RollingQuota
 from tap_forensics.sandbox.world import World
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+class TenantOptions(TypedDict, total=False):
+    """The tenant's credentials and limits; by default the demo's, 1800 SIEM calls, and no forensics limit."""
+
+    principal: str
+    secret: str
+    siem_limit: int | None
+    forensics_limit: int | None
 
 
 class TapServer(TapApi):
@@ -42,13 +51,12 @@ class TapServer(TapApi):
         world: World,
         *,
         port: int = 0,
-        principal: str = "demo-principal",
-        secret: str = "demo-secret",  # noqa: S107 (of the local world, and of nothing else)
         clock: Callable[[], datetime] = utc_now,
         latency_seconds: float = 0.0,
-        siem_limit: int | None = 1800,
-        forensics_limit: int | None = None,
+        **tenant: Unpack[TenantOptions],
     ) -> None:
+        principal, secret = tenant.get("principal", "demo-principal"), tenant.get("secret", "demo-secret")
+        siem_limit, forensics_limit = tenant.get("siem_limit", 1800), tenant.get("forensics_limit")
         limits = {
             "siem": siem_limit,
             "clicks_permitted": siem_limit,
@@ -63,11 +71,8 @@ class TapServer(TapApi):
         self._journal = threading.Lock()
         self._wire = WireServer(
             port,
-            answer=self._dated,
-            begin=self._begin,
-            end=self._end,
-            faults=self.faults,
-            control=self._control,
+            Handlers(self._dated, self._begin, self._end, self._control),
+            self.faults,
         )
         self._wire.latency_seconds = latency_seconds
 

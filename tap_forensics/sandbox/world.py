@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tap_forensics.sandbox import messages
-from tap_forensics.sandbox.messages import Threat
+from tap_forensics.sandbox.messages import WorldThreat
 from tap_forensics.sandbox.reports import ReportBook
 
-KINDS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
+EVENT_LISTS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
 # Proofpoint's TAP SIEM API documentation: what is shown when `threatStatus` is not asked for.
 SHOWN_STATUSES = ("active", "cleared")
 HOUR = timedelta(hours=1)
@@ -34,7 +34,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Event:
+class WorldEvent:
     """One SIEM event.
 
     `created` is the time by which windows select; it is not in `body`. The API shows the event from `indexed`
@@ -68,6 +68,24 @@ class Rates:
     late_minutes: float = 30
 
 
+class WorldSize(TypedDict, total=False):
+    """How much a seeded world contains; by default 20, 6, 4 and 12."""
+
+    messages_per_hour: int
+    clicks_per_hour: int
+    campaigns: int
+    evidences: int
+
+
+class ThreatsSize(TypedDict, total=False):
+    """Of `World.from_threats`; by default 0, 12, 40 KB and 400 KB."""
+
+    campaigns: int
+    threats_per_campaign: int
+    report_bytes: int
+    campaign_report_bytes: int
+
+
 class World:
     """Events and threats of one tenant from `start` to `end` (aware, half-open), the same for the same seed.
 
@@ -81,25 +99,23 @@ class World:
         *,
         start: datetime,
         end: datetime,
-        messages_per_hour: int = 20,
-        clicks_per_hour: int = 6,
-        campaigns: int = 4,
-        evidences: int = 12,
         odds: Rates = Rates(),
+        **size: Unpack[WorldSize],
     ) -> None:
         self.seed, self.start, self.end = seed, start, end
         self.odds = odds
-        self.events: list[Event] = []
-        self.threats: dict[str, Threat] = {}
+        self.events: list[WorldEvent] = []
+        self.threats: dict[str, WorldThreat] = {}
         self.overrides: dict[str, bytes] = {}
         self.campaigns = [
-            str(uuid.UUID(self._digest(f"campaign {n}")[:32], version=4)) for n in range(campaigns)
+            str(uuid.UUID(self._digest(f"campaign {n}")[:32], version=4))
+            for n in range(size.get("campaigns", 4))
         ]
-        self.reports = ReportBook(seed, end, evidences)
+        self.reports = ReportBook(seed, end, size.get("evidences", 12))
         self._rng = random.Random(seed)
-        for moment in self._moments(messages_per_hour):
+        for moment in self._moments(size.get("messages_per_hour", 20)):
             self._mail(moment)
-        for moment in self._moments(clicks_per_hour):
+        for moment in self._moments(size.get("clicks_per_hour", 6)):
             self._click(moment)
 
     @classmethod
@@ -108,17 +124,15 @@ class World:
         count: int,
         *,
         now: datetime,
-        campaigns: int = 0,
-        threats_per_campaign: int = 12,
-        report_bytes: int = 40_000,
-        campaign_report_bytes: int = 400_000,
         seed: int = 1,
+        **size: Unpack[ThreatsSize],
     ) -> World:
         """A world with exactly `count` threats, all in events that the last hour before `now` shows.
 
         The first `campaigns * threats_per_campaign` threats take the campaigns in turn. Every fifth threat is
         clicked on too. Events lie from 55 to 5 minutes before `now`, so that a lag at the end misses none.
         """
+        campaigns = size.get("campaigns", 0)
         world = cls(
             seed,
             start=now - HOUR,
@@ -127,9 +141,10 @@ class World:
             clicks_per_hour=0,
             campaigns=campaigns,
         )
-        world.reports.report_bytes, world.reports.campaign_report_bytes = report_bytes, campaign_report_bytes
+        world.reports.report_bytes = size.get("report_bytes", 40_000)
+        world.reports.campaign_report_bytes = size.get("campaign_report_bytes", 400_000)
         for number in range(count):
-            in_campaign = number < campaigns * threats_per_campaign
+            in_campaign = number < campaigns * size.get("threats_per_campaign", 12)
             threat = world.add_threat(campaign=world.campaigns[number % campaigns] if in_campaign else None)
             created = now - timedelta(minutes=55) + number * timedelta(minutes=50) / count
             world.add_event("messagesDelivered", [threat.id], created=created)
@@ -137,10 +152,10 @@ class World:
                 world.add_event("clicksPermitted", [threat.id], created=created)
         return world
 
-    def add_threat(self, threat_id: str | None = None, **fields: Any) -> Threat:
+    def add_threat(self, threat_id: str | None = None, **fields: Any) -> WorldThreat:
         """Adds one threat; `fields` as in `Threat`. Without an id it gets the next one of the seed."""
         number = len(self.threats)
-        threat = Threat(threat_id or self._digest(f"threat {number}"), number, **fields)
+        threat = WorldThreat(threat_id or self._digest(f"threat {number}"), number, **fields)
         self.threats[threat.id] = threat
         return threat
 
@@ -152,18 +167,18 @@ class World:
         created: datetime,
         indexed: datetime | None = None,
         body: dict[str, Any] | None = None,
-    ) -> Event:
+    ) -> WorldEvent:
         """Adds one event, shown from `indexed` (default `created`); unknown ids become threats with a report.
 
         With `body` that body is sent as it is, and `threat_ids` only says what a reader must find in it.
         """
         threats = [self.threats.get(name) or self.add_threat(name) for name in threat_ids]
         made = body if body is not None else self._body(kind, threats, created)
-        event = Event(kind, created, indexed or created, created, tuple(threat_ids), made)
+        event = WorldEvent(kind, created, indexed or created, created, tuple(threat_ids), made)
         insort(self.events, event, key=_CREATED)
         return event
 
-    def rejudge(self, event: Event, verdict: Verdict, *, recreated: bool) -> Event:
+    def rejudge(self, event: WorldEvent, verdict: Verdict, *, recreated: bool) -> WorldEvent:
         """TAP thinks otherwise of an event from `verdict.at` on; gives the event that says so.
 
         Which of the two a tenant does is unknown. Not `recreated`: the event says it where it is, for whoever
@@ -177,7 +192,7 @@ class World:
         self._keep(judged)
         return judged
 
-    def events_between(self, start: datetime, end: datetime, now: datetime | None = None) -> list[Event]:
+    def events_between(self, start: datetime, end: datetime, now: datetime | None = None) -> list[WorldEvent]:
         """Events created in [start, end), in order; with `now` only those already indexed by then."""
         first = bisect_left(self.events, start, key=_CREATED)
         last = bisect_left(self.events, end, key=_CREATED)
@@ -224,7 +239,7 @@ class World:
         late = self._rng.random() * self.odds.late_minutes if self._rng.random() < 0.4 else 0
         return created + timedelta(minutes=late)
 
-    def _new_threat(self) -> Threat:
+    def _new_threat(self) -> WorldThreat:
         rng = self._rng
         roll = rng.random()
         answer = "report"
@@ -245,12 +260,12 @@ class World:
             status=rng.choice(["active", "active", "active", "cleared"]),
         )
 
-    def _mail_threats(self) -> list[Threat]:
+    def _mail_threats(self) -> list[WorldThreat]:
         """One or two threats, new or met before; a false positive always comes alone."""
         if self._rng.random() < self.odds.false_positive:
             return [self.add_threat(status="falsePositive")]
         known = [t for t in list(self.threats.values())[-20:] if t.status != "falsePositive"]
-        chosen: dict[str, Threat] = {}
+        chosen: dict[str, WorldThreat] = {}
         for _ in range(self._rng.choice([1, 1, 1, 2])):
             old = known and self._rng.random() < 0.4
             threat = self._rng.choice(known) if old else self._new_threat()
@@ -260,21 +275,23 @@ class World:
     def _mail(self, created: datetime) -> None:
         rng = self._rng
         threats, shared = self._mail_threats(), messages.mail(rng, created)
-        kind = rng.choice(KINDS[:2])
+        kind = rng.choice(EVENT_LISTS[:2])
         linked = created + timedelta(minutes=rng.choice([0, 0, 0, 90]))
         for _ in range(rng.choice([1, 1, 2, 3])):
             info = messages.threats_info(rng, threats, created, self.odds.oddity)
             body = messages.copy_for(rng, shared, messages.address(rng), info)
             names = tuple(threat.id for threat in threats)
-            self._keep(Event(kind, created, self._indexed(created), linked, names, body))
+            self._keep(WorldEvent(kind, created, self._indexed(created), linked, names, body))
         if rng.random() < self.odds.oddity:
             self._stub(kind, created, shared, rng.choice([[], threats]))
 
-    def _stub(self, kind: str, created: datetime, shared: dict[str, Any], threats: Sequence[Threat]) -> None:
+    def _stub(
+        self, kind: str, created: datetime, shared: dict[str, Any], threats: Sequence[WorldThreat]
+    ) -> None:
         info = messages.threats_info(self._rng, threats, created, junk=0) or None
         body = messages.stub(messages.copy_for(self._rng, shared, "", info))
         names = tuple(threat.id for threat in threats)
-        self._keep(Event(kind, created, self._indexed(created), created, names, body))
+        self._keep(WorldEvent(kind, created, self._indexed(created), created, names, body))
 
     def _click(self, created: datetime) -> None:
         rng = self._rng
@@ -283,18 +300,22 @@ class World:
         ]
         threat = rng.choice(known) if known else self._new_threat()
         body = messages.click(rng, threat, created)
-        self._keep(Event(rng.choice(KINDS[2:]), created, self._indexed(created), created, (threat.id,), body))
+        self._keep(
+            WorldEvent(
+                rng.choice(EVENT_LISTS[2:]), created, self._indexed(created), created, (threat.id,), body
+            )
+        )
 
-    def _body(self, kind: str, threats: Sequence[Threat], created: datetime) -> dict[str, Any]:
+    def _body(self, kind: str, threats: Sequence[WorldThreat], created: datetime) -> dict[str, Any]:
         rng = self._rng
         if kind.startswith("clicks"):
             return messages.click(rng, threats[0], created)
         info = messages.threats_info(rng, threats, created, junk=0)
         return messages.copy_for(rng, messages.mail(rng, created), messages.address(rng), info)
 
-    def _keep(self, event: Event) -> None:
+    def _keep(self, event: WorldEvent) -> None:
         insort(self.events, event, key=_CREATED)
 
 
-def _is_shown(event: Event, now: datetime) -> bool:
+def _is_shown(event: WorldEvent, now: datetime) -> bool:
     return event.indexed <= now and (event.until is None or now < event.until)

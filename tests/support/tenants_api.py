@@ -12,7 +12,7 @@ from types import TracebackType
 from tap_forensics.sandbox.api import TapApi
 from tap_forensics.sandbox.faults import FaultPlan
 from tap_forensics.sandbox.http_messages import Call, Request, Response
-from tap_forensics.sandbox.http_server import WireServer
+from tap_forensics.sandbox.http_server import Handlers, WireServer
 from tap_forensics.sandbox.quota import RollingQuota
 from tap_forensics.sandbox.tap_api import utc_now
 from tap_forensics.sandbox.world import World
@@ -69,11 +69,8 @@ class TenantsApi:
         self._connections: dict[int, threading.Thread] = {}
         self._wire = WireServer(
             0,
-            answer=self._answer,
-            begin=self._begin,
-            end=lambda: None,
-            faults=self.faults,
-            control=lambda *_: Response(404),
+            Handlers(self._answer, self._begin, lambda: None, lambda *_: Response(404)),
+            self.faults,
         )
 
     @property

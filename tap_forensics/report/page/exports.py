@@ -17,8 +17,8 @@ from stix2.v21 import Identity
 from stix2.v21 import Indicator as StixIndicator
 
 from tap_forensics.clock import iso
-from tap_forensics.report.indicators import KINDS, Indicator
-from tap_forensics.report.page.findings import Entry
+from tap_forensics.report.indicators import INDICATOR_TYPES, Indicator
+from tap_forensics.report.page.findings import ThreatEntry
 from tap_forensics.report.page.shown import shown_indicator
 
 _MOST_REFERENCES = 20
@@ -53,7 +53,7 @@ _PATHS: dict[str, tuple[str, list[object]]] = {
 
 
 @dataclass
-class Listed:
+class ListedIndicator:
     """One malicious indicator: the numbers of its entries, the fields it was found in, and the statuses of
     the threats.
     """
@@ -76,25 +76,30 @@ class Listed:
         return "\\".join(self.parts)
 
 
-def list_indicators(entries: Sequence[Entry], *, withdrawn: bool = False) -> list[Listed]:
+def list_indicators(entries: Sequence[ThreatEntry], *, withdrawn: bool = False) -> list[ListedIndicator]:
     """In the order of `KINDS`, then by number of reports.
 
     Indicators of reports that TAP withdrew (false positive or cleared) are only listed with `withdrawn`,
     because people block what is listed. One report that is not withdrawn is enough.
     """
-    listed: dict[tuple[str, tuple[str, ...]], Listed] = {}
+    listed: dict[tuple[str, tuple[str, ...]], ListedIndicator] = {}
     for number, entry in enumerate(entries):
         if withdrawn or not _is_withdrawn(entry):
             for indicator in entry.indicators:
                 _add(listed, indicator, number, entry)
-    return sorted(listed.values(), key=lambda one: (KINDS.index(one.kind), -len(one.entries), one.value))
+    return sorted(
+        listed.values(), key=lambda one: (INDICATOR_TYPES.index(one.kind), -len(one.entries), one.value)
+    )
 
 
 def _add(
-    listed: dict[tuple[str, tuple[str, ...]], Listed], indicator: Indicator, number: int, entry: Entry
+    listed: dict[tuple[str, tuple[str, ...]], ListedIndicator],
+    indicator: Indicator,
+    number: int,
+    entry: ThreatEntry,
 ) -> None:
     key = (indicator.kind, indicator.parts)
-    one = listed.setdefault(key, Listed(*key))
+    one = listed.setdefault(key, ListedIndicator(*key))
     one.fields[indicator.field] = None
     if entry.status:
         one.statuses[entry.status] = None
@@ -104,7 +109,7 @@ def _add(
         one.first_seen = entry.generated
 
 
-def left_out(entries: Sequence[Entry], indicators: Sequence[Listed]) -> Counter[str]:
+def left_out(entries: Sequence[ThreatEntry], indicators: Sequence[ListedIndicator]) -> Counter[str]:
     """How many indicators are not listed because TAP withdrew their reports, by status."""
     listed = {(one.kind, one.parts) for one in indicators}
     others: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -115,11 +120,11 @@ def left_out(entries: Sequence[Entry], indicators: Sequence[Listed]) -> Counter[
     return Counter(others.values())
 
 
-def _is_withdrawn(entry: Entry) -> bool:
+def _is_withdrawn(entry: ThreatEntry) -> bool:
     return entry.status.lower() in _WITHDRAWN
 
 
-def csv_text(indicators: Sequence[Listed], entries: Sequence[Entry]) -> str:
+def csv_text(indicators: Sequence[ListedIndicator], entries: Sequence[ThreatEntry]) -> str:
     """One row per indicator, with the real value and the defanged one.
 
     A ' is put before whatever a spreadsheet would read as a formula: a cell, or the text after a `;` in it.
@@ -132,7 +137,7 @@ def csv_text(indicators: Sequence[Listed], entries: Sequence[Entry]) -> str:
     return out.getvalue()
 
 
-def _cells(one: Listed, entries: Sequence[Entry]) -> list[str]:
+def _cells(one: ListedIndicator, entries: Sequence[ThreatEntry]) -> list[str]:
     held_by = [entries[number] for number in one.entries[:_MOST_REFERENCES]]
     campaigns = dict.fromkeys(entry.campaign_id for entry in held_by if entry.campaign_id)
     return [
@@ -153,7 +158,7 @@ def _no_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_BEGINS_ODD) else cell
 
 
-def stix_text(indicators: Sequence[Listed], entries: Sequence[Entry], made: datetime) -> str:
+def stix_text(indicators: Sequence[ListedIndicator], entries: Sequence[ThreatEntry], made: datetime) -> str:
     """A bundle of the producer's identity and all indicators; `made` replaces an unknown time."""
     producer = Identity(
         id=f"identity--{uuid.uuid5(_NAMESPACE, 'identity')}",
@@ -168,7 +173,9 @@ def stix_text(indicators: Sequence[Listed], entries: Sequence[Entry], made: date
     return f'{{"type":"bundle","id":"bundle--{uuid.uuid4()}","objects":[{objects}]}}'
 
 
-def _stix_indicator(one: Listed, entries: Sequence[Entry], producer_id: str, made: datetime) -> StixIndicator:
+def _stix_indicator(
+    one: ListedIndicator, entries: Sequence[ThreatEntry], producer_id: str, made: datetime
+) -> StixIndicator:
     seen = one.first_seen or made
     held_by = [entries[number] for number in one.entries[:_MOST_REFERENCES]]
     return StixIndicator(
@@ -193,7 +200,7 @@ def _stix_indicator(one: Listed, entries: Sequence[Entry], producer_id: str, mad
     )
 
 
-def _pattern(one: Listed) -> stix2.ObservationExpression:
+def _pattern(one: ListedIndicator) -> stix2.ObservationExpression:
     if one.kind in _PATHS:
         return stix2.ObservationExpression(_equal(*_PATHS[one.kind], one.value))
     if one.kind == "ip":
@@ -203,7 +210,7 @@ def _pattern(one: Listed) -> stix2.ObservationExpression:
     return stix2.ObservationExpression(_of_registry(one) if one.kind == "registry" else _of_path(one.value))
 
 
-def _of_registry(one: Listed) -> stix2.AndBooleanExpression | stix2.EqualityComparisonExpression:
+def _of_registry(one: ListedIndicator) -> stix2.AndBooleanExpression | stix2.EqualityComparisonExpression:
     key = _equal("windows-registry-key", ["key"], one.parts[0])
     if len(one.parts) == 1:
         return key

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tap_forensics.report import fields
 from tap_forensics.report.indicators import Indicator, indicators_in
 from tap_forensics.report.page.shown import label, shown_value
-from tap_forensics.report.records import Event, Report, text_or_none
+from tap_forensics.report.records import EventLine, Report, text_or_none
 from tap_forensics.report.source import SourceFault
 
 MOST_ROWS = 500
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 @dataclass
-class Entry:
+class ThreatEntry:
     """The newest report of one threat or campaign.
 
     `rows` has the malicious items first, at most `MOST_ROWS`. `not_listed` counts the values of malicious
@@ -86,7 +86,7 @@ class Findings:
     is roughly the memory, in bytes, that the entries, their page and exports need.
     """
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ThreatEntry] = field(default_factory=list)
     campaigns: dict[str, str] = field(default_factory=dict)
     moments: list[tuple[datetime, str]] = field(default_factory=list)
     older: int = 0
@@ -94,17 +94,17 @@ class Findings:
     weight: int = 0
 
 
-def find(records: Iterable[Report | Event], *, malicious_only: bool) -> Findings:
+def find(records: Iterable[Report | EventLine], *, malicious_only: bool) -> Findings:
     """Entries in an analyst's order: malicious evidence first, then clicks let through, then newest.
 
     Raises `TooMuch`.
     """
     findings = Findings()
-    newest: dict[tuple[bool, str], Entry] = {}
+    newest: dict[tuple[bool, str], ThreatEntry] = {}
     sightings: dict[str, Sighting] = {}
-    last: Entry | None = None
+    last: ThreatEntry | None = None
     for record in records:
-        if isinstance(record, Event):
+        if isinstance(record, EventLine):
             _take_event(record, findings, sightings)
         elif record.continues and last:
             _extend(last, _entry(record, malicious_only), findings)
@@ -116,7 +116,7 @@ def find(records: Iterable[Report | Event], *, malicious_only: bool) -> Findings
     return findings
 
 
-def _keep_newer(entry: Entry, newest: dict[tuple[bool, str], Entry], findings: Findings) -> None:
+def _keep_newer(entry: ThreatEntry, newest: dict[tuple[bool, str], ThreatEntry], findings: Findings) -> None:
     key = (entry.is_campaign, entry.report_id)
     known = newest.get(key)
     findings.older += known is not None
@@ -125,7 +125,7 @@ def _keep_newer(entry: Entry, newest: dict[tuple[bool, str], Entry], findings: F
         newest[key] = entry
 
 
-def _extend(entry: Entry, more: Entry, findings: Findings) -> None:
+def _extend(entry: ThreatEntry, more: ThreatEntry, findings: Findings) -> None:
     """Adds a further part of the same report."""
     before = _weight(entry)
     malicious_first = sorted([*entry.rows, *more.rows], key=lambda row: row.verdict != MALICIOUS)
@@ -137,7 +137,7 @@ def _extend(entry: Entry, more: Entry, findings: Findings) -> None:
     findings.weight += _weight(entry) - before
 
 
-def _weight(entry: Entry) -> int:
+def _weight(entry: ThreatEntry) -> int:
     shown = sum(_FIELD_WEIGHT + 4 * len(text) for row in entry.rows for _, text in row.told)
     listed = sum(_INDICATOR_WEIGHT + 6 * len(indicator.value) for indicator in entry.indicators)
     return _ENTRY_WEIGHT + shown + listed
@@ -152,7 +152,9 @@ def _refuse_too_much(findings: Findings, sightings: dict[str, Sighting]) -> None
         )
 
 
-def _join(findings: Findings, newest: dict[tuple[bool, str], Entry], sightings: dict[str, Sighting]) -> None:
+def _join(
+    findings: Findings, newest: dict[tuple[bool, str], ThreatEntry], sightings: dict[str, Sighting]
+) -> None:
     for (is_campaign, name), entry in newest.items():
         if is_campaign:
             findings.campaigns[name] = entry.name
@@ -167,7 +169,7 @@ def _join(findings: Findings, newest: dict[tuple[bool, str], Entry], sightings: 
     )
 
 
-def _urgency(entry: Entry) -> tuple[bool, bool, datetime, str]:
+def _urgency(entry: ThreatEntry) -> tuple[bool, bool, datetime, str]:
     return (
         entry.malicious > 0,
         entry.seen["clicksPermitted"] > 0,
@@ -176,7 +178,7 @@ def _urgency(entry: Entry) -> tuple[bool, bool, datetime, str]:
     )
 
 
-def _entry(report: Report, malicious_only: bool) -> Entry:
+def _entry(report: Report, malicious_only: bool) -> ThreatEntry:
     items = [item if isinstance(item, dict) else {"note": item} for item in report.evidence]
     malicious = [item for item in items if item.get("malicious") is True]
     others = [] if malicious_only else [item for item in items if item.get("malicious") is not True]
@@ -184,7 +186,7 @@ def _entry(report: Report, malicious_only: bool) -> Entry:
     valid = [indicator for indicator in found if indicator is not None][:MOST_INDICATORS]
     is_campaign = report.scope == "CAMPAIGN"
     report_id = report.id or report.threat_id or report.place
-    return Entry(
+    return ThreatEntry(
         label(report_id),
         is_campaign,
         shown_value("name", report.name or "(no name)"),
@@ -244,7 +246,7 @@ def _platforms(value: Any) -> str:
     return ", ".join(dict.fromkeys(name for name in named if name))[:_LONGEST_PLATFORMS]
 
 
-def _take_event(event: Event, findings: Findings, sightings: dict[str, Sighting]) -> None:
+def _take_event(event: EventLine, findings: Findings, sightings: dict[str, Sighting]) -> None:
     is_click = event.kind.startswith("clicks")
     is_update = event.fields.get("_update") is True
     moment = fields.moment(event.fields.get("clickTime" if is_click else "messageTime"))

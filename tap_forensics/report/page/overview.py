@@ -10,8 +10,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from tap_forensics.report.page.charts import Bars, columns_svg, rows_svg
-from tap_forensics.report.page.exports import Listed
-from tap_forensics.report.page.findings import Entry, Findings
+from tap_forensics.report.page.exports import ListedIndicator
+from tap_forensics.report.page.findings import Findings, ThreatEntry
 
 _MOST_BUCKETS, _LEAST_BUCKETS = 48, 12
 _MOST_KINDS = 18
@@ -41,7 +41,7 @@ class Chart(NamedTuple):
     bars: Bars
 
 
-def key_figures(findings: Findings, indicators: Sequence[Listed]) -> list[tuple[str, int, str]]:
+def key_figures(findings: Findings, indicators: Sequence[ListedIndicator]) -> list[tuple[str, int, str]]:
     """(name, count, detail), the most urgent last."""
     threats = [entry for entry in findings.entries if not entry.is_campaign]
     bad = sum(entry.malicious > 0 for entry in findings.entries)
@@ -157,7 +157,7 @@ def _by_group(findings: Findings) -> list[Chart | None]:
     ]
 
 
-def _grouped(slug: str, title: str, named: list[tuple[str, Entry]]) -> Chart | None:
+def _grouped(slug: str, title: str, named: list[tuple[str, ThreatEntry]]) -> Chart | None:
     """The largest groups, and how many of their threats have malicious evidence."""
     totals = Counter(name for name, _ in named)
     bad = Counter(name for name, entry in named if entry.malicious)

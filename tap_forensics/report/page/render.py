@@ -20,9 +20,9 @@ import msgspec
 from markupsafe import Markup
 
 from tap_forensics.clock import iso
-from tap_forensics.report.indicators import KINDS
-from tap_forensics.report.page.exports import Listed, left_out
-from tap_forensics.report.page.findings import Entry, Findings, Row
+from tap_forensics.report.indicators import INDICATOR_TYPES
+from tap_forensics.report.page.exports import ListedIndicator, left_out
+from tap_forensics.report.page.findings import Findings, Row, ThreatEntry
 from tap_forensics.report.page.overview import charts, key_figures
 from tap_forensics.report.page.shown import shown_indicator, visible
 from tap_forensics.report.records import Tally
@@ -38,13 +38,17 @@ class Exports:
     stix: str
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What the page was made from, and when; `tally` counts the lines that were read."""
+
+    source: str
+    made: datetime
+    tally: Tally
+
+
 def render_page(
-    source: str,
-    made: datetime,
-    findings: Findings,
-    indicators: Sequence[Listed],
-    exports: Exports,
-    tally: Tally,
+    origin: Origin, findings: Findings, indicators: Sequence[ListedIndicator], exports: Exports
 ) -> str:
     script, style = _own_text("page.js"), _own_text("page.css")
     environment = jinja2.Environment(
@@ -53,8 +57,8 @@ def render_page(
     environment.filters["iso"] = iso
     environment.filters["shown"] = lambda one: shown_indicator(one.kind, one.value)
     return environment.from_string(_own_text("page.html")).render(
-        source=visible(source),
-        made=iso(made.replace(microsecond=0)),
+        source=visible(origin.source),
+        made=iso(origin.made.replace(microsecond=0)),
         policy=_policy(script, style),
         # Our own, and its hash is in the policy.
         script=Markup(script),  # noqa: S704 - as above
@@ -65,8 +69,8 @@ def render_page(
         findings=findings,
         indicators=indicators,
         left_out=left_out(findings.entries, indicators),
-        kinds=KINDS,
-        tally=tally,
+        kinds=INDICATOR_TYPES,
+        tally=origin.tally,
         not_listed=sum(entry.not_listed for entry in findings.entries),
         most=_MOST_WITHOUT_SCRIPT,
     )
@@ -96,7 +100,7 @@ def _json_block(document: Any) -> Markup:
     return Markup(text)  # noqa: S704 - what could end the element is escaped above
 
 
-def _data(findings: Findings, indicators: Sequence[Listed], exports: Exports) -> dict[str, Any]:
+def _data(findings: Findings, indicators: Sequence[ListedIndicator], exports: Exports) -> dict[str, Any]:
     """What `page.js` reads. Frequent texts are indexes into `words`."""
     words: dict[str, int] = {}
 
@@ -113,7 +117,7 @@ def _data(findings: Findings, indicators: Sequence[Listed], exports: Exports) ->
     }
 
 
-def _entry(entry: Entry, number: Callable[[str], int]) -> dict[str, Any]:
+def _entry(entry: ThreatEntry, number: Callable[[str], int]) -> dict[str, Any]:
     return {
         "id": entry.report_id,
         "name": entry.name,
@@ -135,7 +139,7 @@ def _row(row: Row, number: Callable[[str], int]) -> list[Any]:
     return [number(row.kind), row.verdict, number(row.engine), number(row.platform), *told]
 
 
-def _indicator(one: Listed) -> list[Any]:
+def _indicator(one: ListedIndicator) -> list[Any]:
     """[kind, real value, shown value or 0 if it is the same, numbers of the reports, found in]"""
     shown = shown_indicator(one.kind, one.value)
     return [one.kind, one.value, 0 if shown == one.value else shown, one.entries, ", ".join(one.fields)]

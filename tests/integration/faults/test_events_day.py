@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tap_forensics.sandbox.faults import Fault
-from tap_forensics.sandbox.world import Event, Rates, Verdict, World
+from tap_forensics.sandbox.world import Rates, Verdict, World, WorldEvent
 from tests.support.events_lab import EVENTS, event_lines
 from tests.support.lab import SIEM, Lab, open_lab
 from tests.support.world_faults import run_and_die
@@ -52,7 +52,7 @@ def judged(world: World, rng: random.Random) -> None:
                 world.rejudge(now, Verdict(at, status="falsePositive"), recreated=True)
 
 
-def says_status(event: Event) -> bool:
+def says_status(event: WorldEvent) -> bool:
     entries = event.body.get("threatsInfoMap", [event.body]) or []
     return any(isinstance(entry, dict) and "threatStatus" in entry for entry in entries)
 
@@ -70,7 +70,7 @@ def content(event: dict[str, Any]) -> str:
     return json.dumps(ordered(event), sort_keys=True)
 
 
-def as_said(event: Event, upto: int) -> str:
+def as_said(event: WorldEvent, upto: int) -> str:
     """The event after its first `upto` verdicts."""
     body = json.loads(json.dumps(event.body))
     entries = body.get("threatsInfoMap", [body])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tap_forensics.report.page.exports import list_indicators
 from tap_forensics.report.page.findings import find
 from tap_forensics.report.page.overview import charts
-from tap_forensics.report.page.render import Exports, render_page
+from tap_forensics.report.page.render import Exports, Origin, render_page
 from tap_forensics.report.page.shown import defanged, shown_indicator, shown_value, visible
 from tap_forensics.report.records import Tally, read_records
 from tap_forensics.report.source import Line
@@ -96,7 +96,7 @@ def test_whatever_the_evidence_is_a_page_comes_of_it(items: list[Any], name: Any
         malicious_only=False,
     )
     indicators = list_indicators(made.entries)
-    page = render_page("x", START, made, indicators, Exports("", ""), Tally())
+    page = render_page(Origin("x", START, Tally()), made, indicators, Exports("", ""))
     assert len(page_data(page)["reports"][0]["rows"]) == len(items)
     assert page.count("<script") == 2
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.report.records import Event, Report, Tally, read_records
+from tap_forensics.report.records import EventLine, Report, Tally, read_records
 from tap_forensics.report.source import LONGEST_LINE_BYTES, Line, NoSource, SourceFault, source_lines
 from tests.support.lab import Lab, open_lab
 from tests.support.report.commands import run
@@ -21,7 +21,7 @@ ITEM = {"type": "url", "what": {"url": "https://host.example.com/a"}}
 REPORT = {"scope": "THREAT", "id": "a", "name": "n", "forensics": [ITEM]}
 
 
-def records(*documents: Any) -> tuple[list[Report | Event], Tally]:
+def records(*documents: Any) -> tuple[list[Report | EventLine], Tally]:
     lines = (Line(f"x:{n}", json.dumps(document).encode()) for n, document in enumerate(documents, 1))
     tally = Tally()
     return list(read_records(lines, tally)), tally
@@ -34,12 +34,12 @@ def only_report(*documents: Any) -> Report:
     return found[0]
 
 
-def read(source: object, stdin: bytes = b"") -> tuple[list[Report | Event], Tally]:
+def read(source: object, stdin: bytes = b"") -> tuple[list[Report | EventLine], Tally]:
     tally = Tally()
     return list(read_records(source_lines(str(source), io.BytesIO(stdin)), tally)), tally
 
 
-def evidence_of(found: list[Report | Event]) -> list[Any]:
+def evidence_of(found: list[Report | EventLine]) -> list[Any]:
     return [record.evidence for record in found if isinstance(record, Report)]
 
 
@@ -56,7 +56,7 @@ def test_the_state_beside_the_evidence_is_not_taken_for_it(collected: Lab, folde
     assert (folder / "tap-forensics" / "state.json").is_file()
     found, tally = read(folder)
     assert tally.odd_count == 0
-    assert {type(record) for record in found} == {Report, Event}
+    assert {type(record) for record in found} == {Report, EventLine}
     assert tally.lines == sum(data.count(b"\n") for data in collected.evidence().values())
 
 
@@ -148,7 +148,7 @@ def test_a_missing_part_is_named_and_the_rest_is_used() -> None:
 )
 def test_both_shapes_of_an_event_are_one_event(document: Any) -> None:
     [event], tally = records(document)
-    assert isinstance(event, Event)
+    assert isinstance(event, EventLine)
     assert (event.kind, event.fields["GUID"], tally.events) == ("messagesDelivered", "a", 1)
 
 

@@ -13,7 +13,7 @@ import stix2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.report.indicators import KINDS, indicators_in
+from tap_forensics.report.indicators import INDICATOR_TYPES, indicators_in
 from tap_forensics.report.page.exports import csv_text, left_out, list_indicators, stix_text
 from tap_forensics.sandbox.reports import EVIDENCE, evidence
 from tests.support.lab import START
@@ -92,7 +92,7 @@ def test_what_is_without_end_is_cut_and_counted() -> None:
 def test_every_type_of_the_sandbox_is_read() -> None:
     for kind in EVIDENCE:
         found = list(indicators_in(evidence(random.Random(1), kind)))
-        assert all(one and one.kind in KINDS for one in found)
+        assert all(one and one.kind in INDICATOR_TYPES for one in found)
 
 
 def exported(*documents: dict[str, Any]) -> tuple[str, str]:

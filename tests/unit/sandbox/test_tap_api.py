@@ -15,7 +15,7 @@ import urllib3
 
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
-from tap_forensics.sandbox.world import KINDS, World
+from tap_forensics.sandbox.world import EVENT_LISTS, World
 from tests.unit.sandbox.conftest import CREDENTIALS, NOW, Ask, between, iso
 
 HOUR = (NOW - timedelta(hours=2), NOW - timedelta(hours=1))
@@ -31,7 +31,7 @@ def a_report_id(world: World) -> str:
 
 def found_ids(answer: dict[str, Any]) -> set[str]:
     """Reads both spellings, and survives every oddity: what a client has to do."""
-    bodies = [body for kind in KINDS for body in answer.get(kind) or []]
+    bodies = [body for kind in EVENT_LISTS for body in answer.get(kind) or []]
     places = [*bodies, *(entry for body in bodies for entry in body.get("threatsInfoMap") or [])]
     values = [
         place.get(key) for place in places if isinstance(place, dict) for key in ("threatID", "threatId")
@@ -82,7 +82,7 @@ def test_message_parts_and_events_change_their_order_from_answer_to_answer(ask: 
 def test_empty_lists_come_as_lists_as_null_or_not_at_all(ask: Ask) -> None:
     quiet = (NOW - timedelta(days=2), NOW - timedelta(days=2) + timedelta(minutes=1))
     answers = [ask("/v2/siem/all", between(*quiet)).json() for _ in range(12)]
-    assert {repr(answer.get(kind, "absent")) for answer in answers for kind in KINDS} == {
+    assert {repr(answer.get(kind, "absent")) for answer in answers for kind in EVENT_LISTS} == {
         "[]",
         "None",
         "'absent'",

@@ -7,7 +7,7 @@ from typing import Any
 
 from tap_forensics.sandbox.messages import JUNK_ENTRIES
 from tap_forensics.sandbox.reports import DOCUMENTED, UNDOCUMENTED
-from tap_forensics.sandbox.world import KINDS, Rates, World
+from tap_forensics.sandbox.world import EVENT_LISTS, Rates, World
 from tests.unit.sandbox.conftest import NOW
 
 
@@ -50,7 +50,7 @@ def test_a_day_has_every_kind_of_event_and_every_oddity() -> None:
     keys = {key for entry in entries(world) if isinstance(entry, dict) for key in entry}
     guids = Counter(body["GUID"] for body in bodies)
     met = Counter(name for event in world.events for name in event.threat_ids)
-    assert {event.kind for event in world.events} == set(KINDS)
+    assert {event.kind for event in world.events} == set(EVENT_LISTS)
     assert {"threatID", "threatId", "campaignID", "campaignId"} <= keys
     assert any(entry in JUNK_ENTRIES for entry in entries(world))
     assert any("id" not in body for body in bodies)
