@@ -21,8 +21,8 @@ MINUTE, HOUR = 60, 3600
 OFF_BY = [4 * MINUTE, 10 * MINUTE, 59 * MINUTE, 5 * HOUR, -10 * MINUTE, -59 * MINUTE, -5 * HOUR]
 
 
-@pytest.fixture(name="the")
-def _the() -> Iterator[Lab]:
+@pytest.fixture(name="lab")
+def _lab() -> Iterator[Lab]:
     world = threats_at(START - timedelta(minutes=20), 10)
     with open_lab(world, LOOKBACK_HOURS="3", LEASE_SECONDS=str(LEASE_SECONDS), FETCH_CONCURRENCY="2") as lab:
         yield lab
