@@ -1,4 +1,4 @@
-"""A local world: a strict stand-in for the TAP API, a real GCS server, and the function run against both.
+"""A local world: a strict stand-in for the TAP API, a real GCS server, and the function using both.
 
-Nothing here imports the collector: a fake that borrows the client's constants shares the client's mistakes.
+Nothing here imports the client code: a fake that reuses the client's constants repeats its mistakes.
 """

@@ -1,4 +1,4 @@
-"""What the TAP API answers to a request: credentials, quotas, rules, routes. Knows no socket."""
+"""The TAP API's response to a request: credentials, quotas, validation, routes. Uses no sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tap_forensics.sandbox.messages import stamp
 from tap_forensics.sandbox.quota import RollingQuota
 from tap_forensics.sandbox.world import EVENT_LISTS, SHOWN_STATUSES, Verdict, World, WorldEvent
 
-# Proofpoint's TAP SIEM API documentation: the endpoints and the lists that each returns.
+# Proofpoint's TAP SIEM API documentation: the endpoints and the lists that each one returns.
 SIEM_ROUTES: dict[str, tuple[str, ...]] = {
     "/v2/siem/all": EVENT_LISTS,
     "/v2/siem/issues": ("messagesDelivered", "clicksPermitted"),
@@ -41,10 +41,11 @@ NOT_WORTH_PACKING_BYTES = 1000
 
 @dataclass
 class TapApi:
-    """The API's mind. Every field may be changed while it serves.
+    """The API's logic. Every field may be changed while the server runs.
 
-    `clock` returns aware UTC. The quotas' pools are `siem` (five endpoints together), `clicks_permitted`,
-    `forensics_threat` and `forensics_campaign`. `gzip` False packs nothing, even if the client would take it.
+    `clock` returns timezone-aware UTC. The quota pools are `siem` (shared by five endpoints),
+    `clicks_permitted`, `forensics_threat` and `forensics_campaign`. If `gzip` is False, no response is
+    compressed, even if the client accepts it.
     """
 
     world: World
@@ -62,7 +63,7 @@ class TapApi:
         self._packed: dict[tuple[Any, bool], bytes] = {}
 
     def answer(self, request: Request) -> Response:
-        """The true answer to a request. Order of checks: credentials, path, method, quota, parameters."""
+        """Returns the normal response. Order of checks: credentials, path, method, quota, parameters."""
         if not self._authentic(request.headers.get("authorization", "")):
             return Response(401, b"Unauthorized", {"Content-Type": "text/plain"})
         if request.path not in SIEM_ROUTES and request.path != FORENSICS:
@@ -78,7 +79,7 @@ class TapApi:
             return Response(400, str(refusal).encode(), {"Content-Type": "text/plain"})
 
     def pack_reports(self) -> None:
-        """Makes and packs every report ahead, so that no measured request waits for that work."""
+        """Generates and compresses every report in advance, so that measurements do not include that work."""
         for threat in self.world.threats.values():
             body = self.world.forensics_bytes(threat.id, True)
             if body is not None and self.gzip:
@@ -113,7 +114,7 @@ class TapApi:
     def _listed(
         self, request: Request, kinds: tuple[str, ...], shown: list[WorldEvent], end: datetime, now: datetime
     ) -> Response:
-        """The JSON answer: events in no order; an empty list may be null or absent, a label wrong."""
+        """JSON response: events are shuffled. Empty lists may be null or absent; the type may be wrong."""
         with self._lock:
             rng = random.Random(self._rng.random())
         rng.shuffle(shown)
@@ -142,7 +143,7 @@ class TapApi:
         if "campaignId" in query:
             return self._campaign(request, query)
         threat_id, wish = query["threatId"], query.get("includeCampaignForensics", "false")
-        # A literal answer may stand under an id of any form: tests ask how the client carries odd ones.
+        # Threats of the world may have any id: tests check how the client handles unusual ones.
         if not THREAT_ID.fullmatch(threat_id) and threat_id not in self.world.threats:
             raise rules.BadRequestError("The threatId is malformed")
         if wish not in {"true", "false"}:
@@ -192,7 +193,7 @@ def _not_found() -> Response:
 
 
 def _single(request: Request, known: set[str], repeatable: set[str]) -> dict[str, str]:
-    """The query as one text a parameter. An unknown or repeated parameter is a client's slip: refused."""
+    """One string per parameter. Unknown or repeated parameters are a client bug and are rejected."""
     for name, values in request.args.items():
         if name not in known:
             raise rules.BadRequestError(f"The parameter is unknown: {name}")
@@ -209,7 +210,7 @@ def _choices(request: Request, name: str, allowed: set[str]) -> set[str]:
 
 
 def _as_shown(event: WorldEvent, now: datetime, rng: random.Random) -> dict[str, Any]:
-    """The body as it reads today: parts in a new order, a campaign not yet linked as null."""
+    """The body as of `now`: parts are shuffled, and a campaign that is not linked yet is null."""
     body = dict(event.body)
     if isinstance(body.get("messageParts"), list):
         body["messageParts"] = rng.sample(body["messageParts"], len(body["messageParts"]))
@@ -228,7 +229,7 @@ def _unlinked(entry: Any) -> Any:
 
 
 def _judged(body: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """A click says of its threat itself, a message in each entry of its map."""
+    """Applies a verdict. A click holds it at the top level, a message in each `threatsInfoMap` entry."""
     if isinstance(body.get("threatsInfoMap"), list):
         entries = [_said(e, verdict) if isinstance(e, dict) else e for e in body["threatsInfoMap"]]
         return body | {"threatsInfoMap": entries}
@@ -242,7 +243,7 @@ def _said(entry: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
 
 
 def _syslog(shown: list[WorldEvent]) -> Response:
-    """The default format, for whoever forgets `format=json`: one line an event, 204 where there is none."""
+    """The default format, used without `format=json`: one line per event, 204 if there are no events."""
     if not shown:
         return Response(204)
     lines = [

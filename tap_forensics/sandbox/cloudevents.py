@@ -1,4 +1,4 @@
-"""The trigger's side: the CloudEvent that Eventarc posts for a Pub/Sub message, and the function it meets."""
+"""The trigger: the CloudEvent that Eventarc posts for a Pub/Sub message, and the function that gets it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def event_body(payload: bytes, event_id: str, published: datetime) -> bytes:
 def post_event(
     url: str, payload: bytes = b"{}", *, event_id: str | None = None, timeout_seconds: float = 600
 ) -> tuple[int, str]:
-    """Posts one event and waits for the answer: (status, body). Give an `event_id` twice for a redelivery."""
+    """Posts one event and returns (status, body). Use the same `event_id` again for a redelivery."""
     name = event_id or uuid.uuid4().hex
     body = event_body(payload, name, datetime.now(UTC))
     with urllib3.PoolManager() as pool:
@@ -60,7 +60,7 @@ def post_event(
 
 
 def curl_line(url: str) -> str:
-    """The shell command that posts such an event."""
+    """A shell command that posts an event."""
     words = ["curl", "-i", url]
     for name, value in event_headers("1").items():
         words += ["-H", f"{name}: {value}"]
@@ -72,10 +72,10 @@ def curl_line(url: str) -> str:
 
 
 class FunctionServer:
-    """A function under functions-framework in a process group of its own, as a context manager.
+    """A function under functions-framework in its own process group, as a context manager.
 
-    It gets exactly `env`, besides PATH and unbuffered output. `log` holds its lines, stdout and stderr
-    together; `echo` is called with each as it comes. Raises RuntimeError with the log if it does not start.
+    Its environment is `env` plus PATH and PYTHONUNBUFFERED. `log` holds the lines of stdout and stderr
+    together; `echo` is called with each new line. Raises RuntimeError with the log if it does not start.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class FunctionServer:
 
     @property
     def pid(self) -> int:
-        """The group's leader."""
+        """The process id of the group leader."""
         return self._process.pid
 
     def __enter__(self) -> FunctionServer:
         command = [sys.executable, "-m", "functions_framework", "--target", "main"]
         command += ["--signature-type", "cloudevent", "--source", str(self.source)]
         command += ["--host", HOST, "--port", str(self.port)]
-        self._process = subprocess.Popen(  # noqa: S603 (this Python, with arguments of ours)
+        self._process = subprocess.Popen(  # noqa: S603 (this Python, with our own arguments)
             command,
             env=self.env,
             cwd=self.source.parent,
@@ -132,31 +132,31 @@ class FunctionServer:
         self.stop()
 
     def stop(self) -> None:
-        """SIGTERM to the group, SIGKILL after five seconds; then the log is complete."""
+        """Sends SIGTERM to the group, and SIGKILL after five seconds. Then the log is complete."""
         end_group(self._process)
         self._reader.join(5)
 
     def kill(self) -> None:
-        """SIGKILL to the whole group at once, as a crash or an out-of-memory kill would be."""
+        """Sends SIGKILL to the whole group at once, like a crash or an out-of-memory kill."""
         signal_group(self._process, signal.SIGKILL)
         self._process.wait()
-        # The log ends when the last process that could write to it is gone.
+        # The log ends when the last process that can write to it has exited.
         self._reader.join(5)
 
     def wait(self) -> None:
-        """Returns when the function's server ends by itself."""
-        # In turns: a signal that comes right before a wait without an end would not end it.
+        """Returns when the function's server exits by itself."""
+        # Short waits in a loop: a signal just before a wait without a timeout would not interrupt it.
         while self._process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(1)
 
     def wait_for_log(self, text: str, timeout_seconds: float = 30) -> bool:
-        """Whether a line with this text stands in the log, or comes within the time."""
+        """Returns True if a line with this text is in the log or appears before the timeout."""
         with self._grew:
             return self._grew.wait_for(lambda: any(text in line for line in self.log), timeout_seconds)
 
     def _read(self) -> None:
-        assert self._process.stdout  # noqa: S101 (asked for as a pipe: this tells the type checker)
+        assert self._process.stdout  # noqa: S101 (stdout is a pipe; this informs the type checker)
         with self._process.stdout as stream:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip("\n")

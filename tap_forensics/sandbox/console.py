@@ -1,4 +1,4 @@
-"""What the demo shows on a terminal: headings, objects with sizes, JSON cut for the eye."""
+"""Terminal output of the demo: headings, objects with sizes, shortened JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def heading(text: str) -> None:
 
 
 def log_line(line: str) -> None:
-    """One line of the function's log, told apart from the demo's own words."""
+    """Prints one line of the function's log, marked to distinguish it from the demo's own output."""
     print(f"  | {line}", flush=True)
 
 
@@ -23,13 +23,13 @@ def object_list(objects: Mapping[str, bytes]) -> None:
 
 
 def pretty(record: Mapping[str, Any], most: int) -> str:
-    """A record as JSON with indents: every field, but of long values in them only `most` items and a note."""
+    """A record as indented JSON with every field; long values are cut to `most` items and a note."""
     shown = {key: cut(item, most) for key, item in record.items()}
     return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
 def cut(value: Any, most: int) -> Any:
-    """The value with its long lists, maps and texts shortened, at every depth."""
+    """The value with long lists, dicts and strings shortened, at every depth."""
     if isinstance(value, dict):
         return _cut_map(value, most)
     if isinstance(value, list):
@@ -41,7 +41,7 @@ def cut(value: Any, most: int) -> Any:
 
 
 def _cut_map(value: dict[str, Any], most: int) -> dict[str, Any]:
-    # A record of a few fields is shown whole: only what grows with the number of threats is cut.
+    # A record with few fields is shown in full. Only what grows with the number of threats is cut.
     limit = len(value) if len(value) <= 10 else most
     shown = {key: cut(item, most) for key, item in list(value.items())[:limit]}
     return shown | ({"…": f"{len(value) - limit} more"} if len(value) > limit else {})

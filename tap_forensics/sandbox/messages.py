@@ -1,7 +1,7 @@
-"""Bodies of SIEM events in the shapes that integrators saw on live tenants, oddities included.
+"""Bodies of SIEM events in the forms that integrators saw on live tenants, including the unusual ones.
 
-The documented field names differ from the live ones in places (`threatId`/`threatID`, `clusterId`/`cluster`);
-both spellings are made, so that a reader which knows only one of them misses threats.
+Some documented field names differ from the live ones (`threatId`/`threatID`, `clusterId`/`cluster`). Both
+spellings are generated, so a reader that knows only one of them misses threats.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ STUB_KEEPS = frozenset({"GUID", "id", "messageTime", "threatsInfoMap"})
 class WorldThreat:
     """One threat that the stand-in knows.
 
-    `id` is 64 hex digits. `kind` is url, attachment or messageText; `artifact` the URL without scheme, the
-    SHA-256 or the address that the API calls `threat`. `answer` says what the Forensics API gives:
-    `report`, `empty` (200 with no reports) or `unknown` (404).
+    `id` is 64 hex digits. `kind` is url, attachment or messageText. `artifact` is the URL without scheme, the
+    SHA-256 or the address; the API calls it `threat`. `answer` is what the Forensics API returns: `report`,
+    `empty` (200 with no reports) or `unknown` (404).
     """
 
     id: str
@@ -50,7 +50,7 @@ class WorldThreat:
 
 
 def stamp(moment: datetime) -> str:
-    """The API's form of a time: UTC, milliseconds, `Z`."""
+    """The API's time format: UTC, milliseconds, `Z`."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
@@ -83,7 +83,7 @@ def threat_entry(rng: random.Random, threat: WorldThreat, seen: datetime) -> dic
 def threats_info(
     rng: random.Random, threats: Sequence[WorldThreat], seen: datetime, junk: float
 ) -> list[Any]:
-    """The whole `threatsInfoMap`; with probability `junk` one entry of a wrong type is among them."""
+    """The whole `threatsInfoMap`. With probability `junk` it contains one malformed entry."""
     entries: list[Any] = [threat_entry(rng, threat, seen) for threat in threats]
     if rng.random() < junk:
         entries.insert(rng.randrange(len(entries) + 1), rng.choice(JUNK_ENTRIES))
@@ -91,7 +91,7 @@ def threats_info(
 
 
 def message_parts(rng: random.Random) -> list[dict[str, Any]]:
-    """Two to four parts; the stand-in shuffles them at every answer, as live tenants do."""
+    """Two to four parts. The stand-in shuffles them in every response, as live tenants do."""
     return [
         {
             "disposition": "attached" if number else "inline",
@@ -107,14 +107,14 @@ def message_parts(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def mail(rng: random.Random, created: datetime) -> dict[str, Any]:
-    """What all copies of one mail share: everything but `id`, `recipient` and `threatsInfoMap`."""
+    """The fields that all copies of one mail share: all except `id`, `recipient` and `threatsInfoMap`."""
     sender = f"sender{rng.randrange(300)}@example.com"
     score = rng.randint(0, 100)
     return {
         "GUID": hex_digits(rng, 32),
         "QID": f"{hex_digits(rng, 10)}-1",
         "messageID": f"<{hex_digits(rng, 24)}@mail.example.com>",
-        # Recognised now, received then: the windows go by the later of both, which the body does not hold.
+        # Mail may be recognised after it was received. Windows use the later time, which is not in the body.
         "messageTime": stamp(created - timedelta(minutes=rng.choice([0, 0, 1, 45, 300]))),
         "sender": sender,
         "senderIP": f"203.0.113.{rng.randrange(1, 255)}",
@@ -144,7 +144,7 @@ def mail(rng: random.Random, created: datetime) -> dict[str, Any]:
 def copy_for(
     rng: random.Random, body: dict[str, Any], recipient: str, info: list[Any] | None
 ) -> dict[str, Any]:
-    """One recipient's copy of a mail: same GUID, own `id` (at times absent), own `threatsInfoMap`."""
+    """One recipient's copy of a mail: same GUID, its own `id` (sometimes absent) and `threatsInfoMap`."""
     copy = body | {"recipient": [recipient], "threatsInfoMap": info}
     if rng.random() < 0.8:
         copy["id"] = hex_digits(rng, 32)
@@ -152,12 +152,12 @@ def copy_for(
 
 
 def stub(body: dict[str, Any]) -> dict[str, Any]:
-    """A message nearly all of whose fields are null, as tenants get them; its threats still stand in it."""
+    """A message with nearly all fields null, as seen on tenants. It still contains its threats."""
     return {key: value if key in STUB_KEEPS else None for key, value in body.items()} | {"sender": ""}
 
 
 def click(rng: random.Random, threat: WorldThreat, created: datetime) -> dict[str, Any]:
-    """A click event: one threat in the body itself, `recipient` a string, `threatURL` in capitals."""
+    """A click event: one threat at the top level, `recipient` is a string, `threatURL` has a capital URL."""
     body: dict[str, Any] = {
         "GUID": hex_digits(rng, 32),
         "threatID" if rng.random() < 0.8 else "threatId": threat.id,

@@ -1,4 +1,4 @@
-"""Servers as child processes: a free port, readiness without blind sleeps, an end that leaves no orphan."""
+"""Servers as child processes: a free port, a readiness check without fixed sleeps, an end without orphans."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import subprocess
 import time
 
 HOST = "127.0.0.1"
-# Below those that Linux and macOS hand out by themselves: nobody else gets one between the look and the use.
+# Below the ephemeral ports of Linux and macOS, so the system assigns none of these before we use it.
 _PORTS = range(10_000, 32_000)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    # Not by `random`, which several processes may have seeded alike.
+    """Returns a loopback port that is not in use now."""
+    # Not `random`: several processes may use the same seed.
     while not is_free(port := secrets.choice(_PORTS)):
         pass
     return port
@@ -33,7 +33,7 @@ def is_free(port: int) -> bool:
 
 
 def wait_until_listening(process: subprocess.Popen[bytes], port: int, within_seconds: float) -> None:
-    """Returns once the port takes connections. Raises RuntimeError if the process ends, or time runs out."""
+    """Returns when the port accepts connections. Raises RuntimeError if the process exits or on timeout."""
     deadline = time.monotonic() + within_seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -48,16 +48,16 @@ def wait_until_listening(process: subprocess.Popen[bytes], port: int, within_sec
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signals the group that a process leads (started with `start_new_session`), if any of it still lives."""
+    """Signals the group led by a process (started with `start_new_session`), if it still exists."""
     try:
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):
-        # Gone already; macOS says "not permitted" of a group in which only zombies are left.
+        # Already gone. macOS returns "not permitted" for a group that contains only zombies.
         return
 
 
 def end_group(process: subprocess.Popen[bytes], grace_seconds: float = 5) -> None:
-    """SIGTERM to the whole group, SIGKILL to what is left of it after the grace."""
+    """Sends SIGTERM to the whole group, and SIGKILL to what is left after the grace period."""
     signal_group(process, signal.SIGTERM)
     try:
         process.wait(grace_seconds)

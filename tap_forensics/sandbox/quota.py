@@ -1,4 +1,4 @@
-"""Rolling quotas as TAP keeps them: capacity comes back call by call, 24 hours after each was made."""
+"""Rolling quotas like those of TAP: each call uses capacity for 24 hours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PERIOD = timedelta(hours=24)
 
 
 class RollingQuota:
-    """At most `limit` calls in any 24 hours; None means no limit. Safe between threads."""
+    """At most `limit` calls in any 24 hours; None means no limit. Thread-safe."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
@@ -18,7 +18,7 @@ class RollingQuota:
         self._lock = threading.Lock()
 
     def admit(self, now: datetime, *, count_refused: bool) -> bool:
-        """Whether a call at `now` is let through. Whether refused ones count too is not documented."""
+        """Whether a call at `now` is allowed. It is not documented if refused calls count too."""
         with self._lock:
             while self._calls and self._calls[0] <= now - PERIOD:
                 self._calls.popleft()

@@ -1,7 +1,7 @@
-"""Forensics reports: both scopes, every documented type of evidence, and some that no page documents.
+"""Forensics reports: both scopes, every documented type of evidence, and some undocumented ones.
 
-Types and their fields follow Proofpoint's TAP Forensics API documentation; where live answers were seen to
-differ (ports as text, `blacklisted` as a number, no `type` on the report) the live form is made as well.
+Types and their fields follow Proofpoint's TAP Forensics API documentation. Some live responses
+differ (ports as text, `blacklisted` as a number, no `type` on the report); the live form is generated too.
 """
 
 from __future__ import annotations
@@ -129,13 +129,13 @@ DOCUMENTED: dict[str, Callable[[random.Random], What]] = {
     "url": _web,
     "redirect_chain": _redirect_chain,
 }
-# `domains` was met on a live tenant; `wmi_query` is nobody's, for types turn up without notice.
+# `domains` was seen on a live tenant. `wmi_query` is invented, because new types appear without notice.
 UNDOCUMENTED: dict[str, Callable[[random.Random], What]] = {"domains": _domains, "wmi_query": _wmi_query}
 EVIDENCE = DOCUMENTED | UNDOCUMENTED
 
 
 def evidence(rng: random.Random, kind: str) -> dict[str, Any]:
-    """One item of `forensics[]`; optional fields are there or not, as the generator falls."""
+    """One item of `forensics[]`. Optional fields are present at random."""
     what = EVIDENCE[kind](rng)
     text = max((value for value in what.values() if isinstance(value, str)), key=len, default=kind)
     item: dict[str, Any] = {
@@ -155,7 +155,7 @@ def evidence(rng: random.Random, kind: str) -> dict[str, Any]:
 
 
 def evidence_list(rng: random.Random, first: int, count: int, size_bytes: int | None) -> list[dict[str, Any]]:
-    """`count` items, or as many as fill `size_bytes` of JSON; the types take turns from number `first` on."""
+    """`count` items, or enough to fill `size_bytes` of JSON. Types rotate, starting with number `first`."""
     kinds = list(EVIDENCE)
     items: list[dict[str, Any]] = []
     written = 0
@@ -172,10 +172,10 @@ def dumped(value: Any, indent: int | None = None) -> bytes:
 
 
 class ReportBook:
-    """Makes the reports of one world as bytes, the same for the same seed, and keeps what it made.
+    """Generates the reports of one world as bytes and caches them. The same seed returns the same bytes.
 
-    With `report_bytes` a report is filled up to about that size. A benchmark then asks for gigabytes, so
-    evidence is drawn from a few ready lists; otherwise each threat has its own.
+    With `report_bytes` each report is filled to about that size. A benchmark then requests gigabytes, so
+    threats share a few prepared lists of evidence. Without it, each threat has its own list.
     """
 
     def __init__(self, seed: int, generated: datetime, evidences: int) -> None:
@@ -187,7 +187,7 @@ class ReportBook:
         self._made: dict[str, bytes] = {}
 
     def threat_report(self, threat: WorldThreat) -> bytes:
-        """A report of scope THREAT as JSON; about one in five is pretty-printed, which JSON allows."""
+        """A report of scope THREAT as JSON. Without `report_bytes`, one in five is pretty-printed."""
         head = {"scope": "THREAT", "id": threat.id, "name": threat.artifact, "threatStatus": threat.status}
         if self.report_bytes is None:
             return self._own(
@@ -196,7 +196,7 @@ class ReportBook:
         return self._joined(head, self._variant(threat.number % VARIANTS, self.report_bytes))
 
     def campaign_report(self, campaign: str) -> bytes:
-        """The one report of a campaign; it comes back the same with each of the campaign's threats."""
+        """The report of a campaign. It is the same for each of the campaign's threats."""
         head = {"scope": "CAMPAIGN", "id": campaign, "name": f"Campaign {campaign[:8]}"}
         if self.campaign_report_bytes is None:
             return self._own(campaign, head, 3, None)
@@ -206,7 +206,7 @@ class ReportBook:
         return self._made[campaign]
 
     def response(self, reports: list[bytes]) -> bytes:
-        """The whole answer around reports; `generated` stands only here, at the top."""
+        """The whole response body for the reports. `generated` is only here, at the top level."""
         head = dumped({"generated": stamp(self.generated)})
         return head[:-1] + b',"reports":[' + b",".join(reports) + b"]}"
 

@@ -1,6 +1,6 @@
-"""A strict stand-in for the TAP API over HTTP, on loopback: in this process, or as one of its own.
+"""A strict stand-in for the TAP API over HTTP, on loopback, in this process or in a separate one.
 
-As a process: `python -m tap_forensics.sandbox.tap_api --threats 500` prints its URL on the first line.
+Separate process: `python -m tap_forensics.sandbox.tap_api --threats 500` prints its URL on the first line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def utc_now() -> datetime:
 
 
 class TenantOptions(TypedDict, total=False):
-    """The tenant's credentials and limits; by default the demo's, 1800 SIEM calls, and no forensics limit."""
+    """The tenant's credentials and limits. Default: the demo's, 1800 SIEM calls, no forensics limit."""
 
     principal: str
     secret: str
@@ -40,10 +40,10 @@ class TenantOptions(TypedDict, total=False):
 class TapServer(TapApi):
     """The API on a port of 127.0.0.1, as a context manager.
 
-    What `TapApi` names may be changed while it serves (`clock`, `gzip`, `retry_after`, `quotas` …), and
-    `latency_seconds` too. The limits are calls per rolling 24 hours, None for none; readers of the vendor's
-    table disagree about those of Forensics. Leaving the context without an error raises AssertionError if a
-    planned fault was never met; `faults.clear()` forgives.
+    The fields of `TapApi` (`clock`, `gzip`, `retry_after`, `quotas` …) and `latency_seconds` may be changed
+    while the server runs. The limits are calls per rolling 24 hours; None means no limit. Readers of the
+    vendor's table disagree about the Forensics limits. Leaving the context without an error raises
+    AssertionError if a planned fault has too few hits. `faults.clear()` prevents this.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TapServer(TapApi):
 
     @property
     def latency_seconds(self) -> float:
-        """How long each answer takes to begin, on top of the work."""
+        """Extra delay before each response starts."""
         return self._wire.latency_seconds
 
     @latency_seconds.setter
@@ -107,7 +107,7 @@ class TapServer(TapApi):
             quota.reset()
 
     def start(self) -> None:
-        """Serves in a thread; the port is open before this, so a first request never comes too early."""
+        """Serves in a thread. The port is already open, so the first request cannot be too early."""
         threading.Thread(
             target=self._wire.serve_forever, args=(0.02,), name="tap stand-in", daemon=True
         ).start()
@@ -127,7 +127,7 @@ class TapServer(TapApi):
             self.faults.assert_all_met()
 
     def _dated(self, request: Request) -> Response:
-        """With the `Date` of RFC 9110, by the API's own clock."""
+        """The response with a `Date` header (RFC 9110) from the API's own clock."""
         response = self.answer(request)
         date = format_datetime(self.clock(), usegmt=True)
         return dataclasses.replace(response, headers={"Date": date, **response.headers})

@@ -1,7 +1,7 @@
-"""The window rules of the SIEM API, with its own sentences.
+"""The window rules of the SIEM API, with its own error messages.
 
-The three sentences were captured by integrators on live tenants; half an hour more than the limit was only
-ever described, so the sentence for a window that is too long is this stand-in's.
+Integrators captured three of the messages on live tenants. For a window that is too long they only described
+the rejection (of half an hour over the limit), so the text of TOO_LONG is this stand-in's own.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _DURATION = re.compile(r"PT(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?", re.ASCII)
 
 
 class BadRequestError(Exception):
-    """A parameter that the API refuses; the text is the body of its 400."""
+    """The API rejects a parameter. The text is the body of the 400 response."""
 
 
 def asked_window(query: Mapping[str, str], now: datetime) -> Window:
-    """The half-open window that a request asks for. Raises BadRequestError with the API's sentence."""
+    """Returns the requested half-open window. Raises BadRequestError with the API's message."""
     given = [form for form in WINDOW_FORMS if form in query]
     if len(given) != 1:
         raise BadRequestError("Exactly one of interval, sinceSeconds and sinceTime must be given")
@@ -43,7 +43,7 @@ def asked_window(query: Mapping[str, str], now: datetime) -> Window:
 
 
 def check(window: Window, now: datetime) -> None:
-    """Raises BadRequestError where a window breaks a rule, seen from the server's `now`."""
+    """Raises BadRequestError if a window breaks a rule at the server's `now`."""
     start, end = window
     if end - start < SHORTEST:
         raise BadRequestError(TOO_SHORT)
@@ -58,7 +58,7 @@ def check(window: Window, now: datetime) -> None:
 def _read(form: str, text: str, now: datetime) -> Window:
     if form == "interval":
         return _interval(text)
-    # With these two the end is the server's own clock, rounded to the minute.
+    # For these two forms, the end is the server's own clock, rounded down to the minute.
     end = now.replace(second=0, microsecond=0)
     if form == "sinceTime":
         return _time(text), end
@@ -80,7 +80,7 @@ def _interval(text: str) -> Window:
 
 
 def _time(text: str) -> datetime:
-    # A plus sign that was not encoded arrives as a space and is refused here, as the API does.
+    # An unencoded plus sign arrives as a space and is rejected here, as the API does.
     if not _TIME.fullmatch(text):
         raise BadRequestError(f"The time is malformed: {text}")
     try:

@@ -1,4 +1,4 @@
-"""A tenant's history, made from a seed: what happened, when the API shows it, and what must come out."""
+"""A tenant's history, generated from a seed: the events, when the API shows them, the expected result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tap_forensics.sandbox.messages import WorldThreat
 from tap_forensics.sandbox.reports import ReportBook
 
 EVENT_LISTS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
-# Proofpoint's TAP SIEM API documentation: what is shown when `threatStatus` is not asked for.
+# Proofpoint's TAP SIEM API documentation: the statuses shown if the request has no `threatStatus`.
 SHOWN_STATUSES = ("active", "cleared")
 HOUR = timedelta(hours=1)
 _CREATED = attrgetter("created")
@@ -26,7 +26,7 @@ _CREATED = attrgetter("created")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the API says of an event's threats from `at` on; None leaves the status or the campaign alone."""
+    """A change to an event's threats from `at` on. None keeps the status or the campaign unchanged."""
 
     at: datetime
     status: str | None = None
@@ -37,9 +37,9 @@ class Verdict:
 class WorldEvent:
     """One SIEM event.
 
-    `created` is the time by which windows select; it is not in `body`. The API shows the event from `indexed`
-    on, and no more from `until`. `linked` is when the campaign became known: an answer before it carries null
-    in its place. `verdicts` come later still, in order.
+    Windows select events by `created`, which is not in `body`. The API shows the event from `indexed` on and
+    stops at `until`. `linked` is when the campaign became known: before it, the response contains null
+    instead. `verdicts` are later changes, in order.
     """
 
     kind: str
@@ -54,11 +54,11 @@ class WorldEvent:
 
 @dataclass(frozen=True)
 class Rates:
-    """How often a world is awkward; each a share of 1 but `late_minutes`.
+    """How often a world contains unusual data. All are fractions of 1, except `late_minutes`.
 
-    `unknown` threats answer 404, `empty` ones an empty list, `false_positive` ones are shown only when asked
-    for. `oddity`: mails with a stub beside them, and maps with an entry of a wrong type. `late_minutes`
-    bounds the delay until an event is shown; integrators saw up to about 30.
+    `unknown` threats return 404, `empty` ones return no reports, and `false_positive` ones are shown only on
+    request. `oddity`: mails with an extra stub, and maps with a malformed entry. `late_minutes` is the
+    maximum delay until an event is shown; integrators saw up to about 30.
     """
 
     unknown: float = 0.03
@@ -69,7 +69,7 @@ class Rates:
 
 
 class WorldSize(TypedDict, total=False):
-    """How much a seeded world contains; by default 20, 6, 4 and 12."""
+    """The size of a seeded world. Defaults: 20, 6, 4 and 12."""
 
     messages_per_hour: int
     clicks_per_hour: int
@@ -78,7 +78,7 @@ class WorldSize(TypedDict, total=False):
 
 
 class ThreatsSize(TypedDict, total=False):
-    """Of `World.from_threats`; by default 0, 12, 40 KB and 400 KB."""
+    """The size for `World.from_threats`. Defaults: 0, 12, 40 KB and 400 KB."""
 
     campaigns: int
     threats_per_campaign: int
@@ -87,10 +87,11 @@ class ThreatsSize(TypedDict, total=False):
 
 
 class World:
-    """Events and threats of one tenant from `start` to `end` (aware, half-open), the same for the same seed.
+    """Events and threats of one tenant from `start` to `end` (timezone-aware, half-open).
 
-    `messages_per_hour` counts mails, each with one event per recipient. Tests add their own with `add_threat`
-    and `add_event`, and may set the very bytes of a threat's answer in `literal`.
+    The same seed creates the same world. `messages_per_hour` counts mails; each has one event per recipient.
+    Tests add their own data with `add_threat` and `add_event`. They can set the exact bytes of a threat's
+    response in `overrides`.
     """
 
     def __init__(
@@ -127,10 +128,10 @@ class World:
         seed: int = 1,
         **size: Unpack[ThreatsSize],
     ) -> World:
-        """A world with exactly `count` threats, all in events that the last hour before `now` shows.
+        """A world with exactly `count` threats, all in events of the last hour before `now`.
 
-        The first `campaigns * threats_per_campaign` threats take the campaigns in turn. Every fifth threat is
-        clicked on too. Events lie from 55 to 5 minutes before `now`, so that a lag at the end misses none.
+        The first `campaigns * threats_per_campaign` threats are assigned to the campaigns in rotation. Every
+        fifth threat has a click event too. Events are 55 to 5 minutes old, so a lag at the end misses none.
         """
         campaigns = size.get("campaigns", 0)
         world = cls(
@@ -153,7 +154,7 @@ class World:
         return world
 
     def add_threat(self, threat_id: str | None = None, **fields: Any) -> WorldThreat:
-        """Adds one threat; `fields` as in `Threat`. Without an id it gets the next one of the seed."""
+        """Adds one threat; `fields` as in `WorldThreat`. The default id is the next one of the seed."""
         number = len(self.threats)
         threat = WorldThreat(threat_id or self._digest(f"threat {number}"), number, **fields)
         self.threats[threat.id] = threat
@@ -168,9 +169,9 @@ class World:
         indexed: datetime | None = None,
         body: dict[str, Any] | None = None,
     ) -> WorldEvent:
-        """Adds one event, shown from `indexed` (default `created`); unknown ids become threats with a report.
+        """Adds one event, shown from `indexed` (default `created`). Unknown ids become threats with a report.
 
-        With `body` that body is sent as it is, and `threat_ids` only says what a reader must find in it.
+        If `body` is given, it is the event's body, and `threat_ids` only lists what a reader must find in it.
         """
         threats = [self.threats.get(name) or self.add_threat(name) for name in threat_ids]
         made = body if body is not None else self._body(kind, threats, created)
@@ -179,10 +180,11 @@ class World:
         return event
 
     def rejudge(self, event: WorldEvent, verdict: Verdict, *, recreated: bool) -> WorldEvent:
-        """TAP thinks otherwise of an event from `verdict.at` on; gives the event that says so.
+        """TAP changes its verdict on an event at `verdict.at`. Returns the event with the new verdict.
 
-        Which of the two a tenant does is unknown. Not `recreated`: the event says it where it is, for whoever
-        reads its window again. `recreated`: the event leaves its place then, and has a new creation time.
+        It is unknown which of two ways a live tenant uses. Without `recreated`, the event keeps its creation
+        time; a reader sees the change if it reads that window again. With `recreated`, the event disappears
+        from its old time and gets a new creation time.
         """
         self.events.remove(event)
         judged = replace(event, verdicts=(*event.verdicts, verdict))
@@ -193,23 +195,23 @@ class World:
         return judged
 
     def events_between(self, start: datetime, end: datetime, now: datetime | None = None) -> list[WorldEvent]:
-        """Events created in [start, end), in order; with `now` only those already indexed by then."""
+        """Events created in [start, end), in order. With `now`, only those that the API shows then."""
         first = bisect_left(self.events, start, key=_CREATED)
         last = bisect_left(self.events, end, key=_CREATED)
         return [event for event in self.events[first:last] if now is None or _is_shown(event, now)]
 
     def threat_ids_between(self, start: datetime, end: datetime, now: datetime | None = None) -> set[str]:
-        """The truth: every threat that the API shows, by default statuses, for [start, end)."""
+        """The expected result: every threat that the API shows for [start, end) with the default statuses."""
         names = {name for event in self.events_between(start, end, now) for name in event.threat_ids}
         return {name for name in names if self.threats[name].status in SHOWN_STATUSES}
 
     def forensics(self, threat_id: str, include_campaign: bool = False) -> dict[str, Any] | None:
-        """The answer for a threat as a dict, or None for an id that answers 404."""
+        """The response for a threat as a dict, or None if the API returns 404."""
         answer = self.forensics_bytes(threat_id, include_campaign)
         return None if answer is None else json.loads(answer)
 
     def forensics_bytes(self, threat_id: str, include_campaign: bool = False) -> bytes | None:
-        """The answer as sent: the threat's report, then its campaign's if asked for and there is one."""
+        """The response as sent: the threat's report, then the campaign's report if requested and present."""
         if threat_id in self.overrides:
             return self.overrides[threat_id]
         threat = self.threats.get(threat_id)
@@ -223,7 +225,7 @@ class World:
         return self.reports.response(reports)
 
     def campaign_bytes(self, campaign: str) -> bytes | None:
-        """The answer for a campaign id, or None if there is no such campaign."""
+        """The response for a campaign id, or None if the campaign does not exist."""
         known = campaign in self.campaigns or any(t.campaign == campaign for t in self.threats.values())
         return self.reports.response([self.reports.campaign_report(campaign)]) if known else None
 
@@ -261,7 +263,7 @@ class World:
         )
 
     def _mail_threats(self) -> list[WorldThreat]:
-        """One or two threats, new or met before; a false positive always comes alone."""
+        """One or two threats, new or already used. A false positive is always the only one."""
         if self._rng.random() < self.odds.false_positive:
             return [self.add_threat(status="falsePositive")]
         known = [t for t in list(self.threats.values())[-20:] if t.status != "falsePositive"]
