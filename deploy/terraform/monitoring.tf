@@ -11,7 +11,7 @@ locals {
     cursor_lag_seconds     = "How far the collected time lies behind now"
     threats_left           = "Threats on the backlog"
     oldest_backlog_seconds = "How long the oldest threat has waited on the backlog"
-    gaps                   = "Intervals read in vain so far"
+    gaps                   = "Open windows"
     oldest_gap_seconds     = "How far back the oldest gap begins"
   }
   run_figures = {

@@ -46,7 +46,7 @@ def drain(run: RunContext, client: TapClient, deadline: Deadline) -> Retryable |
     failed_before = {threat_id for threat_id, threat in selected.items() if threat.attempts}
     pool = WorkerPool(client, deadline, run.before_sleep, failed_before)
     try:
-        _fetch_all(_Drain(run, pool, selected))
+        _fetch_all(_Work(run, pool, selected))
     finally:
         _log_collected(run)
     return _stop_reason(run, pool)
@@ -69,7 +69,7 @@ def _select(run: RunContext, client: TapClient) -> dict[str, Threat]:
 
 
 @dataclass(frozen=True)
-class _Drain:
+class _Work:
     """What the steps below share. `rejected`: 404 and 400 responses that may not be from TAP itself."""
 
     run: RunContext
@@ -78,26 +78,26 @@ class _Drain:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def _fetch_all(drain: _Drain) -> None:
-    for threat_id in [threat_id for threat_id, threat in drain.selected.items() if threat.kills]:
-        if not drain.pool.stop_reason:
+def _fetch_all(work: _Work) -> None:
+    for threat_id in [threat_id for threat_id, threat in work.selected.items() if threat.kills]:
+        if not work.pool.stop_reason:
             # Written before the next one is requested, so that only one at a time can kill the run.
-            _fetch(drain, [threat_id], workers=1)
-    others = [threat_id for threat_id, threat in drain.selected.items() if not threat.kills]
-    _fetch(drain, others, drain.run.settings.forensics.fetch_concurrency)
-    for outcome in drain.rejected:
-        _requeue(drain.run, outcome)
+            _fetch(work, [threat_id], workers=1)
+    others = [threat_id for threat_id, threat in work.selected.items() if not threat.kills]
+    _fetch(work, others, work.run.settings.forensics.fetch_concurrency)
+    for outcome in work.rejected:
+        _requeue(work.run, outcome)
 
 
-def _fetch(drain: _Drain, threat_ids: list[str], workers: int) -> None:
-    writer = EvidenceWriter(drain.run)
-    announced = _announced(drain.run, threat_ids, _GROUP_SIZE_PER_WORKER * workers)
+def _fetch(work: _Work, threat_ids: list[str], workers: int) -> None:
+    writer = EvidenceWriter(work.run)
+    announced = _announced(work.run, threat_ids, _GROUP_SIZE_PER_WORKER * workers)
     try:
-        with closing(fetch_forensics(drain.pool, announced, workers)) as outcomes:
+        with closing(fetch_forensics(work.pool, announced, workers)) as outcomes:
             for outcome in outcomes:
                 writer.flush_if_due()
                 if outcome is not None:
-                    _process(drain, writer, outcome)
+                    _process(work, writer, outcome)
                 del outcome  # frees its body before the wait for the next one
     finally:
         writer.close()
@@ -111,22 +111,22 @@ def _announced(run: RunContext, threat_ids: list[str], group_size: int) -> Itera
         yield from group
 
 
-def _process(drain: _Drain, writer: EvidenceWriter, outcome: Outcome) -> None:
-    run = drain.run
+def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
+    run = work.run
     if isinstance(outcome, Fetched):
-        writer.add(outcome, drain.selected[outcome.threat_id].campaign)
+        writer.add(outcome, work.selected[outcome.threat_id].campaign)
     elif isinstance(outcome, Rejected):
         run.store.answered(outcome.threat_id)
-        drain.rejected.append(outcome)
+        work.rejected.append(outcome)
     elif isinstance(outcome, Skipped):
         _skip(run, outcome.threat_id)
     else:
         _requeue(run, outcome)
-    if drain.pool.proven:
-        _skip_all(run, drain.rejected)
+    if work.pool.proven:
+        _skip_all(run, work.rejected)
     run.stats.threats_answered += 1
     if run.stats.threats_answered % _PROGRESS_EVERY == 0:
-        _log_progress(run, len(drain.selected))
+        _log_progress(run, len(work.selected))
 
 
 def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:

@@ -139,12 +139,19 @@ class Bucket:
         """
         return self.read(name) or self._read_newest_version(name)
 
+    def has_old_versions(self, name: str) -> bool:
+        """Whether an object of this name was deleted or replaced, as far as the bucket keeps old versions."""
+        return bool(self._versions(name))
+
     def _read_newest_version(self, name: str) -> Stored | None:
+        generations = self._versions(name)
+        return self._download(name, max(generations)) if generations else None
+
+    def _versions(self, name: str) -> list[int]:
         try:
-            generations = self._attempt("list the versions of", name, partial(self._generations, name))
+            return self._attempt("list the versions of", name, partial(self._generations, name))
         except NotFound as error:
             raise StorageFailed(self._describe("list the versions of", name, error)) from None
-        return self._download(name, max(generations)) if generations else None
 
     def _generations(self, name: str, **limits: Any) -> list[int]:
         blobs = self._bucket.list_blobs(

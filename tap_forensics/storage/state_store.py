@@ -65,11 +65,10 @@ def find_state(bucket: Bucket, location: StateLocation, clock: Clock, lease_seco
     Raises `StateUnreadable`, also if the working state is missing after a run, or `StorageFailed`.
     """
     stored, name = bucket.read(location.name), location.name
-    earlier = location.legacy_key or location.previous_key
-    if stored is None and earlier:
-        stored, name = bucket.read(earlier), earlier
-        if stored and name == location.legacy_key:
-            _raise_if_marked(stored.data, bucket, location)
+    if stored is None:
+        if earlier := location.legacy_key or location.previous_key:
+            stored, name = bucket.read(earlier), earlier
+        _raise_if_missing(bucket, location, stored)
     clock = _correct_clock(clock, bucket.date)
     if stored is None:
         return FoundState(State(VERSION), 0, clock)
@@ -88,12 +87,18 @@ def lease_left_seconds(
     return (state.lease.seconds or lease_seconds) - (bucket.age_seconds(name, generation) or 0.0)
 
 
-def _raise_if_marked(data: bytes, bucket: Bucket, location: StateLocation) -> None:
-    if is_marked(data):
+def _raise_if_missing(bucket: Bucket, location: StateLocation, legacy: Stored | None) -> None:
+    """After a run there is a working state, or somebody has deleted it: a first run finds no trace of one."""
+    trace = None
+    if legacy and is_marked(legacy.data):
+        trace = f"it wrote gs://{bucket.name}/{location.legacy_key}"
+    elif bucket.has_old_versions(location.name):
+        trace = "the bucket keeps old versions of it"
+    if trace:
         raise StateUnreadable(
             f"the state object gs://{bucket.name}/{location.name} is missing, but this collector has run "
-            f"here: it wrote gs://{bucket.name}/{location.legacy_key}. Nothing was changed. "
-            "`tap-forensics state repair` restores it; `tap-forensics state reset` starts without it"
+            f"here: {trace}. Nothing was changed. `tap-forensics state repair` restores it; "
+            "`tap-forensics state reset` starts without it"
         )
 
 

@@ -42,6 +42,19 @@ def test_a_working_state_that_is_gone_fails_the_run_and_names_the_repair() -> No
         assert result.has_message(STATE, logging.ERROR)
 
 
+@pytest.mark.parametrize("key", ["state/outside.json", "tap-forensics/state.json"])
+def test_old_versions_of_a_working_state_are_enough(key: str) -> None:
+    """As in a bucket of the Terraform module and the quick start, whose state has no hand-over object."""
+    with open_lab(STATE_KEY=key) as lab:
+        lab.bucket.keep_versions()
+        lab.run()
+        for name in lab.bucket.names():
+            if name.endswith(".json"):
+                lab.bucket.delete(name)
+        lab.clock.step(hours=1)
+        fails_and_touches_nothing(lab)
+
+
 def test_our_mark_on_the_hand_over_object_is_enough() -> None:
     with open_lab() as lab:
         document = {"last_event_time": (START - HOUR).isoformat(), "written_by": "tap-forensics"}

@@ -37,6 +37,8 @@ WHAT_A_RUN_DOES = {
     "read handover",
     "write handover",
 }
+# Of the state, which is missing; or of the dead run's next object.
+WHAT_A_FIRST_RUN_DOES = {"list versions"}
 WHAT_A_TAKEOVER_DOES = {"read age", "read evidence", "list versions"}
 
 Before = Callable[[Scene], None]
@@ -118,7 +120,7 @@ def a_run_died(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("before", "does"),
     [
-        pytest.param(nothing, WHAT_A_RUN_DOES, id="a first run"),
+        pytest.param(nothing, WHAT_A_RUN_DOES | WHAT_A_FIRST_RUN_DOES, id="a first run"),
         pytest.param(a_run_died, WHAT_A_RUN_DOES | WHAT_A_TAKEOVER_DOES, id="a run that takes over"),
     ],
 )
