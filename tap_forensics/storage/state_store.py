@@ -94,7 +94,8 @@ def _raise_if_missing(bucket: Bucket, location: StateLocation, legacy: Stored | 
         trace = f"it wrote gs://{bucket.name}/{location.legacy_key}"
     elif bucket.has_old_versions(location.name):
         trace = "the bucket keeps old versions of it"
-    if trace:
+    # Another first run may have written it in between: then the commit meets its lease.
+    if trace and bucket.read(location.name) is None:
         raise StateUnreadable(
             f"the state object gs://{bucket.name}/{location.name} is missing, but this collector has run "
             f"here: {trace}. Nothing was changed. `tap-forensics state repair` restores it; "
