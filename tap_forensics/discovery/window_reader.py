@@ -11,7 +11,15 @@ from tap_forensics.discovery.event_writer import EventWriter
 from tap_forensics.discovery.siem import Reading, read_window
 from tap_forensics.errors import DeadlineExceeded, RequestRejected, Unavailable
 from tap_forensics.log import escape_unprintable
-from tap_forensics.storage.open_items import MOST_THREATS, add_threat, close, drop_surplus, fail, unplan
+from tap_forensics.storage.open_items import (
+    MOST_THREATS,
+    add_threat,
+    close,
+    drop_surplus,
+    fail,
+    split_off,
+    unplan,
+)
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import SIEM
 from tap_forensics.tap.rate_limit import call_rate_limited
@@ -19,6 +27,8 @@ from tap_forensics.tap.retry import retry
 from tap_forensics.tap.windows import EDGE_MARGIN, Window, bisect
 
 _STEP_BACK = timedelta(seconds=60)
+# Smaller pieces are not retried on their own: with a small quota, their calls would be missing elsewhere.
+_MIN_SPLIT = timedelta(minutes=20)
 
 
 @dataclass
@@ -117,8 +127,9 @@ def _record(discovery: Discovery, window: Window, reading: Reading) -> None:
 def bisect_window(discovery: Discovery, window: Window, calls: int) -> int:
     """Reads a window that was too heavy for TAP in smaller and smaller halves, depth first.
 
-    Each piece takes one of the `calls`; returns how many are left. Raises `Unavailable` if even the smallest
-    piece has no answer, and TAP has answered no other window in this run.
+    Each piece takes one of the `calls`; returns how many are left. If they do not suffice, later runs retry
+    the large pieces one by one. Raises `Unavailable` if even the smallest piece has no answer, and TAP has
+    answered no other window in this run.
     """
     pieces = bisect(window)[::-1]
     while pieces and calls and discovery.client.may_retry(SIEM):
@@ -134,7 +145,16 @@ def bisect_window(discovery: Discovery, window: Window, calls: int) -> int:
             if not smaller and not discovery.answered:
                 raise Unavailable(f"even {piece} could not be read: the SIEM API seems to be down") from None
             pieces += smaller
+    if discovery.answered:
+        _split(discovery, pieces)
     return calls
+
+
+def _split(discovery: Discovery, pieces: list[Window]) -> None:
+    with discovery.run.store.transaction() as state:
+        for piece in pieces:
+            if piece.end - piece.start >= _MIN_SPLIT:
+                split_off(state, piece)
 
 
 def _shortened(window: Window, error: RequestRejected, step: timedelta) -> Window | None:

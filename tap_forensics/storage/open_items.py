@@ -87,11 +87,11 @@ def unplan(state: State, window: Window) -> None:
 
 def fail(state: State, window: Window, now: datetime) -> None:
     """Counts a failed attempt for this window only: one hour of a long gap may fail."""
-    for gap in _split_off(state, window):
+    for gap in split_off(state, window):
         gap.failed(now)
 
 
-def _split_off(state: State, window: Window) -> list[Gap]:
+def split_off(state: State, window: Window) -> list[Gap]:
     """Makes the parts of gaps inside a window separate gaps, and returns them."""
     shared = [(gap, max(gap.start, window.start), min(gap.end, window.end)) for gap in state.gaps]
     inside = [msgspec.structs.replace(gap, start=start, end=end) for gap, start, end in shared if start < end]
@@ -139,7 +139,7 @@ def count_kills(state: State, dead: Lease, now: datetime) -> list[str]:
     quarantined = [name for name, threat in in_flight if threat.killed_a_run(now)]
     for start, end in dead.reading:
         # Count before the next split, which replaces all gaps.
-        gaps = _split_off(state, Window(start, end))
+        gaps = split_off(state, Window(start, end))
         quarantined += [str(gap.window()) for gap in gaps if gap.killed_a_run(now)]
     return quarantined
 

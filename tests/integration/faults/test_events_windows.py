@@ -62,6 +62,19 @@ def test_one_heavy_minute_costs_a_minute_and_not_an_hour(status: int) -> None:
         assert ids(lab) == once()
 
 
+def test_a_quota_without_calls_for_the_halves_costs_half_an_hour_at_most() -> None:
+    """A limit of twelve leaves one call a run for what failed: never both the whole window and a half."""
+    limited = {"TAP_SIEM_DAILY_LIMIT": "12"}
+    with open_lab(a_minute_each(59), EVENTS_PREFIX=EVENTS, FORENSICS="off", **limited) as lab:
+        heavy = (START - 50 * MINUTE, START - 50 * MINUTE + SECOND)
+        lab.tap.faults.add(SIEM, BROKEN, overlapping=heavy)
+        for _ in range(6):
+            lab.run()
+            lab.clock.step(hours=1)
+        assert ids(lab).keys() >= {str(ago) for ago in range(2, 29)}
+        assert max(ids(lab).values()) == 1
+
+
 def test_an_answer_too_large_for_memory_is_asked_for_in_halves_and_all_of_it_is_read() -> None:
     heavy = gzip.compress(b'{"messagesBlocked":[' + b"0," * 3_000_000 + b"0]}")
     with open_lab(a_minute_each(59), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
