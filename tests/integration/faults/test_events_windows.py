@@ -64,8 +64,8 @@ def test_one_heavy_minute_costs_a_minute_and_not_an_hour(status: int) -> None:
 
 def test_a_quota_without_calls_for_the_halves_costs_half_an_hour_at_most() -> None:
     """A limit of twelve leaves one call a run for what failed: never both the whole window and a half."""
-    limited = {"TAP_SIEM_DAILY_LIMIT": "12"}
-    with open_lab(a_minute_each(59), EVENTS_PREFIX=EVENTS, FORENSICS="off", **limited) as lab:
+    with open_lab(a_minute_each(59), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab:
+        lab.env["TAP_SIEM_DAILY_LIMIT"] = "12"
         heavy = (START - 50 * MINUTE, START - 50 * MINUTE + SECOND)
         lab.tap.faults.add(SIEM, BROKEN, overlapping=heavy)
         for _ in range(6):
