@@ -127,8 +127,8 @@ def _record(discovery: Discovery, window: Window, reading: Reading) -> None:
 def bisect_window(discovery: Discovery, window: Window, calls: int) -> int:
     """Reads a window that was too heavy for TAP in smaller and smaller halves, depth first.
 
-    Each piece takes one of the `calls`; returns how many are left. If they do not suffice, later runs retry
-    the large pieces one by one. Raises `Unavailable` if even the smallest piece has no answer, and TAP has
+    Each piece takes one of the `calls`; returns how many are left. If the quota ends it, later runs retry the
+    large pieces one by one. Raises `Unavailable` if even the smallest piece has no answer, and TAP has
     answered no other window in this run.
     """
     pieces = bisect(window)[::-1]
@@ -145,7 +145,7 @@ def bisect_window(discovery: Discovery, window: Window, calls: int) -> int:
             if not smaller and not discovery.answered:
                 raise Unavailable(f"even {piece} could not be read: the SIEM API seems to be down") from None
             pieces += smaller
-    if discovery.answered:
+    if calls and discovery.answered:
         _split(discovery, pieces)
     return calls
 
