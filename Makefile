@@ -23,7 +23,7 @@ test: duration check tests others
 
 # Measured; change it here when it changes.
 duration:
-	@echo "All tests take about 8 minutes on two cores, and 2 more for each further Python; make quick takes less than one."
+	@echo "All tests take about 7 minutes on two cores, and 2 more for each further Python; make quick takes less than one."
 
 check: $(VENV)/ready
 	$(RUN) -m ruff format --check .
