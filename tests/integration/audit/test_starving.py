@@ -30,8 +30,10 @@ def hourly(lab: Lab, hours: int) -> list[str]:
 def test_an_hour_that_can_never_be_read_costs_a_small_siem_limit_nothing_else(
     limit: str, overlap: str
 ) -> None:
-    """The limit is enough for each hour of a day once, and hardly for more. With an overlap it leaves few retries:
-    then the window that reaches into the bad hour may expire before its readable half has its turn."""
+    """The limit is enough for each hour of a day once, and hardly for more.
+
+    With an overlap it leaves few retries: then the window that reaches into the bad hour may expire first.
+    """
     bad = (START + 10 * HOUR, START + 11 * HOUR)
     world = threats_every(60, since=START - HOUR / 2, until=START + 6 * DAY)
     outside = {name for event in world.events for name in event.threat_ids if not in_(bad, event.created)}
