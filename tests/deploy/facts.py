@@ -13,7 +13,7 @@ FACTS = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="ut
 
 
 def last(calls: list[Call], path: str) -> Any:
-    """The body of the last request that changed what lies at this path."""
+    """The body of the last request that changed the resource at this path."""
     found = [call.body for call in calls if call.changes() and call.path.endswith(path)]
     assert found, path
     return found[-1]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.world import World
-from tests.support.lab import START, Lab
+from tests.support.lab import FORENSICS, START, Lab
 
 JSON = {"Content-Type": "application/json"}
 HTML = {"Content-Type": "text/html"}
@@ -39,6 +39,18 @@ def threats_at(moment: datetime, count: int, *, kind: str = "messagesDelivered")
 
 def once_each(lab: Lab) -> bool:
     return dict(lab.delivered()) == dict.fromkeys(lab.truth(), 1)
+
+
+def assert_one_threat_waits_for_an_answer(lab: Lab, fault: Fault) -> None:
+    """One threat gets this fault and the others true answers: only that one stays open, and none is lost."""
+    one = next(iter(lab.world.threats))
+    lab.tap.faults.add(FORENSICS, fault, threat_id=one)
+    assert lab.run().stats.outcome == "incomplete"
+    assert set(lab.state()["backlog"]) == {one}
+    lab.tap.faults.clear()
+    lab.clock.step(hours=1)
+    lab.run_until_done()
+    assert once_each(lab)
 
 
 def lasting(kind: str, **fields: object) -> Fault:

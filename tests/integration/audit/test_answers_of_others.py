@@ -9,7 +9,14 @@ import pytest
 
 from tap_forensics.sandbox.faults import Fault
 from tests.support.lab import FORENSICS, SIEM, START, open_lab
-from tests.support.scenes import HTML, PAGE, lasting, once_each, threats_at
+from tests.support.scenes import (
+    HTML,
+    PAGE,
+    assert_one_threat_waits_for_an_answer,
+    lasting,
+    once_each,
+    threats_at,
+)
 
 HOUR_AGO = START.replace(hour=9, minute=40)
 
@@ -66,14 +73,7 @@ def test_a_threat_that_a_gateway_answered_stays_open_with_a_warning(fault: Fault
 @pytest.mark.parametrize("fault", NOT_TAPS)
 def test_a_gateways_answer_for_one_threat_among_true_ones_is_none_either(fault: Fault) -> None:
     with open_lab(threats_at(HOUR_AGO, 10)) as lab:
-        one = next(iter(lab.world.threats))
-        lab.tap.faults.add(FORENSICS, fault, threat_id=one)
-        assert lab.run().stats.outcome == "incomplete"
-        assert set(lab.state()["backlog"]) == {one}
-        lab.tap.faults.clear()
-        lab.clock.step(hours=1)
-        lab.run_until_done()
-        assert once_each(lab)
+        assert_one_threat_waits_for_an_answer(lab, fault)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ import pytest
 
 from tap_forensics.sandbox.faults import Fault
 from tests.support.lab import FORENSICS, START, open_lab
-from tests.support.scenes import GONE, HTML, JSON, PAGE, lasting, once_each, threats_at
+from tests.support.scenes import (
+    GONE,
+    HTML,
+    JSON,
+    PAGE,
+    assert_one_threat_waits_for_an_answer,
+    lasting,
+    once_each,
+    threats_at,
+)
 
 HOUR_AGO = START.replace(hour=9, minute=40)
 TEXT = {"Content-Type": "text/plain"}
@@ -49,14 +58,7 @@ ALONE = [
 @pytest.mark.parametrize("fault", ALONE)
 def test_what_tap_never_answers_settles_no_threat_among_true_answers_either(fault: Fault) -> None:
     with open_lab(threats_at(HOUR_AGO, 10)) as lab:
-        one = next(iter(lab.world.threats))
-        lab.tap.faults.add(FORENSICS, fault, threat_id=one)
-        assert lab.run().stats.outcome == "incomplete"
-        assert set(lab.state()["backlog"]) == {one}
-        lab.tap.faults.clear()
-        lab.clock.step(hours=1)
-        lab.run_until_done()
-        assert once_each(lab)
+        assert_one_threat_waits_for_an_answer(lab, fault)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Event lines: what they look like, that none is lost and none comes twice, whatever dies or disagrees."""
+"""Event lines: their content; none is lost or delivered twice after crashes and conflicting versions."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_killed_at_every_call_to_the_bucket_each_event_comes_once(landed: bool) 
     assert at > 6
 
 
-def test_what_a_sleeper_wrote_under_the_name_is_not_written_again() -> None:
+def test_what_a_zombie_wrote_under_the_name_is_not_written_again() -> None:
     with (
         open_lab(busy_world(), EVENTS_PREFIX=EVENTS, FORENSICS="off") as lab,
         open_lab(busy_world()) as other,

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 TWO_RUNS_AT_ONCE = "was changed by another run"
 
 
-class Sleeper:
+class Zombie:
     """A run that fell asleep with one call on its way."""
 
     def __init__(self, scene: Scene, gate: Gatekeeper, at: Applies, batch_bytes: int) -> None:
@@ -54,10 +54,10 @@ class Sleeper:
 
 
 @contextmanager
-def asleep(scene: Scene, at: Applies, batch_bytes: int = SMALL_BATCH_BYTES) -> Iterator[Sleeper]:
+def asleep(scene: Scene, at: Applies, batch_bytes: int = SMALL_BATCH_BYTES) -> Iterator[Zombie]:
     """A run asleep in mid-call, its lease run out."""
     with scene.gate() as gate:
-        zombie = Sleeper(scene, gate, at, batch_bytes)
+        zombie = Zombie(scene, gate, at, batch_bytes)
         try:
             scene.wait_for_the_lease_to_run_out()
             yield zombie
@@ -65,22 +65,12 @@ def asleep(scene: Scene, at: Applies, batch_bytes: int = SMALL_BATCH_BYTES) -> I
             zombie.run.kill()
 
 
-def test_a_batch_that_comes_after_another_run_has_finished_changes_nothing(new_scene: NewScene) -> None:
+@pytest.mark.parametrize("call", [writes_evidence, writes_state], ids=["batch", "commit"])
+def test_a_call_that_comes_after_another_run_has_finished_changes_nothing(
+    call: Applies, new_scene: NewScene
+) -> None:
     scene = new_scene()
-    with asleep(scene, nth(2, writes_evidence)) as zombie:
-        since = utc_now()
-        scene.run_until_done()
-        left = scene.objects()
-        assert zombie.call_lands().status == 412
-        assert zombie.wakes() is Ending.FAILED
-    assert TWO_RUNS_AT_ONCE in scene.log
-    assert scene.objects() == left
-    assert not scene.check(since)
-
-
-def test_a_commit_that_comes_after_another_run_has_finished_changes_nothing(new_scene: NewScene) -> None:
-    scene = new_scene()
-    with asleep(scene, nth(2, writes_state)) as zombie:
+    with asleep(scene, nth(2, call)) as zombie:
         since = utc_now()
         scene.run_until_done()
         left = scene.objects()
@@ -119,7 +109,7 @@ def test_a_lease_that_is_asked_for_too_late_is_another_run_s(new_scene: NewScene
 
 
 @pytest.mark.parametrize(
-    ("batch", "of_the_sleeper", "of_its_successor"),
+    ("batch", "of_the_zombie", "of_its_successor"),
     [
         pytest.param(1, SMALL_BATCH_BYTES, SMALL_BATCH_BYTES, id="as large"),
         pytest.param(1, SMALL_BATCH_BYTES, ONE_BATCH_BYTES, id="smaller"),
@@ -127,14 +117,14 @@ def test_a_lease_that_is_asked_for_too_late_is_another_run_s(new_scene: NewScene
         pytest.param(2, ONE_BATCH_BYTES, SMALL_BATCH_BYTES, id="larger, after a first"),
     ],
 )
-def test_a_sleeper_s_object_under_the_next_name_counts_as_done(
-    batch: int, of_the_sleeper: int, of_its_successor: int, new_scene: NewScene
+def test_a_zombie_s_object_under_the_next_name_counts_as_done(
+    batch: int, of_the_zombie: int, of_its_successor: int, new_scene: NewScene
 ) -> None:
     """The batches of two runs have other bounds: what the one put together, the other has in several."""
     scene = new_scene()
     if batch > 1:
         die_after_one_batch(scene)
-    with asleep(scene, writes_evidence, of_the_sleeper) as zombie, scene.gate() as gate:
+    with asleep(scene, writes_evidence, of_the_zombie) as zombie, scene.gate() as gate:
         upload = gate.order(Act.HOLD, writes_evidence)
         since = utc_now()
         successor = scene.start(gate, batch_bytes=of_its_successor)

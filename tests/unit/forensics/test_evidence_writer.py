@@ -165,7 +165,7 @@ def test_a_campaign_that_a_dead_run_had_written_is_not_written_again(
     assert [document["id"] for document in documents(fake, SECOND)] == ["r1"]
 
 
-def test_a_name_taken_by_a_sleeper_costs_no_evidence_and_repeats_none(
+def test_a_name_taken_by_a_zombie_costs_no_evidence_and_repeats_none(
     fake: FakeBucket, store: StateStore, delivery: Make
 ) -> None:
     theirs = line("t1", id="theirs")
