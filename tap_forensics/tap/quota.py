@@ -67,9 +67,11 @@ class Quota:
     def reserve_retries(self, name: str, wanted: int, now: datetime) -> int:
         """Reserves up to `wanted` calls for failed items, at least one per run; returns how many."""
         left = self.left(name, now)
+        if left is None:
+            return wanted
         with self._lock:
-            most = wanted if left is None else max(1, (left + self.made[name]) // _RETRY_DIVISOR)
-            granted = max(0, min(wanted, most - (0 if left is None else self._retried[name])))
+            most = max(1, (left + self.made[name]) // _RETRY_DIVISOR)
+            granted = max(0, min(wanted, left, most - self._retried[name]))
             self._retried[name] += granted
         return granted
 
