@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import urllib3
 
 from tap_forensics.sandbox.routes import CAMPAIGN, THREAT_SUMMARY
 from tap_forensics.sandbox.tap_api import TapServer
 from tap_forensics.sandbox.world import World
-from tests.unit.sandbox.conftest import NOW, Ask, between
+from tests.unit.sandbox.conftest import CREDENTIALS, NOW, Ask, between
 
 FORENSICS = "/v2/forensics"
 UNKNOWN_CAMPAIGN = "11111111-2222-4333-8444-555555555555"
@@ -58,13 +59,20 @@ def test_campaign_forensics_asked_for_as_false_counts_as_the_threat_alone(
 
 def test_both_types_by_threat_may_share_a_limit(world: World) -> None:
     queries = three_types(world)
-    with TapServer(
-        world, clock=lambda: NOW, forensics_limit=2, campaign_forensics_limit=1, shared_threat_pool=True
-    ) as server:
-        admitted = [
-            server.quotas[pool].admit(NOW, count_refused=False) for pool in [*queries, *queries, *queries]
-        ]
-    assert admitted == [True, True, True, False, False, False, False, False, False]
+    with (
+        TapServer(world, forensics_limit=3, campaign_forensics_limit=1, shared_threat_pool=True) as server,
+        urllib3.PoolManager(retries=False, headers=CREDENTIALS) as pool,
+    ):
+        url = f"{server.url}{FORENSICS}"
+        statuses = {
+            name: [pool.request("GET", url, fields=query).status for _ in range(2)]
+            for name, query in queries.items()
+        }
+    assert statuses == {
+        "forensics": [200, 200],
+        "threat_forensics": [200, 429],
+        "campaign_forensics": [200, 429],
+    }
 
 
 def test_limits_are_given_to_the_server_by_type(world: World) -> None:
@@ -99,6 +107,7 @@ def test_the_journal_tells_the_types_and_their_ids_apart(ask: Ask, server: TapSe
     }
     assert [call.asked_id for call in server.calls_to(THREAT_SUMMARY)] == [threat_id]
     assert len(server.calls_to(THREAT_SUMMARY + threat_id)) == 1
+    assert server.calls_to(THREAT_SUMMARY.rstrip("/")) == []
     assert len(server.calls_to(FORENSICS)) == 3
 
 

@@ -62,8 +62,8 @@ def test_a_summary_fits_the_threats_events(
     ask: Ask, world: World, kind: str, classification: str, shown: tuple[str, str]
 ) -> None:
     threat = world.add_threat(kind=kind, classification=classification, artifact="x.example.com")
-    world.add_event("messagesDelivered", [threat.id], created=NOW - HOUR)
-    world.add_event("messagesDelivered", [threat.id], created=NOW - 2 * HOUR)
+    for hours in (1, 2, 1.5):
+        world.add_event("messagesDelivered", [threat.id], created=NOW - hours * HOUR)
     summary = ask(THREAT_SUMMARY + threat.id).json()
     assert (summary["type"], summary["category"]) == shown
     assert (summary["id"], summary["name"]) == (threat.id, "x.example.com")
@@ -121,6 +121,18 @@ def test_a_campaign_names_its_members_and_what_is_behind_them(ask: Ask, world: W
         assert {key: summary[key] for key in LISTS} == {key: details[key] for key in LISTS}
     reports = ask("/v2/forensics", {"campaignId": campaign}).json()["reports"]
     assert (details["id"], details["name"]) == (reports[0]["id"], reports[0]["name"])
+
+
+def test_a_campaign_names_a_member_once_its_first_event_was_created(
+    ask: Ask, server: TapServer, world: World
+) -> None:
+    campaign = world.add_campaign()
+    for hours in (2, 1):
+        threat = world.add_threat(campaign=campaign)
+        world.add_event("messagesDelivered", [threat.id], created=NOW - hours * HOUR)
+    assert len(ask(CAMPAIGN + campaign).json()["campaignMembers"]) == 2
+    set_clock(server, NOW - 1.5 * HOUR)
+    assert len(ask(CAMPAIGN + campaign).json()["campaignMembers"]) == 1
 
 
 @pytest.mark.parametrize(

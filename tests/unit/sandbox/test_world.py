@@ -129,6 +129,7 @@ def test_a_world_with_campaigns_of_chosen_sizes_has_so_many_threats() -> None:
     assert sum(sizes) == 280
     assert all(5 <= size <= 60 for size in sizes)
     assert [len(members) for members in world.members.values()] == sizes
+    assert any(t.campaign for t in list(world.threats.values())[280:]), "members are not mixed with others"
     assert Counter(t.campaign is None for t in world.threats.values()) == {False: 280, True: 120}
     shown = world.threat_ids_between(NOW - timedelta(hours=1), NOW - timedelta(minutes=5), now=NOW)
     assert shown == set(world.threats)
