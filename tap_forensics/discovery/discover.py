@@ -9,7 +9,7 @@ from tap_forensics.discovery.window_reader import Discovery, bisect_window, read
 from tap_forensics.errors import QuotaExceeded, Retryable, Unavailable
 from tap_forensics.storage.open_items import due_windows
 from tap_forensics.storage.state import Gap, State
-from tap_forensics.tap.quota import SIEM
+from tap_forensics.tap.quota import SIEM, before_the_end
 from tap_forensics.tap.windows import Window
 
 # Windows that are announced with one commit.
@@ -85,17 +85,12 @@ def _bisect(discovery: Discovery, heavy: list[Window]) -> None:
 
 
 def _select(discovery: Discovery, due: list[_DueWindow]) -> list[_DueWindow]:
-    """All windows that have not failed yet, and as many of the failed ones as may be retried.
-
-    These come last, but before the quota ends: new windows alone may use all of it, day after day.
-    """
+    """All windows that have not failed yet, and as many of the failed ones as may be retried."""
     quota, now = discovery.client.quota, discovery.run.clock.now()
     not_failed = [entry for entry in due if not entry[1].attempts]
     failed = [entry for entry in due if entry[1].attempts]
     retries = failed[: quota.reserve_retries(SIEM, len(failed), now)]
-    left = quota.left(SIEM, now)
-    first = len(not_failed) if left is None else max(1, left - len(retries))
-    return not_failed[:first] + retries + not_failed[first:]
+    return before_the_end(not_failed, retries, quota.left(SIEM, now))
 
 
 def first_group(state: State, now: datetime) -> list[Window]:
