@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.release import read_release
 from tests.support.tools import CHECKOUT, tracked_files
 
 LOCK = CHECKOUT / "requirements.txt"
@@ -60,12 +61,15 @@ def elsewhere(tmp_path: Path) -> Path:
     return tmp_path / "elsewhere"
 
 
+@pytest.mark.slow
 def test_another_place_gives_the_same_bytes(
     release: dict[str, bytes], elsewhere: Path, tmp_path: Path
 ) -> None:
     assert built(sys.executable, elsewhere, tmp_path / "dist") == release
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_another_python_gives_the_same_bytes(release: dict[str, bytes], tmp_path: Path) -> None:
     others = environments()
     if not others:
@@ -74,6 +78,7 @@ def test_another_python_gives_the_same_bytes(release: dict[str, bytes], tmp_path
         assert built(python, CHECKOUT, tmp_path / str(number)) == release, python
 
 
+@pytest.mark.slow
 def test_one_changed_letter_gives_another_release(
     release: dict[str, bytes], elsewhere: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +139,7 @@ def test_the_source_archive_gives_the_same_wheel(
     with tarfile.open(folder / one(release, ".tar.gz")) as packed:
         packed.extractall(tmp_path, filter="data")
         (epoch,) = {member.mtime for member in packed.getmembers()}
+    assert epoch == read_release(CHECKOUT).epoch
     monkeypatch.setenv("SOURCE_DATE_EPOCH", str(int(epoch)))
     (source,) = tmp_path.iterdir()
     words = (sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
