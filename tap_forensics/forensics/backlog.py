@@ -134,6 +134,7 @@ def _fetch_step(work: _Work, step: Step) -> None:
         work.run.before_sleep,
         work.proven,
     )
+    work.client.expect_429(step.pool)
     # Written before the next one is requested, so that only one at a time can kill the run.
     for request in [request for request in step.requests if request.item.kills]:
         if not pool.stop_reason:

@@ -38,11 +38,6 @@ class Waiting:
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
     left: Mapping[str, int | None] = field(default_factory=dict)
 
-    def left_by_threat(self) -> int | None:
-        """Calls by threatId that are left in both pools."""
-        left = [self.left.get(pool) for pool in (FORENSICS, THREAT_FORENSICS)]
-        return None if None in left else sum(filter(None, left))
-
 
 def due_campaigns(
     state: State, threats: Mapping[str, Threat], now: datetime, dedup_hours: int
@@ -74,7 +69,7 @@ def next_step(waiting: Waiting, campaign_first: str) -> Step | None:
 
 
 def _is_short(waiting: Waiting) -> bool:
-    left = waiting.left_by_threat()
+    left = waiting.left.get(FORENSICS)
     return left is not None and len(waiting.threats) > left
 
 

@@ -46,6 +46,7 @@ def fetch_summaries(run: RunContext, client: TapClient, deadline: Deadline) -> R
         deadline,
         run.before_sleep,
     )
+    client.expect_429(SUMMARIES)
     work = _Work(run, pool, SummaryWriter(run))
     # Written before the next one is requested, so that only one at a time can kill the run.
     for request in [request for request in requests if request.item.kills]:
