@@ -61,8 +61,7 @@ def chosen_instance(given: Mapping[str, str | None], environ: Mapping[str, str])
 def check_secops(context: CommandContext, settings: Settings, instance: Instance) -> Iterator[Finding]:
     """Ends at the first failure that every further question would meet. Writes nothing."""
     try:
-        secops = connect(instance, context.clock)
-        with context.client(settings) as client:
+        with connect(instance, context.clock) as secops, context.client(settings) as client:
             yield from _examine(context, client, settings, secops)
     except SecopsFailed as failed:
         yield wrong("secops", failed.words, failed.remedy)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -49,11 +50,11 @@ class Instance:
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds for a connection, for the next bytes, and for one whole answer."""
+    """Seconds for a connection, for the next bytes, and for one whole body."""
 
     connect_seconds: float = 10
     read_seconds: float = 90
-    answer_seconds: float = 180
+    body_seconds: float = 180
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,22 @@ class Transport:
         # The client sets no time-out for most requests.
         options |= {"timeout": (self._limits.connect_seconds, self._limits.read_seconds)}
         options |= {"allow_redirects": False, "stream": True}
-        deadline = Deadline.after(self._clock, self._limits.answer_seconds)
+        # Google's session asks again after a 401 and forgets the first response.
+        received: list[requests.Response] = []
+        options |= {"hooks": {"response": lambda response, **_: received.append(response)}}
         try:
-            with self._session.request(method, self._address(url), **options) as response:
-                if response.status_code != 200:
-                    raise refused(response.status_code, self.question)
-                return Answer(200, self._body(response, deadline), dict(response.headers))
+            return self._answer(self._session.request(method, self._address(url), **options))
         except (GoogleAuthError, requests.RequestException, HTTPError, OSError) as error:
             raise unanswered(error, self.question, host) from None
+        finally:
+            for response in received:
+                response.close()
+
+    def _answer(self, response: requests.Response) -> Answer:
+        if response.status_code != 200:
+            raise refused(response.status_code, self.question)
+        deadline = Deadline.after(self._clock, self._limits.body_seconds)
+        return Answer(200, self._body(response, deadline), dict(response.headers))
 
     def _address(self, url: str) -> str:
         if self._emulator is None:
@@ -138,10 +147,15 @@ class Secops:
             raise unexpected(question) from None
 
 
-def connect(instance: Instance, clock: Clock, limits: Limits | None = None) -> Secops:
+@contextmanager
+def connect(instance: Instance, clock: Clock, limits: Limits | None = None) -> Iterator[Secops]:
     """Uses your own Google identity. Raises `SecopsFailed` if there is none."""
-    session = requests.Session() if instance.emulator else _authorized_session()
-    _without_proxy(session)
+    with requests.Session() if instance.emulator else _authorized_session() as session:
+        _without_proxy(session)
+        yield _secops(session, instance, clock, limits)
+
+
+def _secops(session: Any, instance: Instance, clock: Clock, limits: Limits | None) -> Secops:
     transport = Transport(session, clock, limits or Limits(), instance.emulator)
     client = ChronicleClient(
         project_id=instance.project_id,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import requests
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, ReadTimeoutError, SSLError
+from urllib3.exceptions import NameResolutionError, ReadTimeoutError, SSLError
 
 ROLE = "roles/chronicle.viewer"
 
@@ -103,7 +103,7 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], 
     (GoogleAuthError, "the sign-in at Google failed", _SIGN_IN),
     (SSLError, "the certificate of {host} is not trusted", "if a proxy inspects TLS, set REQUESTS_CA_BUNDLE"),
     (NameResolutionError, "{host} has no address in DNS", "check --region: this name begins with it"),
-    (ConnectTimeoutError, "{host} did not accept the connection in time", _ROUTE),
+    (requests.exceptions.ConnectTimeout, "{host} did not accept the connection in time", _ROUTE),
     ((requests.exceptions.Timeout, ReadTimeoutError, TimeoutError), "{host} did not answer in time", _SLOW),
 )
 
