@@ -77,7 +77,7 @@ def _instance(context: CommandContext, where: dict[str, str | None]) -> Instance
     try:
         from tap_forensics.cli.check_secops import chosen_instance  # noqa: PLC0415 - part of another extra
     except ModuleNotFoundError as error:
-        if error.name != "secops":
+        if (error.name or "").partition(".")[0] != "secops":
             raise
         raise click.UsageError("--secops needs the extra `secops`: pip install '.[cli,secops]'") from None
     return chosen_instance(where, context.environ)

@@ -83,7 +83,7 @@ def _mismatch(feed: SecopsFeed, where: str, kind: Kind, *, missing: bool) -> Ite
 
 def _state(feed: SecopsFeed) -> Finding:
     last = f"last success {_short(feed.last_success)}" if feed.last_success else "no success so far"
-    words = f"{_name(feed)} ({_short(feed.log_type)}, {_short(feed.uri)}) is {_short(feed.state)}, {last}"
+    words = f"{feed.log_type}: {_name(feed)} is {_short(feed.state)}, {last}"
     if feed.state == "FAILED":
         cause, action = feed.failure
         return wrong("feed", f"{words}: {_short(cause)}", _short(action) or "see the feed's page in SecOps")
@@ -91,7 +91,7 @@ def _state(feed: SecopsFeed) -> Finding:
         return wrong("feed", f"{words}: it is disabled", "enable it: SecOps, Settings, SIEM Settings, Feeds")
     if not feed.last_success:
         return warning("feed", words, "a new feed takes some minutes to read for the first time")
-    return ok("feed", words)
+    return ok("feed", f"{words}; reads {_short(feed.uri)}")
 
 
 def _accounts(
@@ -153,7 +153,7 @@ def _account(account: str, bucket: str, held: set[str], *, deletes: bool) -> Fin
 
 
 def _name(feed: SecopsFeed) -> str:
-    return f"the feed “{_short(feed.name)}”"
+    return f"the feed “{escape_unprintable(feed.name, 60)}”"
 
 
 def _short(text: str) -> str:

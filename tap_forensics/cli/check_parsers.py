@@ -39,9 +39,7 @@ def _both_shapes(secops: Secops, parser: Parser, sample: Sample, current: str) -
     times = [generated_in(line) for line in lines.values()]
     parsed = dict(zip(lines, run_parser(secops, EVIDENCE, parser, [*lines.values()], times), strict=True))
     for shape, result in parsed.items():
-        words = (
-            f"{EVIDENCE}{_whose(parser)} on RECORD_SHAPE={shape}: {_told(result, 'the time of `generated`')}"
-        )
+        words = f"{EVIDENCE} as {shape}: {_told(result, 'the time of `generated`')} ({_whose(parser)})"
         yield ok("parser", words) if result.complete else warning("parser", words)
     yield recommended(parsed, current)
 
@@ -57,25 +55,32 @@ def recommended(parsed: dict[str, Parsed], current: str) -> Finding:
     if not parsed[best].events:
         remedy = "ask Google's support with a line of each shape, or write a parser extension"
         return wrong("record shape", "the active parser makes no event of either shape", remedy)
+    lacking = _lacking(parsed[best])
     if best != current:
-        words = f"the active parser reads {best} better, but RECORD_SHAPE is {current}"
+        words = f"the active parser reads {best} better, but RECORD_SHAPE is {current}{lacking}"
         return wrong(
             "record shape", words, f"set RECORD_SHAPE={best}; lines that are written stay as they are"
         )
-    if not parsed[best].complete:
-        lacking = "indicators" if parsed[best].timed else "the time of `generated`"
-        words = f"RECORD_SHAPE={current} is the better one, but its events lack {lacking}"
+    if lacking:
+        words = f"RECORD_SHAPE={current} is not worse than the other shape{lacking}"
         return warning("record shape", words, "a parser extension can add it")
     equal = all(rank(shape) == rank(best) for shape in parsed)
     why = "both shapes give the same events" if equal else "only this shape gives all"
     return ok("record shape", f"RECORD_SHAPE={current} is right: {why}")
 
 
+def _lacking(result: Parsed) -> str:
+    """What the events of the better shape do not have, for the end of a sentence."""
+    missing = {"the time of `generated`": not result.timed, "indicators": not result.with_indicators}
+    names = " and ".join(name for name, is_missing in missing.items() if is_missing)
+    return f"; even so its events lack {names}" if names else ""
+
+
 def _one_line(
     secops: Secops, kind: Kind, parser: Parser, sample: Sample, settings: Settings
 ) -> Iterator[Finding]:
     (result,) = run_parser(secops, kind.log_type, parser, [sample.line], [None])
-    words = f"{kind.log_type}{_whose(parser)}: {_told(result, 'a time')}"
+    words = f"{kind.log_type}: {_told(result, 'a time')} ({_whose(parser)})"
     flat = kind.log_type == "PROOFPOINT_MAIL" and settings.events.shape == "flat"
     if not result.events:
         remedy = "set EVENTS_SHAPE=api" if flat else "ask Google's support with this line"
@@ -88,7 +93,7 @@ def _one_line(
 
 def _whose(parser: Parser) -> str:
     kind = "your own parser" if parser.custom else "Google's parser"
-    return f", {kind}{' with your extension' if parser.extension else ''}"
+    return f"{kind}{' with your extension' if parser.extension else ''}"
 
 
 def _told(result: Parsed, time: str) -> str:

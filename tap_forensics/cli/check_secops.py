@@ -113,18 +113,20 @@ def _arrival(secops: Secops, kind: Kind, sample: Sample, now: datetime) -> Itera
     """The name of the field before the id tells our kinds of lines apart: all may hold the same id."""
     threat_id = line_id(sample.line, kind.id_field)
     since = sample.updated - _SEARCHED_BEFORE
-    newest = f"{kind.log_type}: the newest line, threat {threat_id} of {sample.place},"
+    place = f"(threat {threat_id} in {sample.place})"
     if not count_raw_logs(secops, kind.log_type, f"[^_]{kind.id_field}.{{3,6}}{threat_id}", since, now):
-        yield _not_there(newest, sample.updated, now)
+        yield _not_there(kind.log_type, place, sample.updated, now)
     elif has_events(secops, kind.log_type, since, now):
-        yield ok("arrival", f"{newest} is in SecOps, and there are events of this type")
+        words = f"{kind.log_type}: the newest line is in SecOps, which has events of this type {place}"
+        yield ok("arrival", words)
     else:
+        words = f"{kind.log_type}: the newest line is in SecOps, but no event of this type {place}"
         remedy = "see the finding on its parser; SecOps lists parsing errors under Data Ingestion and Health"
-        yield wrong("arrival", f"{newest} is in SecOps, but there is no event of this type", remedy)
+        yield wrong("arrival", words, remedy)
 
 
-def _not_there(newest: str, updated: datetime, now: datetime) -> Finding:
-    words = f"{newest} is not in SecOps; it was written {ago(updated, now)}"
+def _not_there(log_type: str, place: str, updated: datetime, now: datetime) -> Finding:
+    words = f"{log_type}: the newest line is not in SecOps; it was written {ago(updated, now)} {place}"
     if now - updated < _PATIENCE:
         return warning("arrival", words, "try again later: a feed reads in intervals")
     return wrong("arrival", words, "see the findings on the feed; it skips objects over its maximum file age")

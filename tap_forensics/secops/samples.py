@@ -29,25 +29,31 @@ def line_id(line: bytes, field: str) -> str | None:
 
 
 def _has_content(line: bytes) -> bool:
-    fields = decode_object(msgspec.Raw(line))
-    if fields is None:
-        return False
-    evidence = (_report(fields) or {}).get("forensics")
-    return evidence is None or bytes(evidence) not in (b"[]", b"null")
+    fields = _fields(line)
+    evidence = _report(fields).get("forensics")
+    return bool(fields) and (evidence is None or bytes(evidence) not in (b"[]", b"null"))
 
 
 def generated_in(line: bytes) -> str | None:
     """When TAP made the report, as the line says it."""
-    fields = decode_object(msgspec.Raw(line)) or {}
+    fields = _fields(line)
     return decode_str(fields["generated"]) if "generated" in fields else None
+
+
+def _fields(line: bytes) -> Fields:
+    """Empty if the line is no JSON object, or nested too deep."""
+    try:
+        return decode_object(msgspec.Raw(line)) or {}
+    except RecursionError:
+        return {}
 
 
 def both_shapes(line: bytes) -> dict[str, bytes] | None:
     """The report of an evidence line, as the function writes it in each shape; None if there is none."""
-    fields = decode_object(msgspec.Raw(line)) or {}
+    fields = _fields(line)
     report = _report(fields)
     threat_id = decode_str(fields["_threatId"]) if "_threatId" in fields else None
-    if report is None or threat_id is None:
+    if not report or threat_id is None:
         return None
     campaign_id = decode_str(fields["_campaignId"]) if "_campaignId" in fields else None
     provenance = Provenance(threat_id, campaign_id, fields.get("generated"))
@@ -55,11 +61,12 @@ def both_shapes(line: bytes) -> dict[str, bytes] | None:
     return {shape: next(lines).rstrip(b"\n") for shape, lines in made.items()}
 
 
-def _report(fields: Fields) -> Fields | None:
+def _report(fields: Fields) -> Fields:
+    """Empty if there is none."""
     if "reports" not in fields:
         return fields
     try:
         reports = msgspec.json.decode(fields["reports"], type=list[msgspec.Raw])
-    except msgspec.DecodeError:
-        return None
-    return decode_object(reports[0]) if reports else None
+        return (decode_object(reports[0]) if reports else None) or {}
+    except (msgspec.DecodeError, RecursionError):
+        return {}

@@ -33,7 +33,7 @@ def feed(uri: str, log_type: str, **changed: Any) -> Json:
     settings = {"bucketUri": uri, "sourceDeletionOption": "NEVER"} | changed.pop("settings", {})
     return {
         "name": f"{INSTANCE}/feeds/{abs(hash((uri, log_type)))}",
-        "displayName": f"collector {log_type}",
+        "displayName": "collector",
         "details": {
             "feedSourceType": "GOOGLE_CLOUD_STORAGE_V2",
             "logType": f"{INSTANCE}/logTypes/{log_type}",
@@ -195,7 +195,11 @@ def secops_api() -> Iterator[SecopsApi]:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Silent: who gives up waiting resets the connection."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     api.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
