@@ -104,6 +104,7 @@ def test_a_parsers_error_is_shown_without_the_evidence_that_it_quotes(site: Site
     assert 'it fails: \\x1b[31mfilter json (3) failed: field "generated" of …' in output
     assert THREAT not in output.split("✓ arrival")[0]
     assert "invoice" not in output
+    assert "LOG:" not in output
     assert "\x1b" not in output
 
 
