@@ -1,4 +1,4 @@
-"""The active parser of a log type, run on lines: SecOps shows the events that it makes, and keeps none."""
+"""The active parser of a log type, run on lines: SecOps shows the events that it makes of them."""
 
 from __future__ import annotations
 
