@@ -22,7 +22,7 @@ from tap_forensics.secops.connection import Instance, Secops, connect
 from tap_forensics.secops.failures import SecopsFailed
 from tap_forensics.secops.feeds import list_feeds
 from tap_forensics.secops.samples import line_id
-from tap_forensics.secops.search import count_raw_logs, has_events
+from tap_forensics.secops.search import Wanted, count_raw_logs, has_events
 
 # A server of the tests: only on loopback, and without credentials.
 EMULATOR = "SECOPS_EMULATOR_HOST"
@@ -90,14 +90,15 @@ def _examine(
         if odd:
             yield warning("feed", f"{odd} entries in the list of feeds could not be read")
         yield from check_feeds(context, client, settings, secops, feeds)
-    for kind in kinds(settings):
+    all_kinds = kinds(settings)
+    for kind in all_kinds:
         sample = newest_sample(client, settings.bucket.name, kind, context.clock.now())
         if sample is None:
             words = f"no line of the last 7 days in gs://{settings.bucket.name}/{kind.feed.folder} to try"
             yield warning("parser", f"{kind.log_type}: {words}", "let the function run first")
             continue
         yield from _or_why_not("parser", check_parser(secops, kind, sample, settings))
-        yield from _or_why_not("arrival", _arrival(secops, kind, sample, context.clock.now()))
+        yield from _or_why_not("arrival", _arrival(secops, kind, sample, all_kinds, context.clock.now()))
 
 
 def _or_why_not(about: str, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -109,12 +110,16 @@ def _or_why_not(about: str, findings: Iterator[Finding]) -> Iterator[Finding]:
         yield wrong(about, failed.words, failed.remedy)
 
 
-def _arrival(secops: Secops, kind: Kind, sample: Sample, now: datetime) -> Iterator[Finding]:
-    """The name of the field before the id tells our kinds of lines apart: all may hold the same id."""
+def _arrival(
+    secops: Secops, kind: Kind, sample: Sample, all_kinds: list[Kind], now: datetime
+) -> Iterator[Finding]:
+    """All kinds of lines may hold the same id. The field before it tells most of them apart."""
     threat_id = line_id(sample.line, kind.id_field)
     since = sample.updated - _SEARCHED_BEFORE
     place = f"(threat {threat_id} in {sample.place})"
-    if not count_raw_logs(secops, kind.log_type, f"[^_]{kind.id_field}.{{3,6}}{threat_id}", since, now):
+    others = frozenset(other.log_type for other in all_kinds if other != kind)
+    wanted = Wanted(kind.log_type, f"[^_]{kind.id_field}.{{3,6}}{threat_id}", others)
+    if not count_raw_logs(secops, wanted, since, now):
         yield _not_there(kind.log_type, place, sample.updated, now)
     elif has_events(secops, kind.log_type, since, now):
         words = f"{kind.log_type}: the newest line is in SecOps, which has events of this type {place}"

@@ -44,6 +44,7 @@ def kinds(settings: Settings) -> list[Kind]:
     table = (
         (evidence, "tap_forensics", EVIDENCE, "_threatId"),
         (settings.events.prefix, "tap_siem_events", "PROOFPOINT_MAIL", "threatID"),
+        (settings.summaries.prefix, "tap_threat_summaries", "PROOFPOINT_TAP_THREATS", "id"),
     )
     return [Kind(Feed(prefix, stem), *rest) for prefix, stem, *rest in table if prefix is not None]
 

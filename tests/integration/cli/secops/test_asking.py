@@ -10,7 +10,7 @@ import pytest
 
 from tap_forensics.sandbox.processes import free_port
 from tests.integration.cli.conftest import Site
-from tests.integration.cli.secops.conftest import FORENSICS, MAIL, THREAT, check, found
+from tests.integration.cli.secops.conftest import FORENSICS, MAIL, THREAT, check, found, put
 from tests.support.secops_api import CUSTOMER, OPTIONS, PROJECT, SecopsApi
 
 
@@ -47,15 +47,37 @@ def test_a_line_that_arrived_and_became_no_event(site: Site, api: SecopsApi) -> 
     assert "is in SecOps, but no event of this type" in words
 
 
-def test_matches_in_parts_and_of_another_type_are_read(site: Site, api: SecopsApi) -> None:
+@pytest.mark.parametrize(
+    ("sent", "forensics", "mail"),
+    [
+        (b'[{}, {"matches": [{"logType": {"displayName": "PROOFPOINT_MAIL"}}]}]', "warning", "ok"),
+        (b'[{"matches": null}, {"matches": [{"logType": "Proofpoint TAP Forensics"}]}]', "ok", "warning"),
+        (b'{"matches": [{"logType": {"displayName": "Proofpoint TAP alerts"}}]}', "ok", "ok"),
+        (b'{"matches": [{}]}', "ok", "ok"),
+        (b'{"matches": []}', "warning", "warning"),
+    ],
+)
+def test_each_known_form_of_matches_is_read(
+    site: Site, api: SecopsApi, sent: bytes, forensics: str, mail: str
+) -> None:
     """An instance was seen to send a list of parts, and to ignore the filter by log type."""
-    api.fails[":searchRawLogs"] = (
-        200,
-        b'[{"matches": []}, {"matches": [{"logType": {"displayName": "OKTA"}}]}]',
-    )
-    assert [mark for mark, _ in found(site, "arrival")] == ["warning", "warning"]
-    api.fails[":searchRawLogs"] = (200, b'[{}, {"matches": [{"logType": "Proofpoint Mail"}]}]')
-    assert [mark for mark, _ in found(site, "arrival")] == ["warning", "ok"]
+    api.fails[":searchRawLogs"] = (200, sent)
+    assert [mark for mark, _ in found(site, "arrival")] == [forensics, mail]
+
+
+def test_a_summary_is_tried_too_and_is_not_taken_for_evidence(site: Site, api: SecopsApi) -> None:
+    """Both have `_threatId` and the same id."""
+    api.set_up(site.bucket.name, PROOFPOINT_TAP_THREATS="tap-threats")
+    line = b'{"id":"%s","name":"shop.example.com","_threatId":"%s"}\n' % (THREAT.encode(), THREAT.encode())
+    put(site, api, "PROOFPOINT_TAP_THREATS", "tap-threats/tap_threat_summaries", line)
+    for about in ("feed", "parser", "arrival"):
+        marks = [
+            mark for mark, words in found(site, about, SUMMARIES_PREFIX="tap-threats") if "THREATS" in words
+        ]
+        assert marks == ["ok"], about
+    api.fails[":searchRawLogs"] = (200, b'{"matches": [{"logType": "Proofpoint TAP Threats"}]}')
+    marks = [mark for mark, _ in found(site, "arrival", SUMMARIES_PREFIX="tap-threats")]
+    assert marks == ["warning", "warning", "ok"]
 
 
 @pytest.mark.usefixtures("api")
