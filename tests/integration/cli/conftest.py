@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import urllib3
@@ -110,12 +111,27 @@ class Gate:
     url: str
     asked: list[str]
     rights: list[str] | None = None
+    object_rights: dict[str, list[str]] = field(default_factory=dict)
+    object_status: int = 200
     refuses: int | None = None
+
+
+def _rights_answer(gate: Gate, path: str) -> tuple[int, bytes]:
+    """To the question which of some permissions are held on the bucket or on an object."""
+    url = urlsplit(path)
+    name = unquote(url.path.partition("/o/")[2])
+    held = [*(gate.rights or [])]
+    for start, rights in gate.object_rights.items():
+        held += rights if name.startswith(start) else []
+    permissions = [right for right in parse_qs(url.query)["permissions"] if right in held]
+    return gate.object_status if name else 200, json.dumps({"permissions": permissions}).encode()
 
 
 @contextmanager
 def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
-    """`rights` are those that it says are held; `refuses` is a status for every request."""
+    """`rights` are those that it says are held, `object_rights` those on names that begin so; `refuses` is a
+    status for every request, `object_status` one for the rights on objects.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -129,8 +145,7 @@ def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
             if gate.refuses:
                 self._answer(gate.refuses, b"{}", "application/json")
             elif "/iam/testPermissions" in self.path and gate.rights is not None:
-                store = {"kind": "storage#testIamPermissionsResponse", "permissions": gate.rights}
-                self._answer(200, json.dumps(store).encode(), "application/json")
+                self._answer(*_rights_answer(gate, self.path), "application/json")
             else:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
                 got = onward.request(self.command, bucket.url + self.path, body=body, headers=headers)
