@@ -30,7 +30,7 @@ _TOO_MUCH = (
 
 @dataclass(frozen=True)
 class Place:
-    """What the function needs on one object, or on the bucket if `name` is empty; `mark` is for a lack of it."""
+    """What the function needs on one object, or on the bucket if `name` is empty; `mark` is for a lack."""
 
     name: str
     rights: tuple[str, ...]
