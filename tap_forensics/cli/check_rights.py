@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from google.api_core.exceptions import GoogleAPIError, NotFound
-from google.cloud.storage import Client
+from google.api_core.exceptions import NotFound
+from google.cloud.storage import Bucket, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from tap_forensics.cli.context import CommandContext
@@ -62,18 +62,18 @@ def needed(settings: Settings) -> list[Place]:
 
 def check_rights(context: CommandContext, client: Client, settings: Settings) -> Iterator[Finding]:
     """The rights of whoever runs this. Raises `StorageFailed` if the bucket cannot be asked at all."""
-    where, places = f"gs://{settings.bucket.name}", needed(settings)
+    bucket, places = client.bucket(settings.bucket.name), needed(settings)
+    where, who = f"gs://{bucket.name}", _identity(client)
     asked = {*UNWANTED, *(right for place in places for right in place.rights)}
     try:
         with storage_errors(f"ask for the rights on {where}"):
-            on_bucket = _held(client, client.bucket(settings.bucket.name).path, asked)
+            on_bucket = _held(client, bucket.path, asked)
     except StorageFailed as error:
         if context.emulated and isinstance(error.__cause__, NotFound):
             yield warning("rights", f"an emulator has no rights: not checked on {where}")
             return
         raise
-    who = _identity(client)
-    lacking = [finding for place in places for finding in _lacking(client, who, where, place, on_bucket)]
+    lacking = [finding for place in places for finding in _lacking(bucket, who, place, on_bucket)]
     yield from lacking or [ok("rights", f"{who} may do on {where} what the function does")]
     for right in UNWANTED:
         if right in on_bucket:
@@ -81,17 +81,16 @@ def check_rights(context: CommandContext, client: Client, settings: Settings) ->
             yield warning("rights", words, _TOO_MUCH)
 
 
-def _lacking(client: Client, who: str, where: str, place: Place, on_bucket: set[str]) -> Iterator[Finding]:
-    """What is lacking on one object: neither held on the whole bucket nor, under a condition, on its name."""
-    lacking = set(place.rights) - on_bucket
+def _lacking(bucket: Bucket, who: str, place: Place, on_bucket: set[str]) -> Iterator[Finding]:
+    """What is held neither on the whole bucket nor, under a condition, on this name."""
+    lacking, where = set(place.rights) - on_bucket, f"gs://{bucket.name}"
     if lacking and place.name:
         where = f"{where}/{escape_unprintable(place.name)}"
         try:
-            path = client.bucket(where.split("/")[2]).blob(place.name).path
-            lacking -= _held(client, path, lacking)
-        except GoogleAPIError as error:
-            code = getattr(error, "code", None)
-            yield warning("rights", f"the rights on {where} could not be asked for ({code}): not checked")
+            with storage_errors(f"ask for the rights on {where}"):
+                lacking -= _held(bucket.client, bucket.blob(place.name).path, lacking)
+        except StorageFailed as error:
+            yield warning("rights", f"{str(error).partition('; ')[0]}: these were not checked")
             return
     if lacking:
         words = f"{who} lacks {', '.join(sorted(lacking))} on {where}, {place.purpose}"
