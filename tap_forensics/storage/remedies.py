@@ -9,7 +9,7 @@ OPERATOR_ROLE = "roles/storage.objectUser"
 FUNCTION_ROLES = {
     "roles/storage.legacyBucketReader": "the bucket",
     "roles/storage.objectUser": "the folder of its state",
-    "roles/storage.objectCreator": "the folders of GCS_PREFIX and EVENTS_PREFIX",
+    "roles/storage.objectCreator": "the folders that feeds read",
     "roles/storage.objectViewer": "the same folders",
 }
 GIVE_FUNCTION_ROLES = "give the function's service account " + ", ".join(
