@@ -204,10 +204,14 @@ install() {
   if [ "$(gcloud storage buckets describe "gs://$bucket" --format='csv[no-heading](versioning_enabled,uniform_bucket_level_access,public_access_prevention)' 2>/dev/null)" = True,True,enforced ]; then
     kept "its settings"
   else
-    local lifecycle=$temporary/lifecycle.json
-    echo '{"rule": [{"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": 14}}]}' >"$lifecycle"
-    run gcloud storage buckets update "gs://$bucket" --versioning --uniform-bucket-level-access \
-      --public-access-prevention --lifecycle-file="$lifecycle"
+    local update=(--versioning --uniform-bucket-level-access --public-access-prevention)
+    if [ -n "$owner" ] && [ -n "$(gcloud storage buckets describe "gs://$bucket" --format='value(lifecycle_config)')" ]; then
+      echo "   its lifecycle rules stay as they are; add one that deletes noncurrent versions after 14 days"
+    else
+      echo '{"rule": [{"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": 14}}]}' >"$temporary/lifecycle.json"
+      update+=(--lifecycle-file="$temporary/lifecycle.json")
+    fi
+    run gcloud storage buckets update "gs://$bucket" "${update[@]}"
   fi
 
   step "Topics: the trigger, and where events go that failed ten times"

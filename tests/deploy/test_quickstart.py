@@ -23,7 +23,7 @@ from tests.deploy.facts import (
     roles,
     schedule_facts,
 )
-from tests.deploy.google_cloud import PROJECT, PROJECT_ID, SUBSCRIPTION, Call, GoogleCloud
+from tests.deploy.google_cloud import PROJECT, PROJECT_ID, PROJECT_NUMBER, SUBSCRIPTION, Call, GoogleCloud
 from tests.deploy.quickstart import Quickstart
 from tests.support.events_lab import EVENTS
 from tests.support.tools import CHECKOUT
@@ -131,6 +131,16 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(quickstart: Quickst
     assert [call for call in calls if call.changes()] == []
     for words in ("buckets create", "functions deploy", "scheduler jobs create", "nothing was changed"):
         assert words in quickstart.output[-1].lower()
+
+
+def test_the_lifecycle_rules_of_a_bucket_that_is_there_are_not_replaced(quickstart: Quickstart) -> None:
+    rules = {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 30}}]}
+    here = {"projectNumber": PROJECT_NUMBER, "lifecycle": rules}
+    quickstart.cloud.create("storage", FACTS["bucket"]["name"], here)
+    quickstart.run("--dry-run")
+    assert "buckets update" in quickstart.output[-1]
+    assert "--lifecycle-file" not in quickstart.output[-1]
+    assert "its lifecycle rules stay as they are" in quickstart.output[-1]
 
 
 def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(quickstart: Quickstart) -> None:
