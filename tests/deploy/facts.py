@@ -20,18 +20,19 @@ def last(calls: list[Call], path: str) -> Any:
 
 
 def roles(policy: dict[str, Any]) -> list[str]:
-    """`role who`, with the account's name alone where it is the project's or Google's own."""
-    given = []
-    for binding in policy.get("policy", policy)["bindings"]:
-        for member in binding["members"]:
-            who, domain = member.removeprefix("serviceAccount:").split("@")
-            if domain == "demo-proj.iam.gserviceaccount.com":
-                given.append(f"{binding['role']} {who}")
-            elif domain.startswith("gcp-sa"):
-                given.append(f"{binding['role']} {domain.split('.')[0]}")
-            else:
-                given.append(f"{binding['role']} {who}@{domain}")
-    return sorted(given)
+    """`role who condition`, with the account's name alone where it is the project's or Google's own."""
+    return sorted(
+        f"{binding['role']} {_short(member)} {binding.get('condition', {}).get('expression', '')}".rstrip()
+        for binding in policy.get("policy", policy)["bindings"]
+        for member in binding["members"]
+    )
+
+
+def _short(member: str) -> str:
+    who, domain = member.removeprefix("serviceAccount:").split("@")
+    if domain == "demo-proj.iam.gserviceaccount.com":
+        return who
+    return domain.split(".")[0] if domain.startswith("gcp-sa") else f"{who}@{domain}"
 
 
 def function_facts(function: dict[str, Any]) -> dict[str, Any]:

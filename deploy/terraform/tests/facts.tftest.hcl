@@ -62,8 +62,8 @@ run "as_the_facts_say" {
   assert {
     condition = { for thing, roles in jsondecode(file("${path.module}/../../tests/deploy/facts.json")).roles : thing => toset(roles) } == merge({
       bucket = toset([
-        for grant in concat([google_storage_bucket_iam_member.collector_writes], values(google_storage_bucket_iam_member.feed_reads)) :
-        "${grant.role} ${trimsuffix(trimprefix(grant.member, "serviceAccount:"), "@demo.iam.gserviceaccount.com")}" if grant.bucket == "example-com-tap"
+        for grant in concat([google_storage_bucket_iam_member.collector_lists], values(google_storage_bucket_iam_member.collector_objects), values(google_storage_bucket_iam_member.feed_reads)) :
+        trimspace("${grant.role} ${trimsuffix(trimprefix(grant.member, "serviceAccount:"), "@demo.iam.gserviceaccount.com")} ${join("", grant.condition[*].expression)}") if grant.bucket == "example-com-tap"
       ])
       service           = toset(["${google_cloud_run_v2_service_iam_member.trigger_invokes.role} ${split(":", split("@", google_cloud_run_v2_service_iam_member.trigger_invokes.member)[0])[1]}"])
       dead_letter_topic = toset(["${google_pubsub_topic_iam_member.dead_letters_come.role} ${split(".", split("@", google_pubsub_topic_iam_member.dead_letters_come.member)[1])[0]}"])
@@ -112,6 +112,22 @@ run "as_the_facts_say" {
   assert {
     condition     = toset(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).services) == toset(keys(google_project_service.needed))
     error_message = "services"
+  }
+}
+
+run "a_folder_of_events_has_rights_of_its_own" {
+  command = apply
+  variables {
+    settings = { EVENTS_PREFIX = "/tap-siem/" }
+  }
+
+  assert {
+    condition = setsubtract([
+      for grant in values(google_storage_bucket_iam_member.collector_objects) :
+      "${grant.role} ${split("@", trimprefix(grant.member, "serviceAccount:"))[0]} ${grant.condition[0].expression}"
+      ], jsondecode(file("${path.module}/../../tests/deploy/facts.json")).roles.bucket
+    ) == toset(jsondecode(file("${path.module}/../../tests/deploy/facts.json")).roles_for_events)
+    error_message = "roles_for_events"
   }
 }
 
