@@ -29,13 +29,15 @@ class Step:
 
 @dataclass
 class Waiting:
-    """What a run may still request: threats by ID, and campaigns that are not covered.
+    """What a run may still request: threats by ID, and campaigns with a call of their own.
 
-    `left`: calls left in each pool; None if no limit is known.
+    `uncovered`: campaigns without a delivered report. `left`: calls left in each pool; None if no limit is
+    known.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
+    uncovered: set[str] = field(default_factory=set)
     left: Mapping[str, int | None] = field(default_factory=dict)
 
 
@@ -116,8 +118,8 @@ def _groups(waiting: Waiting) -> tuple[list[_Entry], list[_Entry], list[_Entry]]
     entries = list(waiting.threats.items())
     alone = [entry for entry in entries if not entry[1].campaign]
     members = sorted((entry for entry in entries if entry[1].campaign), key=_by_priority)
-    uncovered = [entry for entry in members if entry[1].campaign in waiting.campaigns]
-    covered = [entry for entry in members if entry[1].campaign not in waiting.campaigns]
+    uncovered = [entry for entry in members if entry[1].campaign in waiting.uncovered]
+    covered = [entry for entry in members if entry[1].campaign not in waiting.uncovered]
     return sorted(alone, key=_by_age), uncovered, covered
 
 
