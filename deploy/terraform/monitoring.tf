@@ -4,7 +4,9 @@ locals {
   log           = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
   final_line    = "${local.log} AND jsonPayload.run.outcome:*"
   finished_line = "${local.log} AND jsonPayload.run.outcome=(\"complete\" OR \"incomplete\")"
-  metric_prefix = "tap_forensics"
+  # Metrics and dashboards are for the whole project: a second copy has its own.
+  first_copy    = local.name == "tap-forensics-collector"
+  metric_prefix = local.first_copy ? "tap_forensics" : replace(local.name, "-", "_")
 
   # Of the state, known to runs that finished; of the run, known to all.
   state_figures = {
@@ -35,7 +37,7 @@ locals {
 resource "google_logging_metric" "figure" {
   for_each = local.figures
 
-  project          = var.project
+  project          = var.project_id
   name             = "${local.metric_prefix}_${each.key}"
   description      = "${each.value.says}, a run"
   filter           = each.value.filter
@@ -57,7 +59,7 @@ resource "google_logging_metric" "figure" {
 }
 
 resource "google_logging_metric" "runs" {
-  project          = var.project
+  project          = var.project_id
   name             = "${local.metric_prefix}_runs"
   description      = "Runs by outcome: complete, incomplete, busy or failed"
   filter           = local.final_line
@@ -87,7 +89,7 @@ resource "google_logging_metric" "backlog" {
     held = "jsonPayload.run.backlog_growth<=0"
   }
 
-  project          = var.project
+  project          = var.project_id
   name             = "${local.metric_prefix}_backlog_${each.key}"
   description      = "Finished runs after which the backlog ${each.key == "grew" ? "was longer than before" : "was no longer than before"}"
   filter           = "${local.finished_line} AND ${each.value}"
@@ -129,8 +131,8 @@ locals {
     refused-credentials = {
       title    = "TAP's credentials are missing or refused"
       severity = "CRITICAL"
-      # Whatever the fault, its message names the variable, or the tenant's file.
-      filter = "severity>=ERROR AND (\"TAP_PRINCIPAL\" OR \"TAP_SECRET\" OR \"credentials.json\")"
+      # The kind of error, which no text can imitate: another fault's message may hold any words.
+      filter = "jsonPayload.error=(\"AuthenticationFailed\" OR \"InvalidCredentials\")"
     }
   }
   count_alerts = {
@@ -171,7 +173,9 @@ locals {
   # Heading, as in a link → paragraph.
   runbook = {
     for part in split("\n## ", file("${path.module}/../RUNBOOK.md")) :
-    replace(lower(split("\n", part)[0]), " ", "-") => trimspace(join("\n", slice(split("\n", part), 1, length(split("\n", part)))))
+    replace(lower(split("\n", part)[0]), " ", "-") => replace(
+      trimspace(join("\n", slice(split("\n", part), 1, length(split("\n", part))))), "tap-forensics-collector", local.name
+    )
   }
   channels = concat(var.notification_channels, google_monitoring_notification_channel.email[*].name)
 }
@@ -179,10 +183,11 @@ locals {
 resource "google_monitoring_notification_channel" "email" {
   count = var.alert_email == null ? 0 : 1
 
-  project      = var.project
+  project      = var.project_id
   display_name = "${local.name} alerts"
   type         = "email"
   labels       = { email_address = var.alert_email }
+  user_labels  = var.labels
 
   depends_on = [google_project_service.needed]
 }
@@ -190,11 +195,12 @@ resource "google_monitoring_notification_channel" "email" {
 resource "google_monitoring_alert_policy" "on_log" {
   for_each = local.log_alerts
 
-  project               = var.project
+  project               = var.project_id
   display_name          = "${local.name}: ${each.value.title}"
   combiner              = "OR"
   severity              = each.value.severity
   notification_channels = local.channels
+  user_labels           = var.labels
 
   conditions {
     display_name = each.value.title
@@ -233,11 +239,12 @@ resource "google_monitoring_alert_policy" "on_log" {
 resource "google_monitoring_alert_policy" "on_count" {
   for_each = local.count_alerts
 
-  project               = var.project
+  project               = var.project_id
   display_name          = "${local.name}: ${each.value.title}"
   combiner              = "AND"
   severity              = each.value.severity
   notification_channels = local.channels
+  user_labels           = var.labels
 
   dynamic "conditions" {
     for_each = each.value.conditions
@@ -302,10 +309,10 @@ locals {
 }
 
 resource "google_monitoring_dashboard" "collector" {
-  project = var.project
+  project = var.project_id
 
   dashboard_json = jsonencode({
-    displayName = "Proofpoint TAP forensics"
+    displayName = "Proofpoint TAP forensics${local.first_copy ? "" : " (${local.name})"}"
     # To look at one tenant alone.
     dashboardFilters = local.single ? [] : [{ labelKey = "tenant", filterType = "METRIC_LABEL" }]
     mosaicLayout = {

@@ -74,9 +74,9 @@ def curl_line(url: str) -> str:
 class FunctionServer:
     """A function under functions-framework in its own process group, as a context manager.
 
-    Its environment is `env`, and what `env` leaves out of PATH, PYTHONUNBUFFERED and the signature type that a
-    function with an event trigger has. `log` holds the lines of stdout and stderr together; `echo` is called
-    with each new line. Raises RuntimeError with the log if it does not start.
+    Its environment is `env`, and what `env` leaves out of PATH, PYTHONUNBUFFERED and the signature type of a
+    function with an event trigger. `log` holds the lines of stdout and stderr together; `echo` is called with
+    each new line. Raises RuntimeError with the log if it does not start.
     """
 
     def __init__(

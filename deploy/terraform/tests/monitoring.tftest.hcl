@@ -7,7 +7,7 @@ mock_provider "google" {
 }
 
 variables {
-  project     = "demo"
+  project_id  = "demo-project"
   region      = "us-central1"
   bucket      = "example-com-tap"
   alert_email = "soc@example.com"
