@@ -14,6 +14,20 @@ output "tenant_feeds" {
   }
 }
 
+output "bucket" {
+  description = "The bucket with evidence and state."
+  value       = google_storage_bucket.evidence.name
+}
+
+output "service_accounts" {
+  description = "Who runs the function, who starts it, who builds it."
+  value = {
+    run   = google_service_account.collector.email
+    push  = google_service_account.push.email
+    build = google_service_account.build.email
+  }
+}
+
 output "dashboard" {
   description = "The collector's dashboard in Cloud Monitoring."
   value       = "https://console.cloud.google.com/monitoring/dashboards?project=${var.project_id}"

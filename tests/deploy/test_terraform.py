@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tap_forensics.config.settings import VARIABLES
+from tap_forensics.errors import AuthenticationFailed, InvalidCredentials
 from tap_forensics.stats import RunStats
 from tests.support.tools import CHECKOUT, command, tracked_files
 
@@ -75,6 +76,13 @@ def test_metrics_and_alerts_read_figures_that_a_run_logs() -> None:
     named |= set(re.findall(r"jsonPayload\.run\.(\w+)", monitoring))
     assert named
     assert named <= set(RunStats().as_fields())
+
+
+def test_the_alert_on_credentials_reads_the_kind_of_error_that_the_log_has() -> None:
+    monitoring = (MODULE / "monitoring.tf").read_text(encoding="utf-8")
+    (kinds,) = re.findall(r"jsonPayload\.error=\((.+?)\)", monitoring)
+    named = re.findall(r"\w+", kinds.replace("OR", ""))
+    assert named == [AuthenticationFailed.__name__, InvalidCredentials.__name__]
 
 
 def test_the_environment_is_the_collectors_own() -> None:

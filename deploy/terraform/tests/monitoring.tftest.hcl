@@ -34,6 +34,10 @@ run "hourly" {
     error_message = "Over two hours."
   }
   assert {
+    condition     = endswith(google_monitoring_alert_policy.on_log["refused-credentials"].conditions[0].condition_matched_log[0].filter, " AND jsonPayload.error=(\"AuthenticationFailed\" OR \"InvalidCredentials\")")
+    error_message = "A field, and no text that another message may hold."
+  }
+  assert {
     condition     = google_logging_metric.figure["reports"].value_extractor == "EXTRACT(jsonPayload.run.reports)"
     error_message = "Figures are read from the final line."
   }
