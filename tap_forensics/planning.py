@@ -37,7 +37,7 @@ def count_suspects(run: RunContext) -> None:
     with run.store.transaction() as state:
         lease = run.store.lease
         quarantined = count_kills(state, lease, run.clock.now())
-        lease.asking, lease.reading = [], []
+        lease.asking, lease.asking_campaigns, lease.asking_summaries, lease.reading = [], [], [], []
     for name in quarantined:
         run.log.error(
             "%s was in flight when two runs died: it will be retried in a day", escape_unprintable(name)
@@ -77,6 +77,11 @@ def _log_expired(run: RunContext, expired: Expired) -> None:
     for threat_id in expired.covered:
         run.log.info(
             "Removed threat %s from the backlog after 7 days: its campaign's report was delivered",
+            escape_unprintable(threat_id),
+        )
+    for threat_id in expired.summaries:
+        run.log.error(
+            "Gave up the summary of threat %s: last seen 7 days ago, it could not be fetched",
             escape_unprintable(threat_id),
         )
     run.stats.threats_given_up += len(expired.threats) + len(expired.covered)

@@ -40,18 +40,40 @@ class RunStats:
     threats_failed: Annotated[int, "threats without a usable response; each stays open"] = 0
     threats_given_up: Annotated[int, "threats that left the backlog unread, each named in the log"] = 0
     threats_left: Annotated[int, "threats on the backlog at the end"] = 0
+    threats_covered: Annotated[
+        int, "of these, threats whose campaign's report was delivered in the last 7 days"
+    ] = 0
+    threats_uncovered: Annotated[int, "the other threats on the backlog at the end"] = 0
     reports: Annotated[int, "forensic reports in the lines"] = 0
+    threat_reports: Annotated[int, "of these, the threats' own reports"] = 0
+    campaign_reports: Annotated[int, "of these, reports of campaigns"] = 0
     lines: Annotated[int, "evidence lines written; a long report takes several"] = 0
     lines_bytes: Annotated[int, "bytes of these lines"] = 0
     objects: Annotated[int, "evidence objects written"] = 0
     siem_calls: Annotated[int, "calls to the SIEM API"] = 0
     siem_429s: Annotated[int, "of these, calls that TAP answered with 429"] = 0
     siem_calls_left: Annotated[int | None, "calls left of `TAP_SIEM_DAILY_LIMIT`"] = None
-    forensics_calls: Annotated[int, "calls to the Forensics API"] = 0
+    forensics_calls: Annotated[int, "calls to the Forensics API, of all types"] = 0
     forensics_429s: Annotated[int, "of these, calls that TAP answered with 429"] = 0
     forensics_calls_left: Annotated[
-        int | None, "calls left of `TAP_FORENSICS_DAILY_LIMIT`; null if no limit is set"
+        int | None, "calls left by `threatId` with the campaign's reports; null if no limit is known"
     ] = None
+    threat_forensics_calls: Annotated[int, "of `forensics_calls`, calls by `threatId` alone"] = 0
+    threat_forensics_calls_left: Annotated[int | None, "calls left of these; null if no limit is known"] = (
+        None
+    )
+    campaign_forensics_calls: Annotated[int, "of `forensics_calls`, calls by `campaignId`"] = 0
+    campaign_forensics_calls_left: Annotated[int | None, "calls left of these; null if no limit is known"] = (
+        None
+    )
+    summaries: Annotated[int, "threat summaries written (`SUMMARIES_PREFIX`)"] = 0
+    summary_bytes: Annotated[int, "bytes of these lines"] = 0
+    summary_objects: Annotated[int, "objects with threat summaries"] = 0
+    summaries_skipped: Annotated[int, "threats of which TAP has no summary"] = 0
+    summaries_failed: Annotated[int, "summaries without a usable response; each stays open"] = 0
+    summaries_left: Annotated[int, "open summaries at the end"] = 0
+    summary_calls: Annotated[int, "calls for threat summaries"] = 0
+    summary_429s: Annotated[int, "of these, calls that TAP answered with 429"] = 0
     gaps: Annotated[int, "open windows at the end"] = 0
     lost_intervals: Annotated[int, "windows that expired unread, each named in the log"] = 0
     backlog_growth: Annotated[

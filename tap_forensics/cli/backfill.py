@@ -25,7 +25,7 @@ from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.open_items import reopen
 from tap_forensics.storage.state import State
 from tap_forensics.storage.state_store import FoundState, find_state
-from tap_forensics.tap.quota import FORENSICS, SIEM, Quota
+from tap_forensics.tap.quota import FORENSICS, SIEM, Quota, daily_limits
 from tap_forensics.tap.windows import Window, oldest_start, pad, plan_windows
 
 _BUCKET_SECONDS = 30
@@ -147,7 +147,7 @@ def _plan(
     if window:
         reopen(state, window, now)
     to_read = [gap.window() for gap in state.gaps]
-    limits = {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
+    limits = daily_limits(settings.tap)
     quota = Quota(state.calls, limits)
     return Plan(
         window=window,

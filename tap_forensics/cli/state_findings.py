@@ -17,7 +17,7 @@ from tap_forensics.storage.event_dedup import decode as decode_index
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state import State
 from tap_forensics.storage.state_store import FoundState
-from tap_forensics.tap.quota import FORENSICS, SIEM, Pool, counted_buckets, counts_until
+from tap_forensics.tap.quota import Pool, counted_buckets, counts_until, daily_limits
 from tap_forensics.tap.windows import RETENTION
 
 _LATE = timedelta(hours=2)
@@ -98,7 +98,7 @@ def _gaps(state: State, now: datetime) -> Iterator[Finding]:
 
 def call_pools(state: State, settings: Settings, now: datetime) -> dict[str, dict[str, Any]]:
     """Both pools of the quota, by name: calls of the last 24 hours, and when they come back."""
-    limits = {SIEM: settings.tap.siem_daily_limit, FORENSICS: settings.tap.forensics_daily_limit}
+    limits = daily_limits(settings.tap)
     return {name: _pool(state.calls.get(name, Pool()), limit, now) for name, limit in limits.items()}
 
 

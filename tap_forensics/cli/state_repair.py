@@ -22,7 +22,7 @@ from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import StateUnreadable
 from tap_forensics.forensics.evidence_writer import delivered_in
 from tap_forensics.storage.bucket import Bucket, Stored
-from tap_forensics.storage.open_items import mark_collected
+from tap_forensics.storage.open_items import mark_campaigns, mark_collected
 from tap_forensics.storage.state import RUN_ID_FORMAT, VERSION, State, decode
 from tap_forensics.tap.windows import RETENTION, oldest_start
 
@@ -124,8 +124,10 @@ def _count(repaired: RepairedState, found: ObjectInfo, repair: Repair) -> None:
     """Its threats count as collected now: they are not fetched again for the whole of DEDUP_HOURS."""
     stored = repair.bucket.read(found.name)
     known = len(repaired.state.collected)
-    for threat_id, _ in delivered_in(stored.data if stored else b""):
-        mark_collected(repaired.state, threat_id, repair.now)
+    for delivered in delivered_in(stored.data if stored else b""):
+        mark_campaigns(repaired.state, delivered.campaigns, repair.now)
+        if delivered.threat_id:
+            mark_collected(repaired.state, delivered.threat_id, repair.now)
     repaired.threats_found += len(repaired.state.collected) - known
     repaired.objects_read += 1
     # No later run may use the name of an object that exists.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class TapSettings:
     no_proxy: str
     siem_daily_limit: int
     forensics_daily_limit: int | None
+    campaign_forensics_daily_limit: int | None
     threat_status: tuple[str, ...]
     threat_type: tuple[str, ...]
 
@@ -55,6 +57,7 @@ class ForensicsSettings:
     max_threats: int
     dedup_hours: int
     campaign_reports: str
+    campaign_first: str
     record_shape: str
     fetch_concurrency: int
 
@@ -65,6 +68,13 @@ class EventSettings:
 
     prefix: str | None
     shape: str
+
+
+@dataclass(frozen=True)
+class SummarySettings:
+    """`prefix` is None if no threat summaries are wanted."""
+
+    prefix: str | None
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,14 @@ class Settings:
     windows: WindowSettings
     forensics: ForensicsSettings
     events: EventSettings
+    summaries: SummarySettings
     run: RunSettings
     tenant: str | None = None
+
+    def feed_folders(self) -> list[str]:
+        """The folder of each feed that is in use; an empty one is the whole bucket."""
+        folders = (self.bucket.prefix, self.events.prefix, self.summaries.prefix)
+        return [folder for folder in folders if folder is not None]
 
 
 @dataclass(frozen=True)
@@ -233,8 +249,23 @@ VARIABLES = (
         "TAP_FORENSICS_DAILY_LIMIT",
         "tap.forensics_daily_limit",
         None,
-        "forensics calls in any 24 hours; unset: learned from 429 responses",
+        "forensics calls by `threatId` in any 24 hours; unset: learned from 429 responses",
         validators.int_range(1, 1_000_000),
+    ),
+    Variable(
+        "TAP_CAMPAIGN_FORENSICS_DAILY_LIMIT",
+        "tap.campaign_forensics_daily_limit",
+        None,
+        "forensics calls by `campaignId` in any 24 hours; unset: learned from 429 responses",
+        validators.int_range(1, 1_000_000),
+    ),
+    Variable(
+        "CAMPAIGN_FIRST",
+        "forensics.campaign_first",
+        "auto",
+        "`auto`: if more threats wait than calls by `threatId` are left, one call by `campaignId` for each "
+        "campaign comes first; `on`: always; `off`: never",
+        validators.one_of("auto", "on", "off"),
     ),
     Variable(
         "HTTPS_PROXY",
@@ -261,10 +292,17 @@ VARIABLES = (
         validators.one_of("api", "flat"),
     ),
     Variable(
+        "SUMMARIES_PREFIX",
+        "summaries.prefix",
+        None,
+        "folder of the threat summaries, apart from the others; unset: no summaries are fetched",
+        validators.prefix,
+    ),
+    Variable(
         "FORENSICS",
         "forensics.enabled",
         "on",
-        "`off`: only event lines; no forensics are fetched and no threat is remembered",
+        "`off`: only event lines and summaries; no forensics are fetched",
         validators.on_off,
     ),
     Variable(
@@ -291,6 +329,8 @@ VARIABLES = (
     ),
 )
 
+# Each is one feed's folder.
+FEED_FOLDERS = ("GCS_PREFIX", "EVENTS_PREFIX", "SUMMARIES_PREFIX")
 _MAY_BE_EMPTY = ("GCS_PREFIX",)
 # NAME_FILE may be set instead: the path of a mounted secret.
 _MOUNTED = ("TAP_PRINCIPAL", "TAP_SECRET", "HTTPS_PROXY")
@@ -300,6 +340,7 @@ _GROUPS: dict[str, Callable[..., Any]] = {
     "windows": WindowSettings,
     "forensics": ForensicsSettings,
     "events": EventSettings,
+    "summaries": SummarySettings,
     "run": RunSettings,
 }
 # The storage client sends evidence and state to this address, without credentials.
@@ -337,17 +378,16 @@ def _group(values: Mapping[str, Any]) -> Settings:
 
 
 def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """Two feeds need separate folders: a feed reads one log type, and everything under its prefix."""
-    evidence, events = values["GCS_PREFIX"], values["EVENTS_PREFIX"]
-    if events is None:
-        if values["FORENSICS"] is False:
-            yield "FORENSICS=off without EVENTS_PREFIX leaves nothing to collect: set EVENTS_PREFIX"
-        return
-    if evidence is not None and (_contains(evidence, events) or _contains(events, evidence)):
-        yield (
-            f"GCS_PREFIX={_safe_text(evidence)} and EVENTS_PREFIX={_safe_text(events)} overlap: "
-            "a feed reads one log type, so give two separate folders, such as tap-forensics and tap-siem"
-        )
+    """Feeds need separate folders: a feed reads one log type, and everything under its prefix."""
+    folders = {name: values[name] for name in FEED_FOLDERS if values[name] is not None}
+    if values["FORENSICS"] is False and folders.keys() <= {"GCS_PREFIX"}:
+        yield "FORENSICS=off without EVENTS_PREFIX leaves nothing to collect: set EVENTS_PREFIX"
+    for (name, folder), (other_name, other) in itertools.combinations(folders.items(), 2):
+        if _contains(folder, other) or _contains(other, folder):
+            yield (
+                f"{name}={_safe_text(folder)} and {other_name}={_safe_text(other)} overlap: "
+                "a feed reads one log type, so give two separate folders, such as tap-forensics and tap-siem"
+            )
 
 
 def _emulator_faults(environ: Mapping[str, str]) -> Iterator[str]:

@@ -118,11 +118,13 @@ def _with_own_places(shared: Settings, tenant: str) -> Settings:
     with_own_key = replace(shared, bucket=replace(shared.bucket, state_key=own_key))
     prefix = f"{shared.bucket.prefix}/{tenant}"
     events_prefix = shared.events.prefix and f"{shared.events.prefix}/{tenant}"
+    summaries_prefix = shared.summaries.prefix and f"{shared.summaries.prefix}/{tenant}"
     return replace(
         shared,
         tenant=tenant,
         bucket=replace(shared.bucket, prefix=prefix, state_key=state_location(with_own_key).name),
         events=replace(shared.events, prefix=events_prefix),
+        summaries=replace(shared.summaries, prefix=summaries_prefix),
     )
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from tap_forensics.discovery.window_reader import Discovery, bisect_window, read_open_window
-from tap_forensics.errors import Retryable, Unavailable
+from tap_forensics.errors import QuotaExceeded, Retryable, Unavailable
 from tap_forensics.storage.open_items import due_windows
 from tap_forensics.storage.state import Gap, State
-from tap_forensics.tap.quota import SIEM
+from tap_forensics.tap.quota import SIEM, before_the_end
 from tap_forensics.tap.windows import Window
 
 # Windows that are announced with one commit.
@@ -47,7 +47,23 @@ def _read_windows(discovery: Discovery) -> None:
         failed_before = any(gap.attempts for gap in state.gaps)
     selected = _select(discovery, due)
     run.stats.windows_planned = len(selected)
-    failures, heavy = 0, []
+    heavy: list[Window] = []
+    stop_reason: Retryable | None = None
+    try:
+        _read_selected(discovery, selected, heavy, failed_before)
+    except (QuotaExceeded, Unavailable) as error:
+        stop_reason = error
+    if discovery.answered or not failed_before:
+        _bisect(discovery, heavy)
+    if stop_reason:
+        raise stop_reason
+
+
+def _read_selected(
+    discovery: Discovery, selected: list[_DueWindow], heavy: list[Window], failed_before: bool
+) -> None:
+    """Adds to `heavy` the windows that are too heavy for TAP."""
+    failures = 0
     for window, gap in _announced(discovery, selected):
         # If the API was down in the last run, one call is enough to see whether it is up again.
         may_be_up = discovery.answered or not failed_before
@@ -56,11 +72,7 @@ def _read_windows(discovery: Discovery) -> None:
         if isinstance(error, Unavailable) and error.heavy:
             heavy.append(window)
         if failures == _MAX_FAILURES_IN_A_ROW:
-            break
-    if discovery.answered or not failed_before:
-        _bisect(discovery, heavy)
-    if failures == _MAX_FAILURES_IN_A_ROW:
-        raise Unavailable(f"{failures} windows in a row could not be read: the SIEM API seems to be down")
+            raise Unavailable(f"{failures} windows in a row could not be read: the SIEM API seems to be down")
 
 
 def _bisect(discovery: Discovery, heavy: list[Window]) -> None:
@@ -74,9 +86,11 @@ def _bisect(discovery: Discovery, heavy: list[Window]) -> None:
 
 def _select(discovery: Discovery, due: list[_DueWindow]) -> list[_DueWindow]:
     """All windows that have not failed yet, and as many of the failed ones as may be retried."""
+    quota, now = discovery.client.quota, discovery.run.clock.now()
+    not_failed = [entry for entry in due if not entry[1].attempts]
     failed = [entry for entry in due if entry[1].attempts]
-    retries = discovery.client.quota.reserve_retries(SIEM, len(failed), discovery.run.clock.now())
-    return [entry for entry in due if not entry[1].attempts] + failed[:retries]
+    retries = failed[: quota.reserve_retries(SIEM, len(failed), now)]
+    return before_the_end(not_failed, retries, quota.left(SIEM, now))
 
 
 def first_group(state: State, now: datetime) -> list[Window]:

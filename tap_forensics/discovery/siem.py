@@ -11,13 +11,16 @@ import msgspec
 from tap_forensics.errors import Unavailable
 from tap_forensics.records.event_lines import Event, is_text, read_record, to_event
 from tap_forensics.records.ndjson import sanitize_utf8, without_depths
-from tap_forensics.storage.state import Threat
+from tap_forensics.storage.state import Summary, Threat
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.windows import Window
 
 # Permitted clicks come first, then delivered messages, then what was blocked.
 _PRIORITIES = {"clicksPermitted": 0, "messagesDelivered": 1, "messagesBlocked": 2, "clicksBlocked": 2}
 _MAX_ID_CHARACTERS = 256
+_MAX_STATUS_CHARACTERS = 40
+# When the message or the click happened: later events show the newer status of a threat.
+_EVENT_TIMES = ("messageTime", "clickTime")
 # The end of the window, from TAP. Empty lists may be absent.
 _QUERY_END = "queryEndTime"
 # Signs of JSON that is not compact: line ends anywhere (strings contain none), and spaces near its start.
@@ -49,12 +52,14 @@ _lists = msgspec.json.Decoder(_Lists)
 class Reading:
     """The content of a window: the number of events, the number of skipped entries, the threats by id.
 
-    `records`: the events themselves, if they were requested. They keep the whole response in memory.
+    `summaries`: for each threat its status in the latest event. `records`: the events themselves, if they
+    were requested. They keep the whole response in memory.
     """
 
     events: int = 0
     odd: int = 0
     threats: dict[str, Threat] = field(default_factory=dict)
+    summaries: dict[str, Summary] = field(default_factory=dict)
     records: list[Event] = field(default_factory=list, repr=False, compare=False)
 
 
@@ -113,8 +118,15 @@ def _reading(lists: _Lists, now: datetime, threats: bool, events: bool) -> Readi
 
 
 def _add_threats(kind: str, fields: dict[str, Any], now: datetime, reading: Reading) -> None:
+    event_time = next((text for name in _EVENT_TIMES if (text := _short_text(fields.get(name)))), "")
     for entry in _entries(kind, fields, reading):
-        _add_threat(entry, _PRIORITIES[kind], now, reading)
+        if threat_id := _add_threat(entry, _PRIORITIES[kind], now, reading):
+            seen = Summary(
+                last_seen=now, status=_short_text(entry.get("threatStatus")), event_time=event_time
+            )
+            known = reading.summaries.setdefault(threat_id, seen)
+            if event_time > known.event_time:
+                reading.summaries[threat_id] = seen
 
 
 def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:
@@ -128,21 +140,28 @@ def _entries(kind: str, fields: dict[str, Any], reading: Reading) -> list[Any]:
     return []
 
 
-def _add_threat(entry: Any, priority: int, now: datetime, reading: Reading) -> None:
-    """Reads both spellings of a field: the documented one, and the one seen on live tenants."""
+def _add_threat(entry: Any, priority: int, now: datetime, reading: Reading) -> str | None:
+    """Returns the ID. Reads both spellings of a field: the documented one, and that seen on live tenants."""
     fields = entry if isinstance(entry, dict) else {}
     threat_id = _valid_id(fields.get("threatID")) or _valid_id(fields.get("threatId"))
     if threat_id is None:
         reading.odd += 1
-        return
+        return None
     campaign = _valid_id(fields.get("campaignID")) or _valid_id(fields.get("campaignId"))
     known = reading.threats.get(threat_id)
     if known is None:
-        reading.threats[threat_id] = Threat(priority, now, now, campaign)
-        return
+        reading.threats[threat_id] = Threat(
+            priority=priority, first_seen=now, last_seen=now, campaign=campaign
+        )
+        return threat_id
     known.priority = min(known.priority, priority)
     known.campaign = known.campaign or campaign
+    return threat_id
 
 
 def _valid_id(value: Any) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= _MAX_ID_CHARACTERS else None
+
+
+def _short_text(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) <= _MAX_STATUS_CHARACTERS else ""

@@ -13,6 +13,7 @@ from tap_forensics.errors import DeadlineExceeded, RequestRejected, Unavailable
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import (
     MOST_THREATS,
+    add_summary,
     add_threat,
     close,
     drop_surplus,
@@ -80,7 +81,8 @@ def _request(discovery: Discovery, window: Window, attempts: int) -> Reading:
         raise DeadlineExceeded("the time for reading windows is over")
     run.stats.windows += 1
     now, client = floor_to_second(run.clock.now()), discovery.client
-    threats, events = run.settings.forensics.enabled, discovery.events is not None
+    settings, events = run.settings, discovery.events is not None
+    threats = settings.forensics.enabled or settings.summaries.prefix is not None
 
     def read_once() -> Reading:
         return read_window(client, window, now, threats=threats, events=events)
@@ -104,8 +106,12 @@ def _record(discovery: Discovery, window: Window, reading: Reading) -> None:
     run.stats.events += reading.events
     run.stats.odd_entries += reading.odd
     with run.store.transaction() as state:
-        for threat_id, threat in reading.threats.items():
-            run.stats.threats_new += add_threat(state, threat_id, threat)
+        if run.settings.forensics.enabled:
+            for threat_id, threat in reading.threats.items():
+                run.stats.threats_new += add_threat(state, threat_id, threat)
+        if run.settings.summaries.prefix is not None:
+            for threat_id, summary in reading.summaries.items():
+                add_summary(state, threat_id, summary)
         surplus = drop_surplus(state)
         close(state, window)
     run.log.info(

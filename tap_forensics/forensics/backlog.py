@@ -4,31 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import TypeVar
 
 from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
-from tap_forensics.errors import RateLimited, Retryable
+from tap_forensics.errors import QuotaExceeded, RateLimited, Retryable
 from tap_forensics.forensics.evidence_writer import EvidenceWriter
-from tap_forensics.forensics.workers import (
-    Failed,
-    Fetched,
-    Outcome,
-    Rejected,
-    Skipped,
-    WorkerPool,
-    fetch_forensics,
-)
+from tap_forensics.forensics.planner import Step, Waiting, due_campaigns, next_step
+from tap_forensics.forensics.responses import FetchedReports, parse_reports
 from tap_forensics.log import escape_unprintable
-from tap_forensics.storage.open_items import mark_collected
-from tap_forensics.storage.state import Threat
+from tap_forensics.storage.open_items import campaign_failed, mark_collected
+from tap_forensics.storage.state import OpenItem
 from tap_forensics.tap.client import TapClient
-from tap_forensics.tap.quota import FORENSICS, PoolStatus
+from tap_forensics.tap.quota import (
+    CAMPAIGN_FORENSICS,
+    FORENSICS,
+    FORENSICS_POOLS,
+    THREAT_FORENSICS,
+    PoolStatus,
+)
+from tap_forensics.workers import Failed, Outcome, Rejected, Request, WorkerPool, fetch_all
+
+Item = TypeVar("Item", bound=OpenItem)
 
 _PROGRESS_EVERY = 50
-# Threats per worker that are announced with one commit.
+# Requests per worker that are announced with one commit.
 _GROUP_SIZE_PER_WORKER = 4
+
+
+@dataclass
+class _Work:
+    """What the steps share. `waiting`: what this run may still request. `closed`: pools without further calls
+    in this run, and why.
+
+    `rejected`: 404 and 400 responses that may not be from TAP itself, until TAP has answered (`proven`).
+    """
+
+    run: RunContext
+    client: TapClient
+    deadline: Deadline
+    waiting: Waiting
+    closed: dict[str, Retryable]
+    stop_reason: Retryable | None = None
+    proven: bool = False
+    rejected: list[Rejected] = field(default_factory=list)
 
 
 def drain(run: RunContext, client: TapClient, deadline: Deadline) -> Retryable | None:
@@ -36,66 +57,100 @@ def drain(run: RunContext, client: TapClient, deadline: Deadline) -> Retryable |
 
     Raises `RunFailed`: `AuthenticationFailed`, or an error of the bucket. What was fetched before is written.
     """
-    selected = _select(run, client)
-    if not selected:
+    work = _Work(run, client, deadline, _select(run, client), _blocked_pools(run, client))
+    if not work.waiting.threats:
         return None
-    if client.quota.status(FORENSICS, run.clock.now()) is PoolStatus.BLOCKED:
-        reason = RateLimited("TAP's forensics limit was reached less than an hour ago")
-        run.log.warning("%s: no calls in this run, %d threats stay on the backlog", reason, len(selected))
-        return reason
-    failed_before = {threat_id for threat_id, threat in selected.items() if threat.attempts}
-    pool = WorkerPool(client, deadline, run.before_sleep, failed_before)
     try:
-        _fetch_all(_Work(run, pool, selected))
+        while not work.stop_reason and (step := _next_step(work)):
+            _fetch_step(work, step)
     finally:
-        _log_collected(run)
-    return _stop_reason(run, pool)
+        for outcome in work.rejected:
+            _requeue(run, outcome)
+        if run.stats.threats_answered or len(work.closed) < len(FORENSICS_POOLS):
+            _log_collected(run)
+    return _log_stop(work)
 
 
-def _select(run: RunContext, client: TapClient) -> dict[str, Threat]:
-    """The threats of this run in their order: suspects, then untried ones by priority, then failed ones."""
+def _select(run: RunContext, client: TapClient) -> Waiting:
+    """The threats that are due, and their campaigns; of those that failed before as many as may be retried.
+
+    At most MAX_THREATS threats get a call of their own; the campaigns of the others are requested, too.
+    """
     now, limit = run.clock.now(), run.settings.forensics.max_threats
     with run.store.transaction() as state:
-        due = [(threat_id, threat) for threat_id, threat in state.backlog.items() if threat.due(now)]
-    due.sort(key=lambda item: item[1].sort_key())
-    failed = [item for item in due if item[1].attempts]
-    retries = client.quota.reserve_retries(FORENSICS, len(failed), now)
-    selected = [item for item in due if not item[1].attempts] + failed[:retries]
-    if len(selected) > limit:
+        due = {threat_id: threat for threat_id, threat in state.backlog.items() if threat.due(now)}
+        campaigns = due_campaigns(state, due, now, run.settings.forensics.dedup_hours)
+    by_threat = (FORENSICS, THREAT_FORENSICS)
+    threats = _without_surplus(run, client, due, by_threat)
+    if len(threats) > limit:
         run.log.warning("Reached max threats limit (%d)", limit)
-        run.log.info("%d threats stay on the backlog for the next run", len(selected) - limit)
-    run.stats.threats_chosen = min(limit, len(selected))
-    return dict(selected[:limit])
+        run.log.info("%d threats stay on the backlog for the next run", len(threats) - limit)
+    return Waiting(threats, _without_surplus(run, client, campaigns, (CAMPAIGN_FORENSICS,)))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What the steps below share. `rejected`: 404 and 400 responses that may not be from TAP itself."""
-
-    run: RunContext
-    pool: WorkerPool
-    selected: dict[str, Threat]
-    rejected: list[Rejected] = field(default_factory=list)
-
-
-def _fetch_all(work: _Work) -> None:
-    for threat_id in [threat_id for threat_id, threat in work.selected.items() if threat.kills]:
-        if not work.pool.stop_reason:
-            # Written before the next one is requested, so that only one at a time can kill the run.
-            _fetch(work, [threat_id], workers=1)
-    others = [threat_id for threat_id, threat in work.selected.items() if not threat.kills]
-    _fetch(work, others, work.run.settings.forensics.fetch_concurrency)
-    for outcome in work.rejected:
-        _requeue(work.run, outcome)
+def _without_surplus(
+    run: RunContext, client: TapClient, items: dict[str, Item], pools: tuple[str, ...]
+) -> dict[str, Item]:
+    """The items without the failed ones for which no retry is granted."""
+    failed = [name for name, item in items.items() if item.attempts]
+    failed.sort(key=lambda name: (items[name].attempts, items[name].last_attempt_at))
+    granted = 0
+    for pool in pools:
+        granted = granted or client.quota.reserve_retries(pool, len(failed), run.clock.now())
+    surplus = set(failed[granted:])
+    return {name: item for name, item in items.items() if name not in surplus}
 
 
-def _fetch(work: _Work, threat_ids: list[str], workers: int) -> None:
+def _blocked_pools(run: RunContext, client: TapClient) -> dict[str, Retryable]:
+    now = run.clock.now()
+    blocked = [pool for pool in FORENSICS_POOLS if client.quota.status(pool, now) is PoolStatus.BLOCKED]
+    return {pool: RateLimited("TAP's forensics limit is reached") for pool in blocked}
+
+
+def _next_step(work: _Work) -> Step | None:
+    forensics, quota, now = work.run.settings.forensics, work.client.quota, work.run.clock.now()
+    left: dict[str, int | None] = {}
+    for pool in FORENSICS_POOLS:
+        probe = quota.status(pool, now) is PoolStatus.PROBE
+        left[pool] = 0 if pool in work.closed else 1 if probe else quota.left(pool, now)
+    step = next_step(replace(work.waiting, left=left), forensics.campaign_first)
+    if step is None:
+        return None
+    most = forensics.max_threats
+    if step.pool != CAMPAIGN_FORENSICS:
+        answered = work.run.stats.threats_answered
+        most -= answered
+        work.run.stats.threats_chosen = answered + min(most, len(step.requests))
+    return replace(step, requests=step.requests[:most]) if most else None
+
+
+def _fetch_step(work: _Work, step: Step) -> None:
+    pool = WorkerPool(
+        work.client,
+        step.pool,
+        lambda request: work.client.forensics(request.name, step.pool),
+        parse_reports,
+        work.deadline,
+        work.run.before_sleep,
+        work.proven,
+    )
+    # Written before the next one is requested, so that only one at a time can kill the run.
+    for request in [request for request in step.requests if request.item.kills]:
+        if not pool.stop_reason:
+            _fetch(work, pool, [request], workers=1)
+    others = [request for request in step.requests if not request.item.kills]
+    _fetch(work, pool, others, work.run.settings.forensics.fetch_concurrency)
+    _count_step(work, pool)
+
+
+def _fetch(work: _Work, pool: WorkerPool, requests: list[Request], workers: int) -> None:
     writer = EvidenceWriter(work.run)
-    announced = _announced(work.run, threat_ids, _GROUP_SIZE_PER_WORKER * workers)
+    announced = _announced(work.run, requests, _GROUP_SIZE_PER_WORKER * workers)
     try:
-        with closing(fetch_forensics(work.pool, announced, workers)) as outcomes:
+        with closing(fetch_all(pool, announced, workers)) as outcomes:
             for outcome in outcomes:
                 writer.flush_if_due()
+                work.proven = pool.proven
                 if outcome is not None:
                     _process(work, writer, outcome)
                 del outcome  # frees its body before the wait for the next one
@@ -103,63 +158,110 @@ def _fetch(work: _Work, threat_ids: list[str], workers: int) -> None:
         writer.close()
 
 
-def _announced(run: RunContext, threat_ids: list[str], group_size: int) -> Iterator[str]:
-    """The threats one by one. A commit announces each group before its first threat is requested."""
-    remaining = iter(threat_ids)
+def _announced(run: RunContext, requests: list[Request], group_size: int) -> Iterator[Request]:
+    """The requests one by one. A commit announces each group before its first request is made."""
+    remaining = iter(requests)
     while group := list(islice(remaining, group_size)):
-        run.store.announce(threats=group)
+        run.store.announce(
+            threats=[request.threat_id for request in group if not request.campaign],
+            campaigns=[request.campaign for request in group if request.campaign],
+        )
         yield from group
 
 
 def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
-    run = work.run
-    if isinstance(outcome, Fetched):
-        writer.add(outcome, work.selected[outcome.threat_id].campaign)
-    elif isinstance(outcome, Rejected):
-        run.store.answered(outcome.threat_id)
-        work.rejected.append(outcome)
-    elif isinstance(outcome, Skipped):
-        _skip(run, outcome.threat_id)
+    run, request = work.run, outcome.request
+    if request.campaign:
+        work.waiting.campaigns.pop(request.campaign, None)
     else:
+        work.waiting.threats.pop(request.threat_id, None)
+        run.stats.threats_answered += 1
+    if isinstance(outcome, FetchedReports):
+        writer.add(outcome)
+    elif isinstance(outcome, Rejected):
+        run.store.answered(request.name)
+        work.rejected.append(outcome)
+    elif isinstance(outcome, Failed):
+        run.store.answered(request.name)
         _requeue(run, outcome)
-    if work.pool.proven:
+    else:
+        _skip(run, request)
+    if work.proven:
         _skip_all(run, work.rejected)
-    run.stats.threats_answered += 1
-    if run.stats.threats_answered % _PROGRESS_EVERY == 0:
-        _log_progress(run, len(work.selected))
+    if not request.campaign and run.stats.threats_answered % _PROGRESS_EVERY == 0:
+        _log_progress(run)
 
 
 def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:
-    """TAP has answered another threat, so these rejections are its own answers too."""
+    """TAP has answered another request, so these rejections are its own answers too."""
     for outcome in rejected:
         if outcome.status != 404:
-            run.log.warning("Skipped threat %s: %s", escape_unprintable(outcome.threat_id), outcome.reason)
-        _skip(run, outcome.threat_id)
+            run.log.warning("Skipped %s: %s", _described(outcome.request).lower(), outcome.reason)
+        _skip(run, outcome.request)
     rejected.clear()
 
 
-def _skip(run: RunContext, threat_id: str) -> None:
-    run.stats.threats_skipped += 1
+def _skip(run: RunContext, request: Request) -> None:
+    """TAP has no evidence. Of a campaign it may have a report later, while one of its threats is open."""
     with run.store.transaction() as state:
-        mark_collected(state, threat_id, run.clock.now())
+        if request.campaign:
+            campaign_failed(state, request.campaign, run.clock.now())
+            return
+        run.stats.threats_skipped += 1
+        mark_collected(state, request.threat_id, run.clock.now())
 
 
 def _requeue(run: RunContext, outcome: Failed | Rejected) -> None:
-    """Counts a failed attempt. The threat stays open, unless another run has delivered it meanwhile."""
-    run.stats.threats_failed += 1
-    if isinstance(outcome, Failed):
-        run.store.answered(outcome.threat_id)
+    """Counts a failed attempt. The item stays open, unless another run has delivered it since."""
+    request = outcome.request
     with run.store.transaction() as state:
-        if threat := state.backlog.get(outcome.threat_id):
+        if request.campaign:
+            campaign_failed(state, request.campaign, run.clock.now())
+        elif threat := state.backlog.get(request.threat_id):
             threat.failed(run.clock.now())
-    run.log.warning(
-        "Threat %s stays on the backlog: %s", escape_unprintable(outcome.threat_id), outcome.reason
-    )
+    run.stats.threats_failed += not request.campaign
+    where = "will be requested again" if request.campaign else "stays on the backlog"
+    run.log.warning("%s %s: %s", _described(request), where, outcome.reason)
 
 
-def _log_progress(run: RunContext, total: int) -> None:
-    done, reports = run.stats.threats_answered, run.stats.reports
-    run.log.info("Progress: %d/%d threats, %d forensic reports collected", done, total, reports)
+def _described(request: Request) -> str:
+    kind = "Campaign" if request.campaign else "Threat"
+    return f"{kind} {escape_unprintable(request.name)}"
+
+
+def _count_step(work: _Work, pool: WorkerPool) -> None:
+    """Saves what 429 responses showed. Closes the pool, or records or raises why the run must stop."""
+    name, stop_reason, quota = pool.quota_pool, pool.stop_reason, work.client.quota
+    if isinstance(stop_reason, RateLimited) and stop_reason.lasting:
+        quota.block(name, work.run.store.lease.started)
+    elif work.client.limiters[name].ever_succeeded:
+        quota.unblock(name, work.run.clock.now())
+    if isinstance(stop_reason, RateLimited | QuotaExceeded):
+        work.closed[name] = stop_reason
+        work.run.log.info("No more calls of the type %s in this run: %s", name, stop_reason)
+    elif isinstance(stop_reason, Retryable):
+        work.stop_reason = stop_reason
+    elif stop_reason:
+        raise stop_reason
+
+
+def _log_stop(work: _Work) -> Retryable | None:
+    """Returns why threats that were due got no call, if it was not MAX_THREATS."""
+    run, waiting = work.run, len(work.waiting.threats)
+    if work.stop_reason is None and waiting and work.closed:
+        work.stop_reason = next(iter(work.closed.values()))
+    if work.stop_reason is None:
+        return None
+    if run.stats.threats_answered:
+        run.log.warning("Fetching forensics ended early; the rest stays on the backlog: %s", work.stop_reason)
+    else:
+        run.log.warning("%s: %d threats stay on the backlog", work.stop_reason, waiting)
+    return work.stop_reason
+
+
+def _log_progress(run: RunContext) -> None:
+    done, chosen, reports = run.stats.threats_answered, run.stats.threats_chosen, run.stats.reports
+    run.log.info("Progress: %d/%d threats, %d forensic reports collected", done, chosen, reports)
 
 
 def _log_collected(run: RunContext) -> None:
@@ -171,18 +273,3 @@ def _log_collected(run: RunContext) -> None:
     )
     if not run.stats.reports:
         run.log.info("No forensic evidence retrieved.")
-
-
-def _stop_reason(run: RunContext, pool: WorkerPool) -> Retryable | None:
-    """Saves what 429 responses showed. Returns or raises why the pool stopped early, if it did."""
-    stop_reason, quota = pool.stop_reason, pool.client.quota
-    if isinstance(stop_reason, RateLimited) and stop_reason.lasting:
-        quota.block(FORENSICS, run.store.lease.started)
-    elif pool.client.limiters[FORENSICS].ever_succeeded:
-        quota.unblock(FORENSICS)
-    if stop_reason is None:
-        return None
-    if not isinstance(stop_reason, Retryable):
-        raise stop_reason
-    run.log.warning("Fetching forensics ended early; the rest stays on the backlog: %s", stop_reason)
-    return stop_reason

@@ -7,12 +7,13 @@ import io
 import queue
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import msgspec
 
 from tap_forensics.context import RunContext
-from tap_forensics.forensics.workers import Fetched
+from tap_forensics.forensics.responses import FetchedReports
 from tap_forensics.log import escape_unprintable
 from tap_forensics.records.ndjson import (
     LONGEST_LINE_BYTES,
@@ -46,9 +47,13 @@ class ReportLines:
 
 @dataclass(frozen=True)
 class ThreatLines:
-    """One threat's reports, which are all in one object. `release` is called when it is written."""
+    """The reports of one response, which are all in one object. `release` is called when it is written.
+
+    `campaign`: it was requested instead of the threat, which stays open.
+    """
 
     threat_id: str
+    campaign: str | None
     reports: list[ReportLines]
     release: Callable[[], None]
 
@@ -73,7 +78,7 @@ class Batch:
         """A copy of this batch without these threats and without the reports of these campaigns."""
         rest, data = Batch(self.started_at_seconds), self.lines.getvalue()
         for entry in self.entries:
-            if entry.threat_id in threats:
+            if entry.campaign in campaigns if entry.campaign else entry.threat_id in threats:
                 entry.release()
                 continue
             reports = [
@@ -81,7 +86,7 @@ class Batch:
                 for report in entry.reports
                 if report.campaign_id not in campaigns
             ]
-            rest.entries.append(ThreatLines(entry.threat_id, reports, entry.release))
+            rest.entries.append(replace(entry, reports=reports))
         return rest
 
 
@@ -101,17 +106,16 @@ class EvidenceWriter:
         self._uploader = threading.Thread(target=context.run, args=(self._upload_all,), daemon=True)
         self._uploader.start()
 
-    def add(self, fetched: Fetched, campaign: str | None) -> None:
-        """Adds the lines of one threat to the batch, and flushes it if it is large or old enough.
+    def add(self, fetched: FetchedReports) -> None:
+        """Adds the lines of one response to the batch, and flushes it if it is large or old enough.
 
         Empties `fetched.reports`, so the memory of the response is free, or its batch is flushed already.
         """
         start = self._batch.lines.tell()
-        reports = [self._add_report(report, fetched, campaign) for report in fetched.reports]
+        reports = [self._add_report(report, fetched) for report in fetched.reports]
         fetched.reports.clear()
-        self._batch.entries.append(
-            ThreatLines(fetched.threat_id, [report for report in reports if report], fetched.release)
-        )
+        request, written = fetched.request, [report for report in reports if report]
+        self._batch.entries.append(ThreatLines(request.threat_id, request.campaign, written, fetched.release))
         if self._batch.lines.tell() - start > _LARGE_BYTES:
             self._flush()
         else:
@@ -158,23 +162,20 @@ class EvidenceWriter:
         if self._failure:
             raise self._failure
 
-    def _add_report(
-        self, report: Fields | msgspec.Raw, fetched: Fetched, campaign: str | None
-    ) -> ReportLines | None:
+    def _add_report(self, report: Fields | msgspec.Raw, fetched: FetchedReports) -> ReportLines | None:
         """None if this is not a valid report, or a campaign's report that this run has already written."""
         try:
-            return self._write_report(report, fetched, campaign)
+            return self._write_report(report, fetched)
         except RecursionError:
             self._log.error(
                 "Threat %s: skipped a report that is nested too deep to be read",
-                escape_unprintable(fetched.threat_id),
+                escape_unprintable(fetched.request.threat_id),
             )
             return None
 
-    def _write_report(
-        self, report: Fields | msgspec.Raw, fetched: Fetched, campaign: str | None
-    ) -> ReportLines | None:
-        threat = escape_unprintable(fetched.threat_id)
+    def _write_report(self, report: Fields | msgspec.Raw, fetched: FetchedReports) -> ReportLines | None:
+        request = fetched.request
+        threat = escape_unprintable(request.threat_id)
         fields = report if isinstance(report, dict) else decode_object(report)
         if fields is None:
             self._stats.odd_entries += 1
@@ -183,7 +184,7 @@ class EvidenceWriter:
         campaign_id = _campaign_id(fields)
         if campaign_id and self._once and campaign_id in self._campaigns:
             return None
-        provenance = Provenance(fetched.threat_id, campaign_id or campaign, fetched.generated)
+        provenance = Provenance(request.threat_id, campaign_id or request.linked_campaign, fetched.generated)
         shape = self._run.settings.forensics.record_shape
         split = report_lines(fields, provenance, shape, LONGEST_LINE_BYTES)
         if campaign_id:
@@ -228,12 +229,15 @@ class EvidenceWriter:
 
     def _without_delivered(self, batch: Batch) -> Batch:
         """The batch without what another run's object under one of our names already contains."""
+        requested = {entry.campaign for entry in batch.entries if entry.campaign}
         with self._store.transaction() as state:
             campaigns = set(self._store.lease.campaigns) if self._once else set()
             threats = {entry.threat_id for entry in batch.entries if entry.threat_id in state.collected}
+            campaigns.update(name for name in self._store.lease.campaigns if name in requested)
         self._campaigns.update(campaigns)
         written = (report.campaign_id for entry in batch.entries for report in entry.reports)
-        return batch.without(threats, campaigns) if threats or not campaigns.isdisjoint(written) else batch
+        repeated = threats or not campaigns.isdisjoint(written) or not campaigns.isdisjoint(requested)
+        return batch.without(threats, campaigns) if repeated else batch
 
     def _record(self, batch: Batch) -> None:
         """Counts the object and its threats in one transaction: a commit between the two would hide the
@@ -243,8 +247,11 @@ class EvidenceWriter:
             self._store.lease.batches += bool(batch.count)
             for entry in batch.entries:
                 campaigns = [report.campaign_id for report in entry.reports if report.campaign_id]
-                _mark_delivered(self._run, state, entry.threat_id, campaigns)
-            self._stats.threats_fetched += len(batch.entries)
+                threat_id = None if entry.campaign else entry.threat_id
+                _mark_delivered(self._run, state, threat_id, [*campaigns, *filter(None, [entry.campaign])])
+                self._stats.threats_fetched += not entry.campaign
+                self._stats.campaign_reports += len(campaigns)
+                self._stats.threat_reports += len(entry.reports) - len(campaigns)
 
 
 def _evidence_objects(run: RunContext) -> NumberedObjects:
@@ -260,14 +267,15 @@ def recover_objects(run: RunContext) -> int:
 def record_object(run: RunContext, data: bytes) -> None:
     """Counts one evidence object that this process did not write, and marks its threats as delivered."""
     with run.store.transaction() as state:
-        for threat_id, campaigns in delivered_in(data):
-            _mark_delivered(run, state, threat_id, campaigns)
+        for delivered in delivered_in(data):
+            _mark_delivered(run, state, delivered.threat_id, delivered.campaigns)
         run.store.lease.batches += 1
 
 
-def _mark_delivered(run: RunContext, state: State, threat_id: str, campaigns: list[str]) -> None:
+def _mark_delivered(run: RunContext, state: State, threat_id: str | None, campaigns: list[str]) -> None:
     now = run.clock.now()
-    mark_collected(state, threat_id, now)
+    if threat_id:
+        mark_collected(state, threat_id, now)
     mark_campaigns(state, campaigns, now)
     run.store.lease.campaigns.extend(campaigns)
 
@@ -287,14 +295,25 @@ def _campaign_id(fields: Fields) -> str | None:
     return campaign if campaign and len(campaign) <= _MAX_ID_CHARACTERS else None
 
 
-def delivered_in(data: bytes) -> Iterator[tuple[str, list[str]]]:
-    """The threat and the campaigns of each line of an evidence object; other lines are skipped."""
+class Delivered(NamedTuple):
+    """What a line delivers: a threat's own report, or those of campaigns."""
+
+    threat_id: str | None
+    campaigns: list[str]
+
+
+def delivered_in(data: bytes) -> Iterator[Delivered]:
+    """What each line of an evidence object delivers; other lines are skipped.
+
+    A campaign's report does not close the threat of its line: it may have been requested by campaignId.
+    """
     for line in data.splitlines():
         try:
             fields = msgspec.json.decode(line, type=_Line)
             reports = [decode_object(report) for report in fields.reports or ()]
             reports = reports or [{"scope": fields.scope, "id": fields.id}]
-            campaigns = [campaign for report in reports if report and (campaign := _campaign_id(report))]
+            campaigns = [_campaign_id(report) for report in reports if report]
         except _UNREADABLE:
             continue
-        yield fields.threat_id, campaigns
+        own = not campaigns or None in campaigns
+        yield Delivered(fields.threat_id if own else None, [name for name in campaigns if name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import hmac
 import json
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tap_forensics.sandbox import routes
 from tap_forensics.sandbox import validation as rules
 from tap_forensics.sandbox.http_messages import Request, Response
 from tap_forensics.sandbox.messages import stamp
@@ -29,7 +31,6 @@ SIEM_ROUTES: dict[str, tuple[str, ...]] = {
     "/v2/siem/clicks/permitted": ("clicksPermitted",),
     "/v2/siem/clicks/blocked": ("clicksBlocked",),
 }
-FORENSICS = "/v2/forensics"
 SIEM_PARAMETERS = {*rules.WINDOW_FORMS, "format", "threatStatus", "threatType"}
 FORENSICS_PARAMETERS = {"threatId", "campaignId", "includeCampaignForensics"}
 STATUSES = {"active", "cleared", "falsePositive"}
@@ -43,9 +44,8 @@ NOT_WORTH_PACKING_BYTES = 1000
 class TapApi:
     """The API's logic. Every field may be changed while the server runs.
 
-    `clock` returns timezone-aware UTC. The quota pools are `siem` (shared by five endpoints),
-    `clicks_permitted`, `forensics_threat` and `forensics_campaign`. If `gzip` is False, no response is
-    compressed, even if the client accepts it.
+    `clock` returns timezone-aware UTC. `quotas` has the pools of `routes.POOLS`; two pools may share one
+    quota. If `gzip` is False, no response is compressed, even if the client accepts it.
     """
 
     world: World
@@ -66,15 +66,15 @@ class TapApi:
         """Returns the normal response. Order of checks: credentials, path, method, quota, parameters."""
         if not self._authentic(request.headers.get("authorization", "")):
             return Response(401, b"Unauthorized", {"Content-Type": "text/plain"})
-        if request.path not in SIEM_ROUTES and request.path != FORENSICS:
+        if not _is_served(request.path):
             return _not_found()
         if request.method != "GET":
             return Response(405, b'{"message":"HTTP 405 Method Not Allowed"}', {"Allow": "GET"})
         now = self.clock()
-        if not self.quotas[_pool(request)].admit(now, count_refused=self.refused_calls_count):
+        if not self._admitted(request.pool, now):
             return Response(429, b"", {"Retry-After": self.retry_after} if self.retry_after else {})
         try:
-            return self._forensics(request) if request.path == FORENSICS else self._siem(request, now)
+            return self._routed(request, now)
         except rules.BadRequestError as refusal:
             return Response(400, str(refusal).encode(), {"Content-Type": "text/plain"})
 
@@ -88,6 +88,18 @@ class TapApi:
     def _authentic(self, header: str) -> bool:
         pair = base64.b64encode(f"{self.principal}:{self.secret}".encode()).decode()
         return hmac.compare_digest(header.encode(), f"Basic {pair}".encode())
+
+    def _admitted(self, pool: str | None, now: datetime) -> bool:
+        return pool is None or self.quotas[pool].admit(now, count_refused=self.refused_calls_count)
+
+    def _routed(self, request: Request, now: datetime) -> Response:
+        if request.path == routes.FORENSICS:
+            return self._forensics(request)
+        if request.path.startswith(routes.THREAT_SUMMARY):
+            return self._summary(request, now)
+        if request.path.startswith(routes.CAMPAIGN):
+            return self._campaign_details(request, now)
+        return self._siem(request, now)
 
     def _siem(self, request: Request, now: datetime) -> Response:
         query = _single(request, SIEM_PARAMETERS, repeatable={"threatStatus", "threatType"})
@@ -108,8 +120,10 @@ class TapApi:
         return self._listed(request, kinds, shown, end, now)
 
     def _selected(self, event: WorldEvent, statuses: set[str], types: set[str]) -> bool:
-        threats = [self.world.threats[name] for name in event.threat_ids]
-        return not threats or any(threat.status in statuses and threat.kind in types for threat in threats)
+        return not event.threat_ids or any(
+            self.world.status_at(name, event.created) in statuses and self.world.threats[name].kind in types
+            for name in event.threat_ids
+        )
 
     def _listed(
         self, request: Request, kinds: tuple[str, ...], shown: list[WorldEvent], end: datetime, now: datetime
@@ -127,10 +141,14 @@ class TapApi:
         label = rng.choice(["application/json", "application/json", "text/plain"])
         body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
         reason = rng.choice([None, None, ""])
+        return dataclasses.replace(self._sent(request, body, label), reason=reason)
+
+    def _sent(self, request: Request, body: bytes, label: str = "application/json") -> Response:
+        """200 with the body, compressed if that is worth it and the client accepts it."""
         headers = {"Content-Type": label}
         if not self._packs(request, body):
-            return Response(200, body, headers, reason)
-        return Response(200, gzip.compress(body, 1), headers | {"Content-Encoding": "gzip"}, reason)
+            return Response(200, body, headers)
+        return Response(200, gzip.compress(body, 1), headers | {"Content-Encoding": "gzip"})
 
     def _packs(self, request: Request, body: bytes) -> bool:
         accepted = request.headers.get("accept-encoding", "")
@@ -142,10 +160,8 @@ class TapApi:
             raise rules.BadRequestError("Exactly one of threatId and campaignId must be given")
         if "campaignId" in query:
             return self._campaign(request, query)
-        threat_id, wish = query["threatId"], query.get("includeCampaignForensics", "false")
-        # Threats of the world may have any id: tests check how the client handles unusual ones.
-        if not THREAT_ID.fullmatch(threat_id) and threat_id not in self.world.threats:
-            raise rules.BadRequestError("The threatId is malformed")
+        threat_id = self._threat_id(query["threatId"])
+        wish = query.get("includeCampaignForensics", "false")
         if wish not in {"true", "false"}:
             raise rules.BadRequestError("includeCampaignForensics must be true or false")
         return self._threat(request, threat_id, wish == "true")
@@ -169,23 +185,33 @@ class TapApi:
     def _campaign(self, request: Request, query: dict[str, str]) -> Response:
         if "includeCampaignForensics" in query:
             raise rules.BadRequestError("includeCampaignForensics is allowed with threatId only")
-        if not CAMPAIGN_ID.fullmatch(query["campaignId"]):
+        return self._known(request, self.world.campaign_bytes(self._campaign_id(query["campaignId"])))
+
+    def _summary(self, request: Request, now: datetime) -> Response:
+        _single(request, set(), repeatable=set())
+        return self._known(request, self.world.summary_bytes(self._threat_id(request.asked_id), now))
+
+    def _campaign_details(self, request: Request, now: datetime) -> Response:
+        _single(request, set(), repeatable=set())
+        return self._known(request, self.world.details_bytes(self._campaign_id(request.asked_id), now))
+
+    def _known(self, request: Request, body: bytes | None) -> Response:
+        return _not_found() if body is None else self._sent(request, body)
+
+    # The world may have threats and campaigns of any id: tests check how the client handles unusual ones.
+    def _threat_id(self, text: str | None) -> str:
+        if text is None or not (text in self.world.threats or THREAT_ID.fullmatch(text)):
+            raise rules.BadRequestError("The threatId is malformed")
+        return text
+
+    def _campaign_id(self, text: str | None) -> str:
+        if text is None or not (text in self.world.members or CAMPAIGN_ID.fullmatch(text)):
             raise rules.BadRequestError("The campaignId is malformed")
-        body = self.world.campaign_bytes(query["campaignId"])
-        if body is None:
-            return _not_found()
-        packs, headers = self._packs(request, body), {"Content-Type": "application/json"}
-        return Response(
-            200,
-            gzip.compress(body, 1) if packs else body,
-            headers | {"Content-Encoding": "gzip"} if packs else headers,
-        )
+        return text
 
 
-def _pool(request: Request) -> str:
-    if request.path == FORENSICS:
-        return "forensics_campaign" if "campaignId" in request.args else "forensics_threat"
-    return "clicks_permitted" if request.path == "/v2/siem/clicks/permitted" else "siem"
+def _is_served(path: str) -> bool:
+    return path in SIEM_ROUTES or path == routes.FORENSICS or routes.id_in_path(path) is not None
 
 
 def _not_found() -> Response:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from tap_forensics.sandbox import routes
 from tap_forensics.sandbox.http_messages import Request
 
 Kind = Literal["status", "reset", "cut", "drip", "drip_headers", "hang", "body", "delay"]
@@ -82,12 +83,16 @@ class FaultPlan:
     ) -> Fault:
         """Plans `fault` for requests to the path `where`, or for requests that the predicate `where` accepts.
 
-        `threat_id` and `args` must match exactly; `interval` must overlap [start, end) of `overlapping`.
+        A path that ends with a slash stands for every path below it. `threat_id` (in the query, or at the
+        end of the path) and `args` must match exactly; `interval` must overlap [start, end) of `overlapping`.
         """
-        tests: list[Predicate] = [where if callable(where) else lambda request: request.path == where]
-        wanted = dict(args or {}) | ({"threatId": threat_id} if threat_id else {})
-        if wanted:
-            tests.append(lambda request: wanted.items() <= request.query.items())
+        tests: list[Predicate] = [
+            where if callable(where) else lambda request: routes.matches(where, request.path)
+        ]
+        if threat_id:
+            tests.append(lambda request: request.asked_id == threat_id)
+        if args:
+            tests.append(lambda request: args.items() <= request.query.items())
         if overlapping:
             tests.append(lambda request: overlaps(request.query.get("interval", ""), overlapping))
         place = where if isinstance(where, str) else getattr(where, "__name__", "a predicate")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import parse_qs, urlsplit
 
+from tap_forensics.sandbox import routes
+
 
 @dataclass(frozen=True)
 class Request:
@@ -28,6 +30,15 @@ class Request:
     def query(self) -> dict[str, str]:
         """The query with one string per parameter. Values of a repeated parameter are joined by commas."""
         return {name: ",".join(values) for name, values in self.args.items()}
+
+    @property
+    def pool(self) -> str | None:
+        return routes.pool_of(self.path, self.query)
+
+    @property
+    def asked_id(self) -> str | None:
+        """The threat or campaign that the request names, in its query or in its path."""
+        return routes.asked_id(self.path, self.query)
 
 
 @dataclass(frozen=True)
@@ -57,3 +68,11 @@ class Call:
     in_flight: int
     status: int | None = None
     fault: str | None = None
+
+    @property
+    def pool(self) -> str | None:
+        return routes.pool_of(self.path, self.query)
+
+    @property
+    def asked_id(self) -> str | None:
+        return routes.asked_id(self.path, self.query)

@@ -36,7 +36,7 @@ class WorldThreat:
 
     `id` is 64 hex digits. `kind` is url, attachment or messageText. `artifact` is the URL without scheme, the
     SHA-256 or the address; the API calls it `threat`. `answer` is what the Forensics API returns: `report`,
-    `empty` (200 with no reports) or `unknown` (404).
+    `empty` (200 with no reports) or `unknown` (404). Without `has_summary`, its summary is a 404.
     """
 
     id: str
@@ -47,6 +47,7 @@ class WorldThreat:
     classification: str = "phish"
     artifact: str = "login.example.com/portal"
     answer: str = "report"
+    has_summary: bool = True
 
 
 def stamp(moment: datetime) -> str:

@@ -16,6 +16,7 @@ from email.utils import format_datetime
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
+from tap_forensics.sandbox import routes
 from tap_forensics.sandbox.api import TapApi
 from tap_forensics.sandbox.faults import FaultPlan, add_from_json
 from tap_forensics.sandbox.http_messages import Call, Request, Response
@@ -29,12 +30,33 @@ def utc_now() -> datetime:
 
 
 class TenantOptions(TypedDict, total=False):
-    """The tenant's credentials and limits. Default: the demo's, 1800 SIEM calls, no forensics limit."""
+    """The tenant's credentials and limits. Default: the demo's, 1800 SIEM calls, no forensics limit.
+
+    With `shared_threat_pool`, calls by `threatId` with and without the campaign's forensics count together,
+    up to `forensics_limit`.
+    """
 
     principal: str
     secret: str
     siem_limit: int | None
     forensics_limit: int | None
+    threat_forensics_limit: int | None
+    campaign_forensics_limit: int | None
+    shared_threat_pool: bool
+
+
+def quotas_for(tenant: TenantOptions) -> dict[str, RollingQuota]:
+    """One quota per pool of `routes.POOLS`."""
+    siem_limit = tenant.get("siem_limit", 1800)
+    forensics = RollingQuota(tenant.get("forensics_limit"))
+    shared = tenant.get("shared_threat_pool", False)
+    return {
+        "siem": RollingQuota(siem_limit),
+        "clicks_permitted": RollingQuota(siem_limit),
+        "forensics": forensics,
+        "threat_forensics": forensics if shared else RollingQuota(tenant.get("threat_forensics_limit")),
+        "campaign_forensics": RollingQuota(tenant.get("campaign_forensics_limit")),
+    }
 
 
 class TapServer(TapApi):
@@ -56,15 +78,7 @@ class TapServer(TapApi):
         **tenant: Unpack[TenantOptions],
     ) -> None:
         principal, secret = tenant.get("principal", "demo-principal"), tenant.get("secret", "demo-secret")
-        siem_limit, forensics_limit = tenant.get("siem_limit", 1800), tenant.get("forensics_limit")
-        limits = {
-            "siem": siem_limit,
-            "clicks_permitted": siem_limit,
-            "forensics_threat": forensics_limit,
-            "forensics_campaign": None,
-        }
-        quotas = {pool: RollingQuota(limit) for pool, limit in limits.items()}
-        super().__init__(world, principal, secret, clock, quotas)
+        super().__init__(world, principal, secret, clock, quotas_for(tenant))
         self.faults = FaultPlan()
         self._calls: list[Call] = []
         self._in_flight = 0
@@ -96,7 +110,12 @@ class TapServer(TapApi):
             return list(self._calls)
 
     def calls_to(self, path: str) -> list[Call]:
-        return [call for call in self.calls if call.path == path]
+        """Calls to `path`, or to every path below it if it ends with a slash."""
+        return [call for call in self.calls if routes.matches(path, call.path)]
+
+    def calls_in(self, pool: str) -> list[Call]:
+        """Calls in a pool of `routes.POOLS`, refused ones too. `asked_id` is what each was about."""
+        return [call for call in self.calls if call.pool == pool]
 
     def forget_calls(self) -> None:
         with self._journal:
@@ -183,9 +202,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--campaign-report-bytes", type=int, default=400_000)
     options.add_argument("--latency-seconds", type=float, default=0.0)
     options.add_argument("--siem-limit", type=int, help="calls per rolling 24 h; default none")
-    options.add_argument(
-        "--forensics-limit", type=int, help="calls by threatId per rolling 24 h; default none"
-    )
+    options.add_argument("--forensics-limit", type=int, help="calls by threatId with campaign forensics")
+    options.add_argument("--threat-forensics-limit", type=int, help="calls by threatId alone")
+    options.add_argument("--campaign-forensics-limit", type=int, help="calls by campaignId")
+    options.add_argument("--shared-threat-pool", action="store_true", help="one limit for both by threatId")
     options.add_argument("--no-gzip", action="store_true")
     return options
 
@@ -217,6 +237,9 @@ def main(arguments: list[str] | None = None) -> int:
         latency_seconds=options.latency_seconds,
         siem_limit=options.siem_limit,
         forensics_limit=options.forensics_limit,
+        threat_forensics_limit=options.threat_forensics_limit,
+        campaign_forensics_limit=options.campaign_forensics_limit,
+        shared_threat_pool=options.shared_threat_pool,
     )
     server.gzip = not options.no_gzip
     server.pack_reports()

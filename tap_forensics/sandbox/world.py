@@ -7,7 +7,7 @@ import json
 import random
 import uuid
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -15,7 +15,8 @@ from typing import Any, TypedDict, Unpack
 
 from tap_forensics.sandbox import messages
 from tap_forensics.sandbox.messages import WorldThreat
-from tap_forensics.sandbox.reports import ReportBook
+from tap_forensics.sandbox.reports import ReportBook, dumped
+from tap_forensics.sandbox.summaries import campaign_details, threat_summary
 
 EVENT_LISTS = ("messagesDelivered", "messagesBlocked", "clicksPermitted", "clicksBlocked")
 # Proofpoint's TAP SIEM API documentation: the statuses shown if the request has no `threatStatus`.
@@ -78,20 +79,25 @@ class WorldSize(TypedDict, total=False):
 
 
 class ThreatsSize(TypedDict, total=False):
-    """The size for `World.from_threats`. Defaults: 0, 12, 40 KB and 400 KB."""
+    """The size for `World.from_threats`. Defaults: 0, 12, 40 KB, 400 KB and none.
+
+    `campaign_sizes` is one number of members per campaign, instead of the first two.
+    """
 
     campaigns: int
     threats_per_campaign: int
     report_bytes: int
     campaign_report_bytes: int
+    campaign_sizes: Sequence[int]
 
 
 class World:
     """Events and threats of one tenant from `start` to `end` (timezone-aware, half-open).
 
     The same seed creates the same world. `messages_per_hour` counts mails; each has one event per recipient.
-    Tests add their own data with `add_threat` and `add_event`. They can set the exact bytes of a threat's
-    response in `overrides`.
+    Tests add their own data with `add_threat`, `add_campaign` and `add_event`. They can set the exact bytes
+    of a response: of a threat's or a campaign's forensics in `overrides`, of a threat's summary in
+    `summary_overrides`. `members` has the threats of each campaign.
     """
 
     def __init__(
@@ -108,10 +114,14 @@ class World:
         self.events: list[WorldEvent] = []
         self.threats: dict[str, WorldThreat] = {}
         self.overrides: dict[str, bytes] = {}
-        self.campaigns = [
-            str(uuid.UUID(self._digest(f"campaign {n}")[:32], version=4))
-            for n in range(size.get("campaigns", 4))
-        ]
+        self.summary_overrides: dict[str, bytes] = {}
+        self.campaigns: list[str] = []
+        self.members: dict[str, list[WorldThreat]] = {}
+        self._first_seen: dict[str, datetime] = {}
+        self._statuses: dict[str, list[tuple[datetime, str]]] = {}
+        self._verdicts: dict[str, list[tuple[datetime, str]]] = {}
+        for _ in range(size.get("campaigns", 4)):
+            self.add_campaign()
         self.reports = ReportBook(seed, end, size.get("evidences", 12))
         self._rng = random.Random(seed)
         for moment in self._moments(size.get("messages_per_hour", 20)):
@@ -133,7 +143,8 @@ class World:
         The first `campaigns * threats_per_campaign` threats are assigned to the campaigns in rotation. Every
         fifth threat has a click event too. Events are 55 to 5 minutes old, so a lag at the end misses none.
         """
-        campaigns = size.get("campaigns", 0)
+        sizes = size.get("campaign_sizes")
+        campaigns = 0 if sizes is not None else size.get("campaigns", 0)
         world = cls(
             seed,
             start=now - HOUR,
@@ -144,20 +155,62 @@ class World:
         )
         world.reports.report_bytes = size.get("report_bytes", 40_000)
         world.reports.campaign_report_bytes = size.get("campaign_report_bytes", 400_000)
-        for number in range(count):
-            in_campaign = number < campaigns * size.get("threats_per_campaign", 12)
-            threat = world.add_threat(campaign=world.campaigns[number % campaigns] if in_campaign else None)
-            created = now - timedelta(minutes=55) + number * timedelta(minutes=50) / count
-            world.add_event("messagesDelivered", [threat.id], created=created)
-            if number % 5 == 0:
-                world.add_event("clicksPermitted", [threat.id], created=created)
+        start, end = now - timedelta(minutes=55), now - timedelta(minutes=5)
+        if sizes is not None:
+            world.add_threats(count, start, end, campaign_sizes=sizes)
+            return world
+        in_campaigns = campaigns * size.get("threats_per_campaign", 12)
+        world._spread(
+            [world.campaigns[n % campaigns] if n < in_campaigns else None for n in range(count)], start, end
+        )
         return world
+
+    def add_campaign(self, members: int = 0, **fields: Any) -> str:
+        """Adds a campaign with so many new threats; `fields` as in `WorldThreat`. Returns its id."""
+        digest = self._digest(f"campaign {len(self.campaigns)}")
+        campaign = str(uuid.UUID(digest[:32], version=4))
+        self.campaigns.append(campaign)
+        self.members[campaign] = []
+        for _ in range(members):
+            self.add_threat(campaign=campaign, **fields)
+        return campaign
+
+    def add_threats(
+        self, count: int, start: datetime, end: datetime, *, campaign_sizes: Iterable[int] = ()
+    ) -> list[WorldThreat]:
+        """Adds so many threats, with events spread over [start, end) and every fifth clicked.
+
+        There is one new campaign per number in `campaign_sizes`, with so many members. The members are mixed
+        with the other threats. `campaign_sizes` (the function) makes up sizes.
+        """
+        homes: list[str | None] = [
+            campaign for size in campaign_sizes for campaign in [self.add_campaign()] * size
+        ]
+        if len(homes) > count:
+            raise ValueError(f"{len(homes)} members of campaigns do not fit in {count} threats")
+        homes += [None] * (count - len(homes))
+        self._rng.shuffle(homes)
+        return self._spread(homes, start, end)
+
+    def _spread(self, homes: Sequence[str | None], start: datetime, end: datetime) -> list[WorldThreat]:
+        """One threat and its events for each campaign (or None) in `homes`."""
+        threats = []
+        for number, campaign in enumerate(homes):
+            threat = self.add_threat(campaign=campaign)
+            created = start + number * (end - start) / len(homes)
+            self.add_event("messagesDelivered", [threat.id], created=created)
+            if number % 5 == 0:
+                self.add_event("clicksPermitted", [threat.id], created=created)
+            threats.append(threat)
+        return threats
 
     def add_threat(self, threat_id: str | None = None, **fields: Any) -> WorldThreat:
         """Adds one threat; `fields` as in `WorldThreat`. The default id is the next one of the seed."""
         number = len(self.threats)
         threat = WorldThreat(threat_id or self._digest(f"threat {number}"), number, **fields)
         self.threats[threat.id] = threat
+        if threat.campaign:
+            self.members.setdefault(threat.campaign, []).append(threat)
         return threat
 
     def add_event(
@@ -173,11 +226,24 @@ class World:
 
         If `body` is given, it is the event's body, and `threat_ids` only lists what a reader must find in it.
         """
-        threats = [self.threats.get(name) or self.add_threat(name) for name in threat_ids]
+        known = [self.threats.get(name) or self.add_threat(name) for name in threat_ids]
+        threats = [replace(threat, status=self.status_at(threat.id, created)) for threat in known]
         made = body if body is not None else self._body(kind, threats, created)
         event = WorldEvent(kind, created, indexed or created, created, tuple(threat_ids), made)
-        insort(self.events, event, key=_CREATED)
+        self._keep(event)
         return event
+
+    def change_status(self, threat_id: str, status: str, *, at: datetime) -> None:
+        """From `at` on, the threat has another status: in its summary, and in events created from then on.
+
+        Call it before those events are added. Events that exist keep their status; `rejudge` changes one.
+        """
+        insort(self._statuses.setdefault(self.threats[threat_id].id, []), (at, status))
+
+    def status_at(self, threat_id: str, moment: datetime) -> str:
+        """The status that a new event of the threat shows, and by which requests select it."""
+        changes = [status for at, status in self._statuses.get(threat_id, []) if at <= moment]
+        return changes[-1] if changes else self.threats[threat_id].status
 
     def rejudge(self, event: WorldEvent, verdict: Verdict, *, recreated: bool) -> WorldEvent:
         """TAP changes its verdict on an event at `verdict.at`. Returns the event with the new verdict.
@@ -186,6 +252,8 @@ class World:
         time; a reader sees the change if it reads that window again. With `recreated`, the event disappears
         from its old time and gets a new creation time.
         """
+        for name in event.threat_ids if verdict.status else ():
+            insort(self._verdicts.setdefault(name, []), (verdict.at, str(verdict.status)))
         self.events.remove(event)
         judged = replace(event, verdicts=(*event.verdicts, verdict))
         if recreated:
@@ -202,8 +270,12 @@ class World:
 
     def threat_ids_between(self, start: datetime, end: datetime, now: datetime | None = None) -> set[str]:
         """The expected result: every threat that the API shows for [start, end) with the default statuses."""
-        names = {name for event in self.events_between(start, end, now) for name in event.threat_ids}
-        return {name for name in names if self.threats[name].status in SHOWN_STATUSES}
+        return {
+            name
+            for event in self.events_between(start, end, now)
+            for name in event.threat_ids
+            if self.status_at(name, event.created) in SHOWN_STATUSES
+        }
 
     def forensics(self, threat_id: str, include_campaign: bool = False) -> dict[str, Any] | None:
         """The response for a threat as a dict, or None if the API returns 404."""
@@ -226,8 +298,40 @@ class World:
 
     def campaign_bytes(self, campaign: str) -> bytes | None:
         """The response for a campaign id, or None if the campaign does not exist."""
-        known = campaign in self.campaigns or any(t.campaign == campaign for t in self.threats.values())
+        if campaign in self.overrides:
+            return self.overrides[campaign]
+        known = campaign in self.members
         return self.reports.response([self.reports.campaign_report(campaign)]) if known else None
+
+    def summary(self, threat_id: str, now: datetime) -> dict[str, Any] | None:
+        """The summary of a threat as of `now`, or None if the API returns 404.
+
+        The status is the one that the threat was given last, by `change_status` or by a verdict on an event.
+        """
+        threat = self.threats.get(threat_id)
+        if threat is None or not threat.has_summary:
+            return None
+        given = sorted([*self._statuses.get(threat_id, []), *self._verdicts.get(threat_id, [])])
+        statuses = [threat.status, *(status for at, status in given if at <= now)]
+        return threat_summary(self.seed, threat, statuses[-1], self._identified(threat))
+
+    def summary_bytes(self, threat_id: str, now: datetime) -> bytes | None:
+        """The response as sent."""
+        if threat_id in self.summary_overrides:
+            return self.summary_overrides[threat_id]
+        summary = self.summary(threat_id, now)
+        return None if summary is None else dumped(summary)
+
+    def details_bytes(self, campaign: str, now: datetime) -> bytes | None:
+        """A campaign's description and its members as of `now`, or None if the campaign does not exist."""
+        if campaign not in self.members:
+            return None
+        seen = [(threat, self._identified(threat)) for threat in self.members[campaign]]
+        members = [(threat, identified) for threat, identified in seen if identified <= now]
+        return dumped(campaign_details(self.seed, campaign, members, self.start))
+
+    def _identified(self, threat: WorldThreat) -> datetime:
+        return self._first_seen.get(threat.id, self.start)
 
     def _digest(self, name: str) -> str:
         return hashlib.sha256(f"{self.seed}:{name}".encode()).hexdigest()
@@ -316,8 +420,25 @@ class World:
         return messages.copy_for(rng, messages.mail(rng, created), messages.address(rng), info)
 
     def _keep(self, event: WorldEvent) -> None:
+        for name in event.threat_ids:
+            self._first_seen[name] = min(event.created, self._first_seen.get(name, event.created))
         insort(self.events, event, key=_CREATED)
 
 
 def _is_shown(event: WorldEvent, now: datetime) -> bool:
     return event.indexed <= now and (event.until is None or now < event.until)
+
+
+def campaign_sizes(members: int, smallest: int, largest: int, seed: int = 1) -> list[int]:
+    """Divides `members` into campaigns of `smallest` to `largest` members, at random."""
+    if members < smallest or largest < 2 * smallest - 1:
+        raise ValueError(f"{members} cannot be divided into parts of {smallest} to {largest}")
+    rng, sizes = random.Random(seed), []
+    while members:
+        size = rng.randint(smallest, min(largest, members))
+        if 0 < members - size < smallest:
+            # The rest is too small for a campaign: take all, or leave just enough for one.
+            size = members if members <= largest else members - smallest
+        sizes.append(size)
+        members -= size
+    return sizes

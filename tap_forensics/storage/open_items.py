@@ -1,4 +1,4 @@
-"""The open windows and threats of a state: plan, close, fail, expire. Pure: no I/O, no clock."""
+"""The open windows, threats and summaries of a state: plan, close, fail, expire. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from tap_forensics.storage.state import Gap, Lease, LostInterval, State, Threat
+from tap_forensics.storage.state import (
+    Gap,
+    Lease,
+    LostInterval,
+    OpenItem,
+    State,
+    Summarized,
+    Summary,
+    Threat,
+)
 from tap_forensics.tap.windows import RETENTION, ReadRange, Window, oldest_start, pad, plan_windows, subtract
 
 # A state with this many threats is about 20 MB; a small function has memory for two copies.
@@ -20,9 +29,12 @@ _MAX_CAMPAIGNS = 10_000
 
 @dataclass
 class Expired:
-    """Items that expired without an answer. `covered`: threats whose campaign's report was delivered."""
+    """Items that expired without an answer. `covered`: threats whose campaign's report was delivered.
+    `summaries`: IDs of threats.
+    """
 
     windows: list[Window] = field(default_factory=list)
+    summaries: list[str] = field(default_factory=list)
     threats: dict[str, Threat] = field(default_factory=dict)
     covered: dict[str, Threat] = field(default_factory=dict)
 
@@ -116,12 +128,25 @@ def expire(state: State, now: datetime) -> Expired:
     for threat_id, threat in list(state.backlog.items()):
         if now - (threat.last_seen or threat.first_seen) > RETENTION:
             del state.backlog[threat_id]
-            (expired.covered if threat.campaign in state.campaigns else expired.threats)[threat_id] = threat
+            (expired.covered if is_covered(state, threat) else expired.threats)[threat_id] = threat
+    expired.summaries = [name for name, open_ in state.summaries.items() if now - open_.last_seen > RETENTION]
+    for threat_id in expired.summaries:
+        del state.summaries[threat_id]
     return expired
 
 
+def is_covered(state: State, threat: Threat) -> bool:
+    """Whether the report of the threat's campaign was delivered in the last 7 days."""
+    return threat.campaign in state.campaigns
+
+
 def drop_surplus(state: State, most: int = MOST_THREATS) -> dict[str, Threat]:
-    """Keeps `most` threats of the backlog; returns the rest: the lowest priorities, longest unseen first."""
+    """Keeps `most` threats of the backlog; returns the rest: the lowest priorities, longest unseen first.
+
+    Keeps as many open summaries, too; each of these has a later chance, when its threat is seen again.
+    """
+    for threat_id in sorted(state.summaries, key=lambda name: state.summaries[name].last_seen)[:-most]:
+        del state.summaries[threat_id]
     if len(state.backlog) <= most:
         return {}
     worst_first = sorted(
@@ -135,8 +160,16 @@ def drop_surplus(state: State, most: int = MOST_THREATS) -> dict[str, Threat]:
 
 def count_kills(state: State, dead: Lease, now: datetime) -> list[str]:
     """Marks the items that a dead run had in flight as suspects. Returns the names of quarantined ones."""
-    in_flight = [(name, state.backlog[name]) for name in dead.asking if name in state.backlog]
-    quarantined = [name for name, threat in in_flight if threat.killed_a_run(now)]
+    in_flight: list[tuple[str, OpenItem]] = [
+        *((name, state.backlog[name]) for name in dead.asking if name in state.backlog),
+        *((name, state.summaries[name]) for name in dead.asking_summaries if name in state.summaries),
+        *(
+            (name, state.failed_campaigns.setdefault(name, OpenItem()))
+            for name in dead.asking_campaigns
+            if name not in dead.campaigns
+        ),
+    ]
+    quarantined = [name for name, item in in_flight if item.killed_a_run(now)]
     for start, end in dead.reading:
         # Count before the next split, which replaces all gaps.
         gaps = split_off(state, Window(start, end))
@@ -158,6 +191,32 @@ def add_threat(state: State, threat_id: str, seen: Threat) -> bool:
     return False
 
 
+def add_summary(state: State, threat_id: str, seen: Summary) -> None:
+    """Opens a threat's summary, or updates the open one. A delivered one is opened again only if a later
+    event shows another status.
+    """
+    known = state.summaries.get(threat_id)
+    delivered = state.summarized.get(threat_id)
+    if known:
+        known.last_seen = max(known.last_seen, seen.last_seen)
+        if seen.event_time > known.event_time:
+            known.status, known.event_time = seen.status, seen.event_time
+    elif not delivered or (seen.event_time > delivered.event_time and seen.status != delivered.status):
+        state.summaries[threat_id] = seen
+
+
+def mark_summarized(state: State, threat_id: str, now: datetime) -> None:
+    """Closes a summary that is delivered, or that TAP does not have, and records that."""
+    seen = state.summaries.pop(threat_id, None)
+    at = int(now.timestamp())
+    state.summarized[threat_id] = Summarized(at, seen.status, seen.event_time) if seen else Summarized(at)
+
+
+def campaign_failed(state: State, campaign: str, now: datetime) -> None:
+    """Counts a call by `campaignId` without a report. Its threats stay open."""
+    state.failed_campaigns.setdefault(campaign, OpenItem()).failed(now)
+
+
 def mark_collected(state: State, threat_id: str, now: datetime) -> None:
     """Closes a threat that is delivered, or for which TAP has nothing, and records that."""
     state.backlog.pop(threat_id, None)
@@ -168,6 +227,7 @@ def mark_campaigns(state: State, campaigns: Iterable[str], now: datetime, most: 
     """Records campaigns whose reports were delivered; keeps the `most` newest ones."""
     for campaign in campaigns:
         state.campaigns.pop(campaign, None)
+        state.failed_campaigns.pop(campaign, None)
         state.campaigns[campaign] = int(now.timestamp())
     surplus = len(state.campaigns) - most
     for campaign in list(itertools.islice(state.campaigns, max(0, surplus))):
@@ -176,11 +236,21 @@ def mark_campaigns(state: State, campaigns: Iterable[str], now: datetime, most: 
 
 def prune(state: State, now: datetime, dedup_hours: int) -> None:
     """Removes threats collected over `dedup_hours` ago, but not those of this run; campaigns after 7 days."""
-    started = state.lease.started if state.lease else now
-    oldest = min(now - timedelta(hours=dedup_hours), started).timestamp()
+    oldest = dedup_start(state, now, dedup_hours)
     state.collected = {threat: at for threat, at in state.collected.items() if at >= oldest}
+    state.summarized = {threat: done for threat, done in state.summarized.items() if done.at >= oldest}
+    waiting = {threat.campaign for threat in state.backlog.values()}
+    state.failed_campaigns = {name: it for name, it in state.failed_campaigns.items() if name in waiting}
     known = (now - RETENTION).timestamp()
     state.campaigns = {campaign: at for campaign, at in state.campaigns.items() if at >= known}
+
+
+def dedup_start(state: State, now: datetime, dedup_hours: int) -> float:
+    """The epoch seconds from which what was delivered is not delivered again: `dedup_hours` ago, and at the
+    latest the start of this run.
+    """
+    started = state.lease.started if state.lease else now
+    return min(now - timedelta(hours=dedup_hours), started).timestamp()
 
 
 def _joined(gaps: list[Gap]) -> list[Gap]:

@@ -6,22 +6,26 @@
      "backlog":   {threatId: {"priority": 1, "first_seen": …, "last_seen": …, "campaign": …, …}},
      "collected": {threatId: epoch seconds},      not fetched again within DEDUP_HOURS
      "campaigns": {campaignId: epoch seconds},    when a campaign's report was last delivered
+     "failed_campaigns": {campaignId: {…}},       campaigns of open threats whose own call failed
+     "summaries": {threatId: {"status": …, "event_time": …, …}},  the open threat summaries
+     "summarized": {threatId: {"at": epoch seconds, "status": …, …}},  delivered summaries
      "calls":     {"siem": {"buckets": {…}}, …},  the call quota: calls of the last 24 hours
      "lost":      [{"start": …, "end": …, "why": …}],  the latest windows that expired unread
      "last_run_id": "20261121_210000", "last_owner": …,  of the last lease that was released
      "lease":     {"run_id": …, "owner": …, "started": …, "seconds": 180, "asking": [threatId, …],
-                  "reading": [[start, end], …], "batches": 2, "campaigns": […], "event_batches": 3}}
+                  "asking_campaigns": […], "asking_summaries": […], "reading": [[start, end], …],
+                  "batches": 2, "campaigns": […], "event_batches": 3, "summary_batches": 1}}
 
-A window in "gaps" and a threat in "backlog" are open items. An item stays open until TAP itself answers it,
-or until it expires. Every open item also has
+A window in "gaps", a threat in "backlog" and a threat in "summaries" are open items. An item stays open until
+TAP itself answers it, or until it expires. Every open item, and every failed campaign, also has
 
     "attempts"  runs in which it failed; from the third on it waits between attempts
     "tried"     when it last failed
     "kills"     runs that died while it was in flight: it is requested alone, from the second on a day later
 
-The lease names in "asking" and "reading" what the run may have in flight. A run that takes over counts a kill
-for each of them that is still open. Documents of version 1 (0.1.0) can be read, too. This module only defines
-the values; `open_items.py` changes them, `state_store.py` reads and commits them.
+The lease names in "asking…" and "reading" what the run may have in flight. A run that takes over counts a
+kill for each of them that is still open. Documents of version 1 (0.1.0) can be read, too. This module only
+defines the values; `open_items.py` changes them, `state_store.py` reads and commits them.
 """
 
 from __future__ import annotations
@@ -116,6 +120,29 @@ class Gap(OpenItem, rename={"planned_at": "since", "last_attempt_at": "tried"}):
         return (self.kills == 0, self.attempts, self.start)
 
 
+class Summary(OpenItem):
+    """A threat whose summary is not delivered yet, with its status in the latest event that showed it.
+
+    `event_time`: the time of that event, as TAP wrote it.
+    """
+
+    last_seen: Moment
+    status: str = ""
+    event_time: str = ""
+
+    def sort_key(self) -> tuple[bool, int, float]:
+        """Suspects first, then untried summaries, the newest first, then failed ones."""
+        return (self.kills == 0, self.attempts, -self.last_seen.timestamp())
+
+
+class Summarized(msgspec.Struct, omit_defaults=True):
+    """When a threat's summary was delivered, for which status, and the event that showed it."""
+
+    at: Count
+    status: str = ""
+    event_time: str = ""
+
+
 class LostInterval(msgspec.Struct):
     """A window that expired unread, and why it was not read."""
 
@@ -127,8 +154,8 @@ class LostInterval(msgspec.Struct):
 class Lease(msgspec.Struct, omit_defaults=True):
     """The lease of the current run. It ends `seconds` after the last commit, by the bucket's clock.
 
-    `asking`, `reading`: what the run may have in flight. `batches`, `campaigns`, `event_batches`: what it has
-    written and committed. Version 1 had `until` instead of `seconds`.
+    `asking…`, `reading`: what the run may have in flight. `…batches`, `campaigns`: what it has written and
+    committed. Version 1 had `until` instead of `seconds`.
     """
 
     run_id: str
@@ -137,9 +164,12 @@ class Lease(msgspec.Struct, omit_defaults=True):
     seconds: Count = 0
     asking: list[str] = []
     reading: list[tuple[Moment, Moment]] = []
+    asking_campaigns: list[str] = []
+    asking_summaries: list[str] = []
     batches: Count = 0
     campaigns: list[str] = []
     event_batches: Count = 0
+    summary_batches: Count = 0
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -156,6 +186,9 @@ class State(msgspec.Struct, omit_defaults=True):
     backlog: dict[str, Threat] = {}
     collected: dict[str, Count] = {}
     campaigns: dict[str, Count] = {}
+    failed_campaigns: dict[str, OpenItem] = {}
+    summaries: dict[str, Summary] = {}
+    summarized: dict[str, Summarized] = {}
 
 
 def encode(state: State) -> bytes:

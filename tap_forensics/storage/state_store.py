@@ -233,19 +233,31 @@ class StateStore:
         if self._seconds_since_commit() >= self._lease_seconds:
             self.commit()
 
-    def announce(self, threats: Iterable[str] = (), windows: Iterable[Window] = ()) -> None:
+    def announce(
+        self,
+        *,
+        threats: Iterable[str] = (),
+        campaigns: Iterable[str] = (),
+        summaries: Iterable[str] = (),
+        windows: Iterable[Window] = (),
+    ) -> None:
         """Commits what is in flight, with what is requested next: if the run dies, these are suspects."""
         with self.transaction() as state:
-            in_flight = [threat_id for threat_id in self.lease.asking if threat_id in state.backlog]
-            self.lease.asking = [*in_flight, *threats]
-            self.lease.reading = [(window.start, window.end) for window in windows]
+            lease, delivered = self.lease, set(self.lease.campaigns)
+            lease.asking = [*(name for name in lease.asking if name in state.backlog), *threats]
+            open_campaigns = (name for name in lease.asking_campaigns if name not in delivered)
+            lease.asking_campaigns = [*open_campaigns, *campaigns]
+            open_summaries = (name for name in lease.asking_summaries if name in state.summaries)
+            lease.asking_summaries = [*open_summaries, *summaries]
+            lease.reading = [(window.start, window.end) for window in windows]
         self.commit()
 
-    def answered(self, threat_id: str) -> None:
-        """The threat is no longer in flight, and did not kill the run."""
+    def answered(self, name: str) -> None:
+        """The threat or campaign is no longer in flight, and did not kill the run."""
         with self.transaction():
-            if threat_id in self.lease.asking:
-                self.lease.asking.remove(threat_id)
+            for asking in (self.lease.asking, self.lease.asking_campaigns, self.lease.asking_summaries):
+                if name in asking:
+                    asking.remove(name)
 
     def release(self) -> None:
         """Releases the lease with the last commit. If a batch is in doubt, the lease stays:

@@ -42,7 +42,16 @@ from tap_forensics.memory_budget import (
     reserve_reports,
 )
 from tap_forensics.tap.connection import connection_pool, shut
-from tap_forensics.tap.quota import FORENSICS, SIEM, PoolStatus, Quota
+from tap_forensics.tap.quota import (
+    CAMPAIGN_FORENSICS,
+    FORENSICS,
+    POOLS,
+    SIEM,
+    SUMMARIES,
+    THREAT_FORENSICS,
+    PoolStatus,
+    Quota,
+)
 from tap_forensics.tap.rate_limit import RateLimiter
 from tap_forensics.tap.redact import describe, describe_failure
 from tap_forensics.tap.retry import parse_retry_after
@@ -58,6 +67,11 @@ _UNPACKED_PIECE_BYTES = 1024 * 1024
 # wbits of zlib.decompressobj: gzip only.
 _GZIP_WBITS = 31
 _ERROR_BODY_BYTES = 4096
+_FORENSICS_PARAMETER = {
+    FORENSICS: "threatId",
+    THREAT_FORENSICS: "threatId",
+    CAMPAIGN_FORENSICS: "campaignId",
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ class TapClient:
         self._tenant = settings.tenant
         self.limiters = {
             pool: RateLimiter(clock, deadline, probe_only=quota.status(pool, clock.now()) is PoolStatus.PROBE)
-            for pool in (SIEM, FORENSICS)
+            for pool in POOLS
         }
         self._pool = connection_pool(settings, self._started)
         self._stop_watching = run_periodically(0.5, self._cut_overdue)
@@ -131,10 +145,17 @@ class TapClient:
         query = urlencode([("format", "json"), ("interval", str(window)), *self._event_filter])
         return self._request(SIEM, f"/v2/siem/all?{query}", EVENTS, reserve_events)
 
-    def forensics(self, threat_id: str) -> TapResponse:
-        """The reports of one threat, its campaign's included. Raises as `_get`."""
-        query = f"threatId={quote(threat_id, safe='')}&includeCampaignForensics=true"
-        return self._request(FORENSICS, f"/v2/forensics?{query}", REPORTS, reserve_reports)
+    def forensics(self, name: str, pool: str = FORENSICS) -> TapResponse:
+        """The reports of a threat or a campaign: `pool` is the type of request. Raises as `_get`."""
+        query = f"{_FORENSICS_PARAMETER[pool]}={quote(name, safe='')}"
+        if pool == FORENSICS:
+            query += "&includeCampaignForensics=true"
+        return self._request(pool, f"/v2/forensics?{query}", REPORTS, reserve_reports)
+
+    def summary(self, threat_id: str) -> TapResponse:
+        """What TAP knows of one threat; it "currently has no throttle limits". Raises as `_get`."""
+        path = f"/v2/threat/summary/{quote(threat_id, safe='')}"
+        return self._request(SUMMARIES, path, REPORTS, reserve_reports)
 
     def _request(
         self, pool: str, path: str, scale: Scale, reserve: Callable[[MemoryBudget, bytes], Callable[[], None]]

@@ -1,18 +1,38 @@
-"""The call quota: calls to each of TAP's pools in the last 24 hours, limits learned from 429 responses."""
+"""The call quota: calls to each of TAP's pools in the last 24 hours, limits learned from 429 responses.
+
+TAP throttles the Forensics API by the type of the request (Proofpoint's documentation), each type apart:
+
+    forensics            by threatId, the campaign's reports included
+    threat_forensics     by threatId alone
+    campaign_forensics   by campaignId
+
+A 429 closes one pool. The limit that it teaches is the number of calls answered in the last 24 hours. While
+fewer calls than that were made, more are; beyond it, one call at a time probes for a higher limit.
+"""
 
 from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from tap_forensics.config.settings import TapSettings
 from tap_forensics.errors import QuotaExceeded
 
 SIEM = "siem"
 FORENSICS = "forensics"
+THREAT_FORENSICS = "threat_forensics"
+CAMPAIGN_FORENSICS = "campaign_forensics"
+SUMMARIES = "summaries"
+FORENSICS_POOLS = (FORENSICS, THREAT_FORENSICS, CAMPAIGN_FORENSICS)
+POOLS = (SIEM, *FORENSICS_POOLS, SUMMARIES)
+# TAP_FORENSICS_DAILY_LIMIT is for all calls by threatId: TAP may count both types together.
+_BY_THREAT = (FORENSICS, THREAT_FORENSICS)
+
+T = TypeVar("T")
 
 # TAP throttles by a rolling 24 h (integrators' reading of Proofpoint's table). Ten-minute buckets keep the
 # state small; a bucket counts until its last second is a day old, so the count is never too low.
@@ -20,15 +40,36 @@ _BUCKET_SECONDS = 600
 _ROLLING_SECONDS = 24 * 3600
 # From the start of the run that was limited. An hourly run may start a little early.
 _PROBE_AFTER = timedelta(minutes=55)
+_MAX_PROBE_AFTER = timedelta(days=1)
 # Items that failed before, in any run, may use a tenth of the calls that are left when a run starts.
 _RETRY_DIVISOR = 10
 
 
-class Pool(msgspec.Struct, omit_defaults=True):
-    """One pool in the state: bucket number → calls. `limited_at`: start of the last run that 429 ended."""
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
-    buckets: dict[int, Annotated[int, msgspec.Meta(ge=0)]] = {}
+
+class Pool(msgspec.Struct, omit_defaults=True):
+    """One pool in the state: bucket number → calls.
+
+    `limited_at`: start of the last run in which 429 closed it. `learned`: the limit that this taught.
+    `refusals`: how often in a row.
+    """
+
+    buckets: dict[int, _Count] = {}
     limited_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    learned: _Count | None = None
+    refusals: _Count = 0
+
+    def used(self, now: datetime) -> int:
+        """Calls that still count."""
+        return sum(counted_buckets(self, now).values())
+
+    def probe_after(self) -> timedelta:
+        """How long after the last 429 one call may probe: an hour, and longer if the limit was confirmed."""
+        if not self.learned:
+            return _PROBE_AFTER
+        factor: int = 2 ** min(max(0, self.refusals - 1), 5)
+        return min(_PROBE_AFTER * factor, _MAX_PROBE_AFTER)
 
 
 class PoolStatus(Enum):
@@ -36,49 +77,67 @@ class PoolStatus(Enum):
 
     ALLOWED = "calls may be made"
     PROBE = "one call may test whether the limit has passed"
-    BLOCKED = "no call until an hour after the last 429"
+    BLOCKED = "no call now, because TAP answered 429"
+
+
+def daily_limits(settings: TapSettings) -> dict[str, int | None]:
+    """The configured limit of each pool; None if TAP's 429 responses must tell it."""
+    return {
+        SIEM: settings.siem_daily_limit,
+        FORENSICS: settings.forensics_daily_limit,
+        THREAT_FORENSICS: settings.forensics_daily_limit,
+        CAMPAIGN_FORENSICS: settings.campaign_forensics_daily_limit,
+        SUMMARIES: None,
+    }
 
 
 class Quota:
-    """Counts calls; thread-safe. `limits` maps a pool to its calls per 24 h, or None.
+    """Counts calls; thread-safe. `limits` maps a pool to its calls per 24 h; None or absent: not configured.
 
     `made` and `refused` count this run's calls and 429 responses.
     """
 
     def __init__(self, pools: dict[str, Pool], limits: dict[str, int | None]) -> None:
-        self._pools = {name: pools.get(name, Pool()) for name in limits}
-        self._limits = limits
+        self._pools = {name: pools.get(name, Pool()) for name in POOLS}
+        self._limits = {name: limits.get(name) for name in POOLS}
         self._lock = threading.Lock()
-        self.made = dict.fromkeys(limits, 0)
-        self.refused = dict.fromkeys(limits, 0)
-        self._retried = dict.fromkeys(limits, 0)
+        self.made = dict.fromkeys(POOLS, 0)
+        self.refused = dict.fromkeys(POOLS, 0)
+        self._retried = dict.fromkeys(POOLS, 0)
 
     def reserve(self, name: str, now: datetime) -> None:
         """Counts one call before it is made. Raises `QuotaExceeded` if the configured limit is reached."""
         with self._lock:
             pool, limit = self._pools[name], self._limits[name]
-            bucket = _bucket(now)
             pool.buckets = counted_buckets(pool, now)
-            if limit is not None and sum(pool.buckets.values()) >= limit:
+            if limit is not None and self._used(name, now) >= limit:
                 raise QuotaExceeded(f"all {limit} {name} calls of the last 24 hours are used")
-            pool.buckets[bucket] = pool.buckets.get(bucket, 0) + 1
+            pool.buckets[_bucket(now)] = pool.buckets.get(_bucket(now), 0) + 1
             self.made[name] += 1
+
+    def _used(self, name: str, now: datetime) -> int:
+        """Calls that count against the configured limit."""
+        sharing = _BY_THREAT if name in _BY_THREAT else (name,)
+        return sum(self._pools[other].used(now) for other in sharing)
 
     def reserve_retries(self, name: str, wanted: int, now: datetime) -> int:
         """Reserves up to `wanted` calls for failed items, at least one per run; returns how many."""
         left = self.left(name, now)
+        if left is None:
+            return wanted
         with self._lock:
-            most = wanted if left is None else max(1, (left + self.made[name]) // _RETRY_DIVISOR)
-            granted = max(0, min(wanted, most - (0 if left is None else self._retried[name])))
+            most = max(1, (left + self.made[name]) // _RETRY_DIVISOR)
+            granted = max(0, min(wanted, left, most - self._retried[name]))
             self._retried[name] += granted
         return granted
 
     def left(self, name: str, now: datetime) -> int | None:
-        """Calls left under the configured limit; None if none is configured."""
+        """Calls left under the limit, configured or learned; None if none is known."""
         with self._lock:
-            limit = self._limits[name]
-            used = sum(counted_buckets(self._pools[name], now).values())
-        return None if limit is None else max(0, limit - used)
+            pool, limit = self._pools[name], self._limits[name]
+            if limit is not None:
+                return max(0, limit - self._used(name, now))
+            return None if pool.learned is None else max(0, pool.learned - pool.used(now))
 
     def count_429(self, name: str) -> None:
         with self._lock:
@@ -87,23 +146,36 @@ class Quota:
     def block(self, name: str, run_started: datetime) -> None:
         """Records that 429 ended this run's calls; with a configured limit nothing is recorded."""
         with self._lock:
-            self._pools[name].limited_at = None if self._limits[name] is not None else run_started
+            pool = self._pools[name]
+            if self._limits[name] is not None:
+                self._pools[name] = Pool(pool.buckets)
+                return
+            answered = max(0, pool.used(run_started) - self.refused[name])
+            pool.learned = answered if pool.learned is None else min(answered, pool.learned)
+            pool.limited_at, pool.refusals = run_started, pool.refusals + 1
 
-    def unblock(self, name: str) -> None:
+    def unblock(self, name: str, now: datetime) -> None:
+        """Forgets the learned limit, if this run's answered calls went beyond it."""
         with self._lock:
-            self._pools[name].limited_at = None
+            pool = self._pools[name]
+            if pool.learned is None or pool.used(now) > pool.learned:
+                self._pools[name] = Pool(pool.buckets)
 
     def status(self, name: str, now: datetime) -> PoolStatus:
         with self._lock:
-            limited_at = self._pools[name].limited_at
-        if limited_at is None or self._limits[name] is not None or limited_at > now:
+            pool, limit = self._pools[name], self._limits[name]
+        if pool.limited_at is None or limit is not None or pool.limited_at > now:
             return PoolStatus.ALLOWED
-        return PoolStatus.PROBE if now - limited_at >= _PROBE_AFTER else PoolStatus.BLOCKED
+        if now - pool.limited_at < _PROBE_AFTER:
+            return PoolStatus.BLOCKED
+        if self.left(name, now):
+            return PoolStatus.ALLOWED
+        return PoolStatus.PROBE if now - pool.limited_at >= pool.probe_after() else PoolStatus.BLOCKED
 
     def dump(self) -> dict[str, Pool]:
         """A copy for the state."""
         with self._lock:
-            return {n: Pool(dict(p.buckets), p.limited_at) for n, p in self._pools.items()}
+            return {n: msgspec.structs.replace(p, buckets=dict(p.buckets)) for n, p in self._pools.items()}
 
 
 def counted_buckets(pool: Pool, now: datetime) -> dict[int, int]:
@@ -119,6 +191,15 @@ def counted_buckets(pool: Pool, now: datetime) -> dict[int, int]:
 def counts_until(bucket: int) -> datetime:
     """When the calls of a bucket no longer count."""
     return datetime.fromtimestamp((bucket + 1) * _BUCKET_SECONDS + _ROLLING_SECONDS, UTC)
+
+
+def before_the_end(not_failed: list[T], retries: list[T], left: int | None) -> list[T]:
+    """All items in order: retries last, but before the calls that are left are used up.
+
+    Without that, new items could use all calls of every day.
+    """
+    first = len(not_failed) if left is None else max(1, left - len(retries))
+    return not_failed[:first] + retries + not_failed[first:]
 
 
 def _bucket(now: datetime) -> int:

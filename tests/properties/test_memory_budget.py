@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tap_forensics.discovery.siem import _lists_of, _reading
-from tap_forensics.forensics.workers import _decode
+from tap_forensics.forensics.responses import _decode
 from tap_forensics.memory_budget import (
     EVENT,
     WORST_PER_BYTE,

@@ -14,10 +14,10 @@ from tap_forensics.sandbox.faults import FaultPlan
 from tap_forensics.sandbox.http_messages import Call, Request, Response
 from tap_forensics.sandbox.http_server import Handlers, WireServer
 from tap_forensics.sandbox.quota import RollingQuota
+from tap_forensics.sandbox.routes import POOLS
 from tap_forensics.sandbox.tap_api import utc_now
 from tap_forensics.sandbox.world import World
 
-_POOLS = ("siem", "clicks_permitted", "forensics_threat", "forensics_campaign")
 _THREATS = 3
 
 
@@ -30,7 +30,7 @@ class Tenant:
     api: TapApi = field(init=False)
 
     def __post_init__(self) -> None:
-        quotas = {pool: RollingQuota(1800) for pool in _POOLS}
+        quotas = {pool: RollingQuota(1800) for pool in POOLS}
         self.api = TapApi(self.world, f"principal-of-{self.name}", f"secret/{self.name}+", utc_now, quotas)
 
     @property

@@ -70,7 +70,7 @@ def test_an_explicit_limit_overrides_what_429_taught() -> None:
 
 def test_the_configured_limit_is_kept_over_a_rolling_day_and_nothing_is_lost() -> None:
     with open_lab(TAP_FORENSICS_DAILY_LIMIT="4") as lab:
-        lab.tap.quotas["forensics_threat"].limit = 4
+        lab.tap.quotas["forensics"].limit = 4
         for _ in range(3):
             lab.run()
             lab.clock.step(hours=12)

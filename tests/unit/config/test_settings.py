@@ -20,6 +20,7 @@ RANGES = {
     "LEASE_SECONDS": (1, 3600),
     "TAP_SIEM_DAILY_LIMIT": (1, 1_000_000),
     "TAP_FORENSICS_DAILY_LIMIT": (1, 1_000_000),
+    "TAP_CAMPAIGN_FORENSICS_DAILY_LIMIT": (1, 1_000_000),
 }
 WORDS = {"CAMPAIGN_REPORTS": ["once", "every"], "RECORD_SHAPE": ["report", "response"]}
 DEFAULTS = {
@@ -35,15 +36,18 @@ DEFAULTS = {
     "end_lag_seconds": 60,
     "dedup_hours": 24,
     "campaign_reports": "once",
+    "campaign_first": "auto",
     "record_shape": "report",
     "fetch_concurrency": 8,
     "run_budget_seconds": 480,
     "lease_seconds": 180,
     "tap_siem_daily_limit": 1800,
     "tap_forensics_daily_limit": None,
+    "tap_campaign_forensics_daily_limit": None,
     "https_proxy": None,
     "no_proxy": "",
     "events_prefix": None,
+    "summaries_prefix": None,
     "events_shape": "api",
     "forensics": True,
     "since_time": None,

@@ -11,14 +11,15 @@ import pytest
 
 from tap_forensics.context import RunContext
 from tap_forensics.forensics.evidence_writer import EvidenceWriter, record_object, recover_objects
-from tap_forensics.forensics.workers import Fetched
+from tap_forensics.forensics.responses import FetchedReports
 from tap_forensics.records.ndjson import LONGEST_LINE_BYTES
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.numbered_objects import object_name
-from tap_forensics.storage.state import VERSION, Lease, State, encode
+from tap_forensics.storage.state import VERSION, Lease, OpenItem, State, encode
 from tap_forensics.storage.state_store import StateStore
+from tap_forensics.workers import Request
 from tests.support.clocks import NOW, MovableClock
 from tests.support.lab_bucket import LabBucket
 from tests.support.logs import LogCollector
@@ -68,14 +69,18 @@ def delivery(run: Run) -> Make:
     return lambda **variables: EvidenceWriter(run(**variables))
 
 
-def fetched(threat_id: str, *reports: object) -> Fetched:
+def fetched(
+    threat_id: str, *reports: object, campaign: str | None = None, linked: str | None = None
+) -> FetchedReports:
+    """As if the threat was requested, or its campaign instead of it."""
     raws = [msgspec.Raw(r if isinstance(r, bytes) else json.dumps(r).encode()) for r in reports]
-    return Fetched(threat_id, msgspec.Raw(b'"2026-03-04T08:00:00Z"'), raws, release=lambda: None)
+    request = Request(threat_id, OpenItem(), campaign, linked or campaign)
+    return FetchedReports(request, lambda: None, msgspec.Raw(b'"2026-03-04T08:00:00Z"'), raws)
 
 
-def delivered(delivery: EvidenceWriter, *outcomes: Fetched, campaign: str | None = None) -> None:
+def delivered(delivery: EvidenceWriter, *outcomes: FetchedReports) -> None:
     for outcome in outcomes:
-        delivery.add(outcome, campaign)
+        delivery.add(outcome)
     delivery.close()
 
 
@@ -113,7 +118,9 @@ def test_what_was_fetched_lies_in_one_object_and_is_settled(
     fake: FakeBucket, store: StateStore, delivery: Make, log: LogCollector, stats: RunStats
 ) -> None:
     delivered(
-        delivery(), fetched("t1", {"id": "r1"}, {"id": "r2"}), fetched("t2", {"id": "r3"}), campaign="c1"
+        delivery(),
+        fetched("t1", {"id": "r1"}, {"id": "r2"}, linked="c1"),
+        fetched("t2", {"id": "r3"}, linked="c1"),
     )
     generated = "2026-03-04T08:00:00Z"
     assert documents(fake, FIRST) == [
@@ -253,7 +260,8 @@ def test_a_dead_runs_objects_are_found_until_one_is_missing(
     fake.put(SECOND, line("t3", reports=[campaign("c2"), {"scope": "THREAT", "id": "x"}]))
     fake.put(f"{PREFIX}/tap_forensics_{RUN}_0004.ndjson", line("not ours"))
     assert recover_objects(run()) == 2
-    assert collected(store) == {"t1", "t2", "t3"}
+    # The campaign's line may have been requested by campaignId: then its threat still waits for its own.
+    assert collected(store) == {"t1", "t3"}
     assert (store.lease.batches, store.lease.campaigns) == (2, ["c1", "c2"])
 
 

@@ -5,9 +5,11 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from tap_forensics.sandbox.messages import JUNK_ENTRIES
 from tap_forensics.sandbox.reports import DOCUMENTED, UNDOCUMENTED
-from tap_forensics.sandbox.world import EVENT_LISTS, Rates, World
+from tap_forensics.sandbox.world import EVENT_LISTS, Rates, World, campaign_sizes
 from tests.unit.sandbox.conftest import NOW
 
 
@@ -119,3 +121,42 @@ def test_windows_are_half_open() -> None:
     event = world.add_event("messagesBlocked", ["ab" * 32], created=NOW)
     assert world.events_between(NOW, NOW + timedelta(seconds=30)) == [event]
     assert world.events_between(NOW - timedelta(seconds=30), NOW) == []
+
+
+def test_a_world_with_campaigns_of_chosen_sizes_has_so_many_threats() -> None:
+    sizes = campaign_sizes(280, 5, 60)
+    world = World.from_threats(400, now=NOW, campaign_sizes=sizes)
+    assert sum(sizes) == 280
+    assert all(5 <= size <= 60 for size in sizes)
+    assert [len(members) for members in world.members.values()] == sizes
+    assert any(t.campaign for t in list(world.threats.values())[280:]), "members are not mixed with others"
+    assert Counter(t.campaign is None for t in world.threats.values()) == {False: 280, True: 120}
+    shown = world.threat_ids_between(NOW - timedelta(hours=1), NOW - timedelta(minutes=5), now=NOW)
+    assert shown == set(world.threats)
+
+
+def test_sizes_of_campaigns_keep_their_bounds_for_every_number_of_members() -> None:
+    for members in range(5, 200):
+        for seed in range(5):
+            sizes = campaign_sizes(members, 5, 9, seed)
+            assert sum(sizes) == members
+            assert all(5 <= size <= 9 for size in sizes), (members, seed, sizes)
+
+
+@pytest.mark.parametrize("impossible", [(4, 5, 60), (100, 5, 8)])
+def test_sizes_that_cannot_be_kept_are_refused(impossible: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="cannot be divided"):
+        campaign_sizes(*impossible)
+
+
+def test_more_members_than_threats_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        World.from_threats(9, now=NOW, campaign_sizes=[10])
+
+
+def test_threats_of_another_day_get_campaigns_of_their_own() -> None:
+    world = World.from_threats(3, now=NOW, campaign_sizes=[2])
+    day = (NOW, NOW + timedelta(days=1))
+    added = world.add_threats(10, *day, campaign_sizes=[4, 2])
+    assert world.threat_ids_between(*day) == {threat.id for threat in added}
+    assert [len(members) for members in world.members.values()] == [2, 4, 2]

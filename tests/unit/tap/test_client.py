@@ -218,5 +218,6 @@ def test_each_call_is_counted_in_its_pool_before_it_is_made(server: TapServer, c
         tap.siem(Window(NOW - timedelta(hours=1), NOW))
         with pytest.raises(QuotaExceeded):
             tap.siem(Window(NOW - timedelta(hours=1), NOW))
-    assert (quota.made, quota.refused) == ({SIEM: 1, FORENSICS: 2}, {SIEM: 0, FORENSICS: 1})
+    assert (quota.made[SIEM], quota.made[FORENSICS]) == (1, 2)
+    assert (quota.refused[SIEM], quota.refused[FORENSICS]) == (0, 1)
     assert len(server.calls) == 3

@@ -10,10 +10,13 @@ import pytest
 
 from tap_forensics.clock import Clock, Deadline
 from tap_forensics.errors import StorageFailed
-from tap_forensics.forensics.workers import Fetched, WorkerPool, fetch_forensics
+from tap_forensics.forensics.responses import FetchedReports, parse_reports
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import TapServer
+from tap_forensics.storage.state import OpenItem
 from tap_forensics.tap.client import TapClient
+from tap_forensics.tap.quota import FORENSICS as FORENSICS_POOL
+from tap_forensics.workers import Request, WorkerPool, fetch_all
 from tests.unit.conftest import Client
 
 FORENSICS = "/v2/forensics"
@@ -22,7 +25,18 @@ REPORT = b'{"generated":"2026-03-04T08:00:00Z","reports":[{"id":"r"}]}'
 
 def pool(tap: TapClient) -> WorkerPool:
     deadline = Deadline.after(Clock(), 30)
-    return WorkerPool(tap, deadline, lambda *_: None)
+    return WorkerPool(
+        tap,
+        FORENSICS_POOL,
+        lambda request: tap.forensics(request.name),
+        parse_reports,
+        deadline,
+        lambda *_: None,
+    )
+
+
+def request(threat_id: object) -> Request:
+    return Request(str(threat_id), OpenItem())
 
 
 @pytest.fixture
@@ -49,7 +63,7 @@ def test_a_worker_that_cannot_be_started_leaves_no_other_behind(
         monkeypatch.setattr(threading.Thread, "start", start_three)
         with (
             pytest.raises(RuntimeError),
-            closing(fetch_forensics(pool(tap), map(str, range(999)), 8)) as it,
+            closing(fetch_all(pool(tap), map(request, range(999)), 8)) as it,
         ):
             list(it)
         monkeypatch.undo()
@@ -65,12 +79,12 @@ def test_a_worker_that_cannot_be_started_leaves_no_other_behind(
 def test_a_commit_that_fails_before_a_threat_is_asked_for_ends_the_fan_out_and_is_told(
     client: Client,
 ) -> None:
-    def announced() -> Iterator[str]:
-        yield "a"
+    def announced() -> Iterator[Request]:
+        yield request("a")
         raise StorageFailed("the bucket is gone")
 
     with client() as tap:
         fan = pool(tap)
-        outcomes = [outcome for outcome in fetch_forensics(fan, announced(), 4) if outcome]
-    assert [type(outcome) for outcome in outcomes] == [Fetched]
+        outcomes = [outcome for outcome in fetch_all(fan, announced(), 4) if outcome]
+    assert [type(outcome) for outcome in outcomes] == [FetchedReports]
     assert isinstance(fan.stop_reason, StorageFailed)

@@ -1,80 +1,72 @@
-"""Threats → reports: N workers fetch them, and their outcomes are yielded in order of arrival."""
+"""Requests → outcomes: N workers make the calls, and the outcomes are yielded in order of arrival."""
 
 from __future__ import annotations
 
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-
-import msgspec
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RequestRejected, TooLarge, Unavailable
-from tap_forensics.records.ndjson import Fields, sanitize_utf8
+from tap_forensics.storage.state import OpenItem
 from tap_forensics.tap.client import TapClient, TapResponse
-from tap_forensics.tap.quota import FORENSICS
 from tap_forensics.tap.rate_limit import call_rate_limited
 from tap_forensics.tap.retry import retry
 
 _ATTEMPTS = 3
 # Consecutive failures before the API counts as down: more calls would only use up the quota.
 _MAX_FAILURES_IN_A_ROW = 20
-_MAX_GENERATED_BYTES = 100
-# The threat's report and those of its campaigns. Each becomes a line, which is much larger than the smallest
-# report.
-_MAX_REPORTS = 2_000
 _POLL_SECONDS = 0.25
 
 
-class _Body(msgspec.Struct):
-    generated: msgspec.Raw = msgspec.Raw()
-    reports: list[Fields] | msgspec.UnsetType | None = msgspec.UNSET
+@dataclass(frozen=True)
+class Request:
+    """One call for a threat, or for the campaign that it shares with others.
 
+    `item`: the open item that counts attempts and kills. `linked_campaign`: the threat's campaign, if known.
+    """
 
-class _OddBody(msgspec.Struct):
-    """A body with a report that is not an object: each report is checked separately."""
+    threat_id: str
+    item: OpenItem
+    campaign: str | None = None
+    linked_campaign: str | None = None
 
-    generated: msgspec.Raw = msgspec.Raw()
-    reports: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
-
-
-_body = msgspec.json.Decoder(_Body)
-_odd_body = msgspec.json.Decoder(_OddBody)
+    @property
+    def name(self) -> str:
+        return self.campaign or self.threat_id
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A threat's reports as TAP sent them; the writer empties the list. `release` as in `TapResponse`."""
+    """TAP's own answer, with content. `release` as in `TapResponse`."""
 
-    threat_id: str
-    generated: msgspec.Raw | None
-    reports: list[Fields] | list[msgspec.Raw]
+    request: Request
     release: Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """TAP itself answered that this threat has no reports."""
+    """TAP itself answered that it has nothing."""
 
-    threat_id: str
+    request: Request
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A 404 or 400. It is final only if TAP answers another threat in this run: it may not be TAP's own."""
+    """A 404 or 400. It is final only if TAP answers another request in this run: it may not be TAP's own."""
 
-    threat_id: str
+    request: Request
     status: int
     reason: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """No usable response for this threat. `too_large`: there was a response, so the API is not down."""
+    """No usable response. `too_large`: there was a response, so the API is not down."""
 
-    threat_id: str
+    request: Request
     reason: str
     too_large: bool = False
 
@@ -88,29 +80,32 @@ Outcome = Fetched | Skipped | Rejected | Failed
 
 @dataclass
 class WorkerPool:
-    """What the workers share. `stop_reason`: why they stopped before the last threat, if they did.
+    """What the workers share. `quota_pool` counts the calls. `parse` raises `Unavailable` for a response that
+    is not TAP's.
 
-    A threat in `failed_before` gets one attempt, others up to three. `proven`: TAP itself answered a threat.
+    `stop_reason`: why they stopped before the last request, if they did. `proven`: TAP itself answered one.
     """
 
     client: TapClient
+    quota_pool: str
+    call: Callable[[Request], TapResponse]
+    parse: Callable[[TapResponse, Request], Fetched | Skipped]
     deadline: Deadline
     before_sleep: Callable[[Exception, float], None]
-    failed_before: Container[str] = ()
     proven: bool = False
     stop_reason: Exception | None = None
     failures_in_a_row: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def fetch_forensics(pool: WorkerPool, threat_ids: Iterable[str], workers: int) -> Generator[Outcome | None]:
-    """Yields one outcome per threat, until all are done or the pool stops (see `stop_reason`). Yields None
+def fetch_all(pool: WorkerPool, requests: Iterable[Request], workers: int) -> Generator[Outcome | None]:
+    """Yields one outcome per request, until all are done or the pool stops (see `stop_reason`). Yields None
     if there is no outcome for a moment.
 
     At most `workers` calls are in flight, and at most as many outcomes are queued. Closing the generator
     stops the workers.
     """
-    remaining = iter(threat_ids)
+    remaining = iter(requests)
     outcomes: queue.Queue[Outcome | _Done] = queue.Queue(maxsize=workers)
     stop = threading.Event()
 
@@ -144,16 +139,19 @@ def fetch_forensics(pool: WorkerPool, threat_ids: Iterable[str], workers: int) -
 
 
 def _work(
-    pool: WorkerPool, remaining: Iterator[str], outcomes: queue.Queue[Outcome | _Done], stop: threading.Event
+    pool: WorkerPool,
+    remaining: Iterator[Request],
+    outcomes: queue.Queue[Outcome | _Done],
+    stop: threading.Event,
 ) -> None:
     while not stop.is_set():
         try:
-            # The next threat may need a commit first, which can fail too.
+            # The next request may need a commit first, which can fail too.
             with pool.lock:
-                threat_id = None if pool.stop_reason else next(remaining, None)
-            if threat_id is None:
+                request = None if pool.stop_reason else next(remaining, None)
+            if request is None:
                 return
-            outcome = _fetch(pool, threat_id)
+            outcome = _fetch(pool, request)
             _count_failure(pool, outcome)
             _put(outcomes, outcome, stop)
             del outcome  # frees its body before the next request
@@ -172,31 +170,31 @@ def _put(outcomes: queue.Queue[Outcome | _Done], outcome: Outcome | _Done, stop:
         return
 
 
-def _fetch(pool: WorkerPool, threat_id: str) -> Outcome:
+def _fetch(pool: WorkerPool, request: Request) -> Outcome:
     """Raises what stops the pool: refused credentials, a lasting 429, no calls or no time left."""
     try:
         return retry(
-            lambda: _request(pool, threat_id),
-            attempts=1 if threat_id in pool.failed_before else _ATTEMPTS,
+            lambda: _request(pool, request),
+            attempts=1 if request.item.attempts else _ATTEMPTS,
             deadline=pool.deadline,
             before_sleep=pool.before_sleep,
-            may_retry=lambda: pool.client.may_retry(FORENSICS),
+            may_retry=lambda: pool.client.may_retry(pool.quota_pool),
         )
     except Unavailable as error:
-        return Failed(threat_id, str(error), isinstance(error, TooLarge))
+        return Failed(request, str(error), isinstance(error, TooLarge))
     except RequestRejected as error:
         if error.status in (400, 404) and not error.html:
-            return Rejected(threat_id, error.status, str(error))
-        return Failed(threat_id, str(error))
+            return Rejected(request, error.status, str(error))
+        return Failed(request, str(error))
 
 
-def _request(pool: WorkerPool, threat_id: str) -> Outcome:
+def _request(pool: WorkerPool, request: Request) -> Outcome:
     response = call_rate_limited(
-        pool.client.limiters[FORENSICS], lambda: pool.client.forensics(threat_id), pool.before_sleep
+        pool.client.limiters[pool.quota_pool], lambda: pool.call(request), pool.before_sleep
     )
     release = response.release
     try:
-        outcome = _parse(response, threat_id)
+        outcome = pool.parse(response, request)
         pool.proven = True
     except Exception as error:
         # The traceback keeps the body alive: clear it before its memory counts as free.
@@ -209,23 +207,6 @@ def _request(pool: WorkerPool, threat_id: str) -> Outcome:
     return outcome
 
 
-def _parse(response: TapResponse, threat_id: str) -> Outcome:
-    if response.status == 204:
-        return Skipped(threat_id)
-    try:
-        body = _decode(sanitize_utf8(response.body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unavailable("the response is not the JSON that TAP documents") from None
-    if body.reports is msgspec.UNSET:
-        raise Unavailable("the response has no reports: it is not what TAP documents")
-    if not body.reports:
-        return Skipped(threat_id)
-    number = len(body.reports)
-    if number > _MAX_REPORTS:
-        raise TooLarge(f"a response with {number} reports is not from TAP")
-    return Fetched(threat_id, _generated(body.generated), body.reports, response.release)
-
-
 def _count_failure(pool: WorkerPool, outcome: Outcome) -> None:
     with pool.lock:
         unproven = isinstance(outcome, Rejected) and not pool.proven
@@ -235,16 +216,3 @@ def _count_failure(pool: WorkerPool, outcome: Outcome) -> None:
             pool.stop_reason = pool.stop_reason or Unavailable(
                 f"{_MAX_FAILURES_IN_A_ROW} threats in a row had no usable response: the API seems to be down"
             )
-
-
-def _decode(body: bytes) -> _Body | _OddBody:
-    try:
-        return _body.decode(body)
-    except msgspec.ValidationError:
-        return _odd_body.decode(body)
-
-
-def _generated(raw: msgspec.Raw) -> msgspec.Raw | None:
-    """TAP's time as a JSON string, copied so that it does not keep the body alive; None for anything else."""
-    is_text = 2 < len(bytes(raw)) <= _MAX_GENERATED_BYTES and bytes(raw).startswith(b'"')
-    return raw.copy() if is_text else None

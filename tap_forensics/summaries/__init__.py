@@ -1,0 +1,1 @@
+"""Threat summaries: a line for each threat that was seen, whether or not it has forensics."""

@@ -1,0 +1,131 @@
+"""Threat summaries → lines → objects. TAP's own fields are unchanged; each line adds `_threatId`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tap_forensics.context import RunContext
+from tap_forensics.errors import TooLarge, Unavailable
+from tap_forensics.records.ndjson import LONGEST_LINE_BYTES, Fields, decode_object, sanitize_utf8
+from tap_forensics.storage.numbered_objects import NumberedObjects
+from tap_forensics.storage.open_items import mark_summarized
+from tap_forensics.tap.client import TapResponse
+from tap_forensics.workers import Fetched, Request, Skipped
+
+STEM = "tap_threat_summaries"
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# TAP documents both for every threat.
+_REQUIRED = ("id", "name")
+
+
+@dataclass(frozen=True)
+class FetchedSummary(Fetched):
+    """The line of one threat, with its line end."""
+
+    line: bytes
+
+
+def parse_summary(response: TapResponse, request: Request) -> FetchedSummary | Skipped:
+    """Raises `Unavailable` for a body that is not a summary, `TooLarge` if its line would be too long."""
+    if response.status == 204:
+        return Skipped(request)
+    fields = _fields(response.body)
+    line = msgspec.json.encode({**fields, "_threatId": request.threat_id}) + b"\n"
+    if len(line) > LONGEST_LINE_BYTES:
+        raise TooLarge(f"a threat summary with {len(line)} bytes is too large for a line")
+    response.release()
+    return FetchedSummary(request, response.release, line)
+
+
+def _fields(body: bytes) -> Fields:
+    try:
+        # A summary is one object on one line, whatever blanks TAP puts between its values.
+        fields = decode_object(msgspec.Raw(msgspec.json.format(sanitize_utf8(body), indent=-1)))
+    except _UNREADABLE:
+        fields = None
+    if fields is None or not any(name in fields for name in _REQUIRED):
+        raise Unavailable("the response is not the threat summary that TAP documents")
+    return fields
+
+
+@dataclass
+class SummaryWriter:
+    """Writes the summaries of one run. After `flush` all of them are in the bucket and in the state."""
+
+    run: RunContext
+    pending: dict[str, bytes] = field(default_factory=dict)
+    pending_bytes: int = 0
+
+    def add(self, fetched: FetchedSummary) -> None:
+        # Its response was read: if the run dies later, that was not the reason.
+        self.run.store.answered(fetched.request.threat_id)
+        self.pending[fetched.request.threat_id] = fetched.line
+        self.pending_bytes += len(fetched.line)
+        if self.pending_bytes >= self.run.batch_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the pending lines, except those that a zombie has written under the same name."""
+        if not self.pending:
+            return
+        if name := _objects(self.run).write(self._remaining, self._record):
+            self._count(name)
+        self.pending, self.pending_bytes = {}, 0
+        self.run.store.commit_if_due()
+
+    def _remaining(self) -> bytes:
+        return b"".join(self.pending.values())
+
+    def _record(self, data: bytes) -> None:
+        for threat_id in record_object(self.run, data):
+            self.pending.pop(threat_id, None)
+
+    def _count(self, name: str) -> None:
+        data, stats = self._remaining(), self.run.stats
+        record_object(self.run, data)
+        stats.summary_objects += 1
+        stats.summaries += len(self.pending)
+        stats.summary_bytes += len(data)
+        self.run.log.info(
+            "Wrote %d threat summaries to gs://%s/%s", len(self.pending), self.run.bucket.name, name
+        )
+
+
+def recover_summaries(run: RunContext) -> int:
+    """Records a dead run's objects that are not in its last commit. Returns how many there are."""
+
+    def record(data: bytes) -> None:
+        record_object(run, data)
+
+    return _objects(run).recover(record)
+
+
+def record_object(run: RunContext, data: bytes) -> list[str]:
+    """Counts one object, and closes its summaries; returns their threats."""
+    threat_ids = list(summarized_in(data))
+    with run.store.transaction() as state:
+        for threat_id in threat_ids:
+            mark_summarized(state, threat_id, run.clock.now())
+        run.store.lease.summary_batches += 1
+    return threat_ids
+
+
+class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):
+    threat_id: str
+
+
+def summarized_in(data: bytes) -> Iterator[str]:
+    """The threat of each line of an object; other lines are skipped."""
+    for line in data.splitlines():
+        try:
+            yield msgspec.json.decode(line, type=_Line).threat_id
+        except _UNREADABLE:
+            continue
+
+
+def _objects(run: RunContext) -> NumberedObjects:
+    prefix, store = run.settings.summaries.prefix or "", run.store
+    return NumberedObjects(store, run.bucket, run.log, prefix, STEM, lambda: store.lease.summary_batches)
