@@ -12,6 +12,8 @@ locals {
   state_figures = {
     cursor_lag_seconds     = "How far the collected time lies behind now"
     threats_left           = "Threats on the backlog"
+    threats_covered        = "Threats on the backlog whose campaign's report is delivered"
+    threats_uncovered      = "Threats on the backlog without any report"
     oldest_backlog_seconds = "How long the oldest threat has waited on the backlog"
     gaps                   = "Open windows"
     oldest_gap_seconds     = "How far back the oldest gap begins"
@@ -20,6 +22,9 @@ locals {
     threats_new      = "New threats"
     threats_fetched  = "Threats whose forensics were delivered"
     reports          = "Reports delivered"
+    threat_reports   = "Threats' own reports delivered"
+    campaign_reports = "Campaigns' reports delivered"
+    summaries        = "Threat summaries delivered"
     siem_429s        = "SIEM calls that TAP throttled"
     forensics_429s   = "Forensics calls that TAP throttled"
     windows_failed   = "Intervals that could not be read"
@@ -83,10 +88,11 @@ resource "google_logging_metric" "runs" {
 }
 
 # A filter cannot look back, so what only time shows is counted: runs after which the backlog was longer, or not.
+# A threat whose campaign's report is delivered may wait: a backlog of those alone does not count as longer.
 resource "google_logging_metric" "backlog" {
   for_each = {
-    grew = "jsonPayload.run.backlog_growth>0"
-    held = "jsonPayload.run.backlog_growth<=0"
+    grew = "jsonPayload.run.backlog_growth>0 AND jsonPayload.run.threats_uncovered>0"
+    held = "(jsonPayload.run.backlog_growth<=0 OR jsonPayload.run.threats_uncovered=0)"
   }
 
   project          = var.project_id
@@ -289,9 +295,10 @@ locals {
   charts = {
     "Runs by outcome"            = ["runs"]
     "Lag of the cursor"          = ["cursor_lag_seconds"]
-    "Backlog"                    = ["threats_left"]
+    "Backlog"                    = ["threats_left", "threats_covered", "threats_uncovered"]
     "Age of the backlog"         = ["oldest_backlog_seconds"]
     "Threats and reports, a run" = ["threats_new", "threats_fetched", "reports"]
+    "Reports by kind, a run"     = ["threat_reports", "campaign_reports", "summaries"]
     "Throttled calls (429)"      = ["siem_429s", "forensics_429s"]
     "Gaps"                       = ["gaps"]
     "Age of the oldest gap"      = ["oldest_gap_seconds"]
@@ -302,7 +309,7 @@ locals {
     { for name, metric in google_logging_metric.figure : name => { metric = metric.name, legend = name, reducer = "REDUCE_MEAN", by = [] } },
     # Of a state there is one a tenant.
     { for name in keys(local.state_figures) : name => {
-      metric = google_logging_metric.figure[name].name, legend = "$${metric.labels.tenant}", reducer = "REDUCE_MEAN", by = ["metric.label.tenant"]
+      metric = google_logging_metric.figure[name].name, legend = "${name} $${metric.labels.tenant}", reducer = "REDUCE_MEAN", by = ["metric.label.tenant"]
     } if !local.single },
     { runs = { metric = google_logging_metric.runs.name, legend = "$${metric.labels.outcome}", reducer = "REDUCE_SUM", by = ["metric.label.outcome"] } },
   )

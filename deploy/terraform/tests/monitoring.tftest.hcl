@@ -38,6 +38,10 @@ run "hourly" {
     error_message = "A field, and no text that another message may hold."
   }
   assert {
+    condition     = endswith(google_logging_metric.backlog["grew"].filter, " AND jsonPayload.run.backlog_growth>0 AND jsonPayload.run.threats_uncovered>0") && endswith(google_logging_metric.backlog["held"].filter, " AND (jsonPayload.run.backlog_growth<=0 OR jsonPayload.run.threats_uncovered=0)")
+    error_message = "A backlog of covered threats alone raises no alert; each run counts as one or the other."
+  }
+  assert {
     condition     = google_logging_metric.figure["reports"].value_extractor == "EXTRACT(jsonPayload.run.reports)"
     error_message = "Figures are read from the final line."
   }
