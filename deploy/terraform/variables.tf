@@ -89,6 +89,20 @@ variable "settings" {
     ])
     error_message = "GCS_PREFIX, EVENTS_PREFIX and SUMMARIES_PREFIX each name a folder, and not state/: a feed would ingest the collector's state."
   }
+
+  validation {
+    # Each folder that is set, with its slash, begins itself and no other.
+    condition = alltrue([
+      for one in ["GCS_PREFIX", "EVENTS_PREFIX", "SUMMARIES_PREFIX"] : length([
+        for other in ["GCS_PREFIX", "EVENTS_PREFIX", "SUMMARIES_PREFIX"] : other
+        if startswith(
+          "${trim(lookup(var.settings, other, other == "GCS_PREFIX" ? "tap-forensics" : ""), "/")}/",
+          "${trim(lookup(var.settings, one, one == "GCS_PREFIX" ? "tap-forensics" : "-"), "/")}/",
+        )
+      ]) <= 1
+    ])
+    error_message = "GCS_PREFIX, EVENTS_PREFIX and SUMMARIES_PREFIX are separate folders, none in another: a feed reads all of its folder as one log type."
+  }
 }
 
 variable "proxy" {

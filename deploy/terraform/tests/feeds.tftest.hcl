@@ -196,6 +196,34 @@ run "a_folder_of_the_state_is_refused_for_summaries_too" {
   expect_failures = [var.settings]
 }
 
+run "a_folder_in_another_is_refused" {
+  command = plan
+  variables {
+    settings = { EVENTS_PREFIX = "tap-forensics/events/" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "one_folder_for_two_feeds_is_refused" {
+  command = plan
+  variables {
+    settings = { EVENTS_PREFIX = "tap", SUMMARIES_PREFIX = "/tap/" }
+  }
+  expect_failures = [var.settings]
+}
+
+run "folders_that_only_begin_alike_are_fine" {
+  command = plan
+  variables {
+    settings = { EVENTS_PREFIX = "tap-forensics-events", SUMMARIES_PREFIX = "tap-forensics-events-2" }
+  }
+
+  assert {
+    condition     = length(local.kinds) == 3
+    error_message = "The slash tells them apart."
+  }
+}
+
 run "retention_is_for_all_three_folders" {
   command = plan
   variables {
