@@ -1,7 +1,7 @@
-# Who may do what: each right on the one thing it is for, none on the project.
+# Who may do what: each right on the one thing it is for. build.tf and trigger.tf have accounts of their own.
 
 resource "google_service_account" "collector" {
-  project      = var.project
+  project      = var.project_id
   account_id   = "${local.name}-sa"
   display_name = "Proofpoint TAP forensics collector"
 
@@ -48,36 +48,15 @@ resource "google_storage_bucket_iam_member" "collector_objects" {
 resource "google_secret_manager_secret_iam_member" "collector_reads" {
   for_each = google_secret_manager_secret.credential
 
-  project   = var.project
+  project   = var.project_id
   secret_id = each.value.secret_id
   role      = "roles/secretmanager.secretAccessor"
   member    = google_service_account.collector.member
 }
 
-# The trigger calls the function as this account; nobody else may call it.
-resource "google_cloud_run_v2_service_iam_member" "trigger_invokes" {
-  project  = var.project
-  location = var.region
-  name     = google_cloudfunctions2_function.collector.name
-  role     = "roles/run.invoker"
-  member   = google_service_account.collector.member
-}
-
-# Pub/Sub itself passes dead letters on.
-resource "google_pubsub_topic_iam_member" "dead_letters_come" {
-  project = var.project
-  topic   = google_pubsub_topic.dead_letter.name
-  role    = "roles/pubsub.publisher"
-  member  = "serviceAccount:${local.pubsub_agent}"
-}
-
-locals {
-  pubsub_agent = "service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
-}
-
 # SecOps lists the bucket with the one and reads its objects with the other.
 resource "google_storage_bucket_iam_member" "feed_reads" {
-  for_each = var.feed_service_account == null ? [] : toset(["roles/storage.legacyBucketReader", "roles/storage.objectViewer"])
+  for_each = var.feed_service_account == null ? [] : toset(local.feed_roles)
 
   bucket = google_storage_bucket.evidence.name
   role   = each.value

@@ -36,7 +36,7 @@ def _short(member: str) -> str:
 
 
 def function_facts(function: dict[str, Any]) -> dict[str, Any]:
-    build, service, trigger = function["buildConfig"], function["serviceConfig"], function["eventTrigger"]
+    build, service = function["buildConfig"], function["serviceConfig"]
     return {
         "name": function["name"].rsplit("/", 1)[1],
         "runtime": build["runtime"],
@@ -48,9 +48,14 @@ def function_facts(function: dict[str, Any]) -> dict[str, Any]:
         "max_instances": service["maxInstanceCount"],
         "concurrency": service["maxInstanceRequestConcurrency"],
         "ingress": service["ingressSettings"],
+        "runs_as": service["serviceAccountEmail"].split("@")[0],
+    }
+
+
+def trigger_facts(trigger: dict[str, Any]) -> dict[str, Any]:
+    return {
         "event_type": trigger["eventType"],
         "retry_policy": trigger["retryPolicy"],
-        "runs_as": service["serviceAccountEmail"].split("@")[0],
         "trigger_calls_as": trigger["serviceAccountEmail"].split("@")[0],
     }
 

@@ -22,6 +22,7 @@ from tests.deploy.facts import (
     mounted,
     roles,
     schedule_facts,
+    trigger_facts,
 )
 from tests.deploy.google_cloud import PROJECT, PROJECT_ID, PROJECT_NUMBER, SUBSCRIPTION, Call, GoogleCloud
 from tests.deploy.quickstart import Quickstart
@@ -51,6 +52,7 @@ def test_it_makes_what_the_facts_say(installed: tuple[Quickstart, list[Call]]) -
     _, calls = installed
     function = last(calls, "/functions")
     assert function_facts(function) == FACTS["function"]
+    assert trigger_facts(function["eventTrigger"]) == FACTS["quickstart_trigger"]
     assert function["eventTrigger"]["pubsubTopic"] == f"{PROJECT}/topics/{FACTS['topic']}"
     assert function["serviceConfig"]["environmentVariables"] == FACTS["environment"]
     assert mounted(function["serviceConfig"]) == FACTS["mounted"]
