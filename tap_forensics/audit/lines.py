@@ -116,7 +116,7 @@ class EventPlaces:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def add(self, key: int, version: int | None, source: int, number: int, certain: bool) -> bool:
+    def add(self, key: int, version: int | None, place: tuple[int, int], *, certain: bool) -> bool:
         """Adds a line; `version` is None for an update. Returns whether it repeats one.
 
         Raises `Undecidable`.
@@ -125,7 +125,7 @@ class EventPlaces:
         if at == len(self._places):
             if at >= MOST_EVENTS:
                 raise Undecidable(f"the bucket has over {MOST_EVENTS:,} events of this interval: shorten it")
-            self._places.append(source << _LINE_BITS | number)
+            self._places.append(place[0] << _LINE_BITS | place[1])
             self._versions.append(0)
             self._shown.append(0)
             self._certain.append(certain)
@@ -215,7 +215,8 @@ class BucketLines:
             return False
         is_update = line.endswith(_UPDATES)
         certain = self._is_certain(moment)
-        if self.events.add(key, None if is_update else version, len(self.sources) - 1, number, certain):
+        place = len(self.sources) - 1, number
+        if self.events.add(key, None if is_update else version, place, certain=certain):
             first, at = self.events.place(key)
             self.twice.append(Defect(self._name(number), f"as {self.sources[first].name}:{at}"))
         return True
