@@ -10,7 +10,7 @@ from typing import Any
 import click
 from google.cloud.storage import Client
 
-from tap_forensics.audit.comparison import KINDS, Verdict, day_counts
+from tap_forensics.audit.comparison import KINDS, DayCount, Verdict, day_counts
 from tap_forensics.audit.lines import Undecidable
 from tap_forensics.cli.activity import activity
 from tap_forensics.cli.audit_repair import Repaired, reopen_missing
@@ -30,7 +30,6 @@ _RESULTS = {
 }
 _EXIT = {True: Exit.GOOD, False: Exit.WRONG, None: Exit.INCOMPLETE}
 _NO_EXTRA = "--html needs {name}: from a checkout, pip install '.[cli,report]'"
-_MOST_DAY_ROWS = 100
 
 _Path = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -214,16 +213,8 @@ def _result(work: Audit, repaired: Repaired | None) -> dict[str, Any]:
 
 def _print_result(context: CommandContext, work: Audit, repaired: Repaired | None) -> None:
     findings = work.compared.findings
-    rows = [
-        (
-            row.day.isoformat(),
-            row.kind,
-            *(f"{n:,}" for n in (row.shown, row.in_bucket, row.explained, row.missing)),
-        )
-        for row in day_counts(work.shown, work.compared)
-    ]
-    columns = ("day", "kind", "TAP shows", "in the bucket", "none to come", "missing")
-    print_grid(context.out, "By day (UTC)", columns, rows or [("(nothing)", *[""] * 5)], most=_MOST_DAY_ROWS)
+    columns = ("kind", "TAP shows", "in the bucket", "none to come", "missing")
+    print_grid(context.out, "By kind", columns, list(_by_kind(day_counts(work.shown, work.compared))))
     for kind, (title, verdict) in KINDS.items():
         if count := findings.counts[kind]:
             sign, style = _SIGNS[verdict]
@@ -240,6 +231,13 @@ def _print_result(context: CommandContext, work: Audit, repaired: Repaired | Non
     if repaired:
         opened = f"{many(repaired.threats, 'threat')} and {many(repaired.windows, 'window')}"
         context.out.print(safe_text(f"Open again: {opened}. The next run delivers them."), soft_wrap=True)
+
+
+def _by_kind(days: list[DayCount]) -> Iterator[tuple[str, ...]]:
+    """The counts of all days together; the page and --json have them by day."""
+    for kind in dict.fromkeys(row.kind for row in days):
+        rows = [(row.shown, row.in_bucket, row.explained, row.missing) for row in days if row.kind == kind]
+        yield kind, *(f"{sum(column):,}" for column in zip(*rows, strict=True))
 
 
 def _page_writer(path: Path) -> Callable[[Settings, Audit], None]:

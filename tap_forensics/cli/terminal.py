@@ -49,28 +49,21 @@ def print_fields(out: Console, title: str, rows: Iterable[tuple[str, object]]) -
         out.print(line.append_text(Text("").append_text(safe_text(value))), soft_wrap=True)
 
 
-def print_grid(
-    out: Console,
-    title: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    most: int = _MAX_ROWS,
-) -> None:
-    """Rows under a heading and column names, the first `most` of them.
+def print_grid(out: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows under a heading (if it is not empty) and column names, the first 20 of them.
 
     On a terminal that is too narrow, each row becomes some lines: a table would break names.
     """
     cells = [[safe_text(value) for value in row] for row in rows]
     if title:
         out.print(safe_text(title, "bold"), soft_wrap=True)
-    table = _table(columns, cells[:most])
+    table = _table(columns, cells[:_MAX_ROWS])
     if out.measure(table, options=out.options.update(width=_UNLIMITED_WIDTH)).maximum <= out.width:
         out.print(table)
     else:
-        _print_rows(out, columns, cells[:most])
-    if len(cells) > most:
-        out.print(f" … {len(cells) - most:,} more (--json has all)", soft_wrap=True)
+        _print_rows(out, columns, cells[:_MAX_ROWS])
+    if len(cells) > _MAX_ROWS:
+        out.print(f" … {len(cells) - _MAX_ROWS:,} more (--json has all)", soft_wrap=True)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Text]]) -> Table:
