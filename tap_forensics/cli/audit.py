@@ -15,8 +15,8 @@ from tap_forensics.audit.lines import Undecidable
 from tap_forensics.cli.activity import activity
 from tap_forensics.cli.audit_repair import Repaired, reopen_missing
 from tap_forensics.cli.audit_work import Audit, Plan, Wishes, carry_out, find, make_plan, new_audit
-from tap_forensics.cli.backfill import Moment
 from tap_forensics.cli.context import CommandContext, Exit, cli_command
+from tap_forensics.cli.moments import Moment
 from tap_forensics.cli.terminal import many, print_fields, print_grid, safe_text
 from tap_forensics.config.settings import Settings
 from tap_forensics.errors import InvalidSettings, LeaseHeld, RunFailed

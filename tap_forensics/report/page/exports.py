@@ -32,6 +32,11 @@ _COLUMNS = (
     "first_seen",
     "found_in",
     "status",
+    "severity",
+    "actors",
+    "families",
+    "malware",
+    "techniques",
 )
 # Statuses of withdrawn reports, in lower case.
 _WITHDRAWN = {"falsepositive": "benign", "cleared": "unknown"}
@@ -150,7 +155,14 @@ def _cells(one: ListedIndicator, entries: Sequence[ThreatEntry]) -> list[str]:
         iso(one.first_seen) if one.first_seen else "",
         " ".join(one.fields),
         one.status,
+        *(_of_summaries(held_by, name) for name in _COLUMNS[-5:]),
     ]
+
+
+def _of_summaries(entries: Sequence[ThreatEntry], name: str) -> str:
+    """What the summaries of these threats say, each text once."""
+    texts: dict[str, None] = dict.fromkeys(getattr(entry.summary, name) for entry in entries)
+    return ", ".join(text for text in texts if text)
 
 
 def _no_formula(cell: str) -> str:
