@@ -117,6 +117,22 @@ def test_a_repair_waits_for_a_run_at_work_and_then_gives_up_with_4(collected: Si
     assert collected.bucket.objects() == before
 
 
+def test_a_threat_that_only_tap_can_explain_is_asked_for_and_believed(collected: Site) -> None:
+    """A 404 is TAP's own only if it answers another threat, so one with a line is asked for first."""
+    del collected.env["EVENTS_PREFIX"]
+    unknown = collected.tap.world.add_threat(answer="unknown").id
+    collected.tap.world.add_event("messagesBlocked", [unknown], created=utc_now() - 3 * HOUR)
+    result = collected.call_json(*day())
+    assert result["complete"] is True
+    assert {"name": unknown, "why": "TAP itself says so"} in result["findings"]["threats_without_report"][
+        "named"
+    ]
+    assert result["calls"]["forensics_made"] == 2
+    refused = collected.call_json(*day("--forensics-calls", "0"))
+    assert found(refused)["threats_undecided"] == 1
+    assert refused["complete"] is None
+
+
 def test_too_few_calls_are_said_before_any_is_made(collected: Site) -> None:
     result = collected.call(*day(), TAP_SIEM_DAILY_LIMIT="50")
     assert result.exit_code == 3
