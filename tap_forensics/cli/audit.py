@@ -222,7 +222,7 @@ def _print_result(context: CommandContext, work: Audit, repaired: Repaired | Non
             print_grid(context.out, "", ("what", "why"), findings.named[kind])
     objects = f"{many(len(work.lines.sources), 'object')} with {many(work.lines.lines, 'line')}"
     deleted = sum(reading.deleted for reading in work.feeds)
-    read = f"Read: {many(sum(work.calls.values()), 'response')} of TAP, {objects}"
+    read = f"Read: {many(sum(work.calls.values()), 'call')} to TAP, {objects}"
     context.out.print(
         safe_text(read + (f", {deleted:,} of them deleted since" if deleted else "")), soft_wrap=True
     )

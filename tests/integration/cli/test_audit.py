@@ -194,6 +194,18 @@ def test_what_a_feed_has_deleted_without_a_version_is_not_called_missing(collect
     result = collected.call_json(*day())
     assert (result["complete"], collected.call(*day()).exit_code) == (None, 3)
     assert found(result).keys() <= {"threats_undecided", "events_undecided", "threats_covered"}
+    # Later the state no longer has them, and TAP, which is asked, has reports.
+    collected.bucket.put(STATE, json.dumps(collected.state() | {"collected": {}}))
+    later = collected.call_json(*day())
+    assert later["calls"]["forensics_made"] > 0
+    assert "threats_missing" not in found(later)
+
+
+def test_the_time_it_may_take_is_bounded(collected: Site) -> None:
+    collected.tap.latency_seconds = 0.3
+    result = collected.call_json(*day("--max-seconds", "1"))
+    assert result["complete"] is None
+    assert 1 < found(result)["windows_unread"] < result["calls"]["siem_needed"]
 
 
 def test_a_run_that_delivers_meanwhile_leaves_nothing_missing(collected: Site) -> None:

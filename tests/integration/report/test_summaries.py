@@ -19,6 +19,7 @@ from tap_forensics.report.records import Report, Tally, read_records
 from tap_forensics.report.source import Line
 from tap_forensics.report.summaries import SummaryIndex, summary_of
 from tap_forensics.report.udm import Notes, udm_events
+from tests.support.lab import Lab
 from tests.support.peak import measured
 from tests.support.report.commands import run
 from tests.support.report.hostile import TRICKS
@@ -110,6 +111,18 @@ def test_udm_events_of_the_threat_have_them_and_others_do_not(source: Path) -> N
     notes = json.loads(done.stderr)
     assert (notes["summaries"], notes["with_summary"], notes["odd_lines"]) == (1, 1, 0)
     assert "threat summaries" in notes["assumed"][-1]
+
+
+def test_in_a_bucket_they_are_read_before_the_evidence(collected: Lab) -> None:
+    threat_id = next(line["id"] for line in collected.lines() if line.get("scope") == "THREAT")
+    name = "tap-summaries/tap_threat_summaries_20260304_100000.ndjson"
+    collected.bucket.put(name, json.dumps(SUMMARY | {"id": threat_id, "_threatId": threat_id}) + "\n")
+    env = {"STORAGE_EMULATOR_HOST": collected.bucket.url}
+    done = run("udm", f"gs://{collected.bucket.name}/", "--json", env=env)
+    collected.bucket.delete(name)
+    notes = json.loads(done.stderr)
+    assert notes["summaries"] == 1
+    assert 0 < notes["with_summary"] < notes["events"]
 
 
 def test_from_stdin_they_count_for_the_evidence_after_them() -> None:
