@@ -186,9 +186,9 @@ def carry_out(audit: Audit, max_seconds: float) -> None:
     The state is read after TAP, and the bucket once more after the state: what the state calls collected was
     written before. Raises `RunFailed` or `Undecidable`.
     """
+    _read_bucket(audit)
     deadline = Deadline.after(audit.clock, max_seconds)
     quota = Quota({}, {SIEM: audit.plan.siem_allowed, FORENSICS: audit.plan.forensics_allowed})
-    _read_bucket(audit)
     with TapClient(audit.settings, audit.clock, deadline, quota) as tap:
         for done in _reader(audit, tap, deadline).read_all(audit.shown, audit.lines):
             audit.say(f"Reading window {done:,} of {many(len(audit.plan.windows), 'window')} from TAP")
