@@ -22,6 +22,7 @@ from tap_forensics.report.page.findings import ThreatEntry
 from tap_forensics.report.page.shown import shown_indicator
 
 _MOST_REFERENCES = 20
+_OF_SUMMARIES = ("severity", "actors", "families", "malware", "techniques")
 _COLUMNS = (
     "type",
     "indicator",
@@ -32,11 +33,7 @@ _COLUMNS = (
     "first_seen",
     "found_in",
     "status",
-    "severity",
-    "actors",
-    "families",
-    "malware",
-    "techniques",
+    *_OF_SUMMARIES,
 )
 # Statuses of withdrawn reports, in lower case.
 _WITHDRAWN = {"falsepositive": "benign", "cleared": "unknown"}
@@ -155,7 +152,7 @@ def _cells(one: ListedIndicator, entries: Sequence[ThreatEntry]) -> list[str]:
         iso(one.first_seen) if one.first_seen else "",
         " ".join(one.fields),
         one.status,
-        *(_of_summaries(held_by, name) for name in _COLUMNS[-5:]),
+        *(_of_summaries(held_by, name) for name in _OF_SUMMARIES),
     ]
 
 
@@ -209,7 +206,15 @@ def _stix_indicator(
             }
             for e in held_by
         ],
+        **_labels(held_by),
     )
+
+
+def _labels(entries: Sequence[ThreatEntry]) -> dict[str, list[str]]:
+    """What the summaries say, such as `actors: TA-example`; STIX allows no empty list."""
+    texts = {name: _of_summaries(entries, name) for name in _OF_SUMMARIES}
+    labels = [f"{name}: {text}" for name, text in texts.items() if text]
+    return {"labels": labels} if labels else {}
 
 
 def _pattern(one: ListedIndicator) -> stix2.ObservationExpression:

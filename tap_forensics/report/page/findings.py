@@ -27,6 +27,7 @@ _MOST_KINDS = 200
 _ENTRY_WEIGHT, _FIELD_WEIGHT, _INDICATOR_WEIGHT = 3000, 150, 2500
 _SIGHTING_WEIGHT, _MOMENT_WEIGHT = 600, 150
 _OWN_FIELDS = frozenset(("type", "malicious", "what", "engine", "platforms", "display"))
+_NO_NAME = "(no name)"
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -198,6 +199,8 @@ def _add_summary(entry: ThreatEntry, summary: Summary | None) -> None:
         label(summary.severity_words()), label(summary.category), *map(_joined, of_names)
     )
     entry.status = entry.status or label(summary.status)
+    if entry.name == _NO_NAME and summary.name:
+        entry.name = shown_value("name", summary.name)
 
 
 def _joined(names: Names) -> str:
@@ -225,7 +228,7 @@ def _entry(report: Report, malicious_only: bool) -> ThreatEntry:
     return ThreatEntry(
         label(report_id),
         is_campaign,
-        shown_value("name", report.name or "(no name)"),
+        shown_value("name", report.name or _NO_NAME),
         label(report.status or ""),
         label(report.id if is_campaign and report.id else report.campaign_id or "") or None,
         fields.moment(report.generated),

@@ -62,8 +62,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_page_and_its_exports_show_them_next_to_their_threat(source: Path, tmp_path: Path) -> None:
-    page, table = tmp_path / "page.html", tmp_path / "iocs.csv"
-    done = run("report", source, "-o", page, "--csv", table, "--json")
+    page, table, bundle = tmp_path / "page.html", tmp_path / "iocs.csv", tmp_path / "iocs.json"
+    done = run("report", source, "-o", page, "--csv", table, "--stix", bundle, "--json")
     result = json.loads(done.stdout)
     assert (result["reports"], result["summaries"], result["odd_lines"]) == (3, 1, 0)
     html = page.read_text(encoding="utf-8")
@@ -84,6 +84,10 @@ def test_the_page_and_its_exports_show_them_next_to_their_threat(source: Path, t
     named = [own[key] for key in ("severity", "actors", "families", "malware", "techniques")]
     assert named == ["High (870)", "TA-example", "Example Stealer", "m-1", "Phishing"]
     assert rows["https://other.example.com/"]["actors"] == ""
+    labels = [one.get("labels") for one in json.loads(bundle.read_text(encoding="utf-8"))["objects"]]
+    named = ["severity: High (870)", "actors: TA-example", "families: Example Stealer"]
+    assert [*named, "malware: m-1", "techniques: Phishing"] in labels
+    assert labels.count(None) == 3
 
 
 def test_udm_events_of_the_threat_have_them_and_others_do_not(source: Path) -> None:
@@ -133,10 +137,12 @@ def test_from_stdin_they_count_for_the_evidence_after_them() -> None:
 
 
 def test_the_newest_summary_counts_and_gives_a_missing_status() -> None:
-    documents = [SUMMARY, report(threatStatus=None), SUMMARY | {"severity": "low", "status": "cleared"}]
+    last = SUMMARY | {"severity": "low", "status": "cleared"}
+    documents = [SUMMARY, report(threatStatus=None, name=None), last]
     lines = [Line("x:1", json.dumps(document).encode()) for document in documents]
     [entry] = find(read_records(lines, Tally()), malicious_only=False).entries
     assert (entry.summary.severity, entry.status) == ("low (870)", "cleared")
+    assert entry.name == "host[.]example[.]com/a"
 
 
 @pytest.mark.parametrize(
