@@ -238,13 +238,14 @@ class BucketLines:
             named = [(decode_str(report.scope), decode_str(report.id)) for report in reports]
         except UNREADABLE:
             return False
-        if threat_id is None:
+        campaigns = {report_id for scope, report_id in named if scope == "CAMPAIGN" and report_id}
+        if threat_id is None and not campaigns:
             return False
-        self.threats.add(threat_id)
+        self.campaigns |= campaigns
+        if threat_id is not None:
+            self.threats.add(threat_id)
         for scope, report_id in named:
             is_campaign = scope == "CAMPAIGN"
-            if is_campaign and report_id:
-                self.campaigns.add(report_id)
             owner = "" if is_campaign and self.rules.campaigns_once else threat_id
             # Without an ID, only the same content is the same report.
             identity = (scope, owner, report_id or _digest(line), bytes(fields.part))

@@ -14,6 +14,7 @@ from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.tap_api import utc_now
 from tests.integration.cli.conftest import Site, live_lease
 from tests.support.audit_scene import forget_in_index
+from tests.support.fleet import mount_one
 from tests.support.lab_bucket import keep_versions
 from tests.support.report.hostile import TRICKS
 from tests.support.settings import STATE
@@ -246,6 +247,24 @@ def test_only_threats_or_only_events_are_compared_as_the_settings_say(collected:
     assert {row["kind"] for row in collected.call_json(*day())["days"]} == {"threats"}
     result = collected.call_json(*day(), EVENTS_PREFIX=without_events, FORENSICS="off")
     assert "threats" not in {row["kind"] for row in result["days"]}
+
+
+def test_a_tenant_is_compared_with_its_own_folder(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "acme").mkdir()
+    mount_one(tmp_path, "acme", site.env.pop("TAP_PRINCIPAL"), site.env.pop("TAP_SECRET"))
+    site.env |= {"TENANTS_DIR": str(tmp_path), "EVENTS_PREFIX": "tap-siem", "LOOKBACK_HOURS": "24"}
+    assert site.call("run", "--tenant", "acme").exit_code == 0
+    # Of another tenant, in whose folder the feed of this one does not look.
+    site.bucket.put("tap-siem/globex/odd.ndjson", b"{")
+    result = site.call_json(*day("--tenant", "acme"))
+    assert result["complete"] is True
+    assert sum(row["in_bucket"] for row in result["days"]) > 50
+
+
+def test_without_a_folder_neither_state_nor_hand_over_is_taken_for_evidence(site: Site) -> None:
+    site.env |= {"GCS_PREFIX": "", "LOOKBACK_HOURS": "24"}
+    assert site.call("run").exit_code == 0
+    assert site.call_json(*day())["complete"] is True
 
 
 def test_nothing_hostile_reaches_terminal_or_page(collected: Site, tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ def test_both_shapes_of_a_report_are_read() -> None:
     reports = [evidence(report="r1"), evidence(scope="CAMPAIGN", report="c")]
     add(lines, 0, {"generated": "x", "reports": reports, "_threatId": "wrapped"}, evidence("flat"))
     assert (lines.threats, lines.campaigns) == ({"wrapped", "flat"}, {"c"})
+    # A campaign's report need not belong to a threat.
+    add(lines, 1, {"scope": "CAMPAIGN", "id": "alone", "_campaignId": "alone", "forensics": []})
+    assert (len(lines.threats), lines.campaigns, lines.others) == (2, {"c", "alone"}, 0)
 
 
 @pytest.mark.parametrize("line", [b"3", b"[]", b"{}", b'{"_threatId":4}', b'{"_threatId":"a","reports":[3]}'])
