@@ -12,6 +12,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 # What only a developer and an operator run.
 _AT_HOME = (
+    "tap_forensics/audit/",
     "tap_forensics/sandbox/",
     "tap_forensics/cli/",
     "tap_forensics/report/",

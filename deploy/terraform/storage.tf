@@ -82,7 +82,7 @@ locals {
       ["main.py", "requirements.txt"],
       fileset(local.checkout, "tap_forensics/**/*.py"),
       fileset(local.checkout, "tap_forensics/**/py.typed"),
-    ) : file if !startswith(file, "tap_forensics/sandbox/") && !startswith(file, "tap_forensics/cli/") && !startswith(file, "tap_forensics/report/") && !startswith(file, "tap_forensics/secops/") && file != "tap_forensics/__main__.py"
+    ) : file if !startswith(file, "tap_forensics/audit/") && !startswith(file, "tap_forensics/sandbox/") && !startswith(file, "tap_forensics/cli/") && !startswith(file, "tap_forensics/report/") && !startswith(file, "tap_forensics/secops/") && file != "tap_forensics/__main__.py"
   ])
   packed_here = var.source_archive == null
   source_hash = substr(local.packed_here ? sha256(join("\n", [

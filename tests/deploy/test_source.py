@@ -22,6 +22,7 @@ from tests.support.tools import CHECKOUT, command, tracked_files
 # From starting the server to its first answer; deploy/README.md lists what `--log-cli-level=INFO` shows here.
 COLD_START_AT_MOST = timedelta(seconds=10)
 AT_HOME = (
+    "tap_forensics/audit/",
     "tap_forensics/sandbox/",
     "tap_forensics/cli/",
     "tap_forensics/report/",
