@@ -80,12 +80,14 @@ def _select(run: RunContext, client: TapClient) -> Waiting:
     with run.store.transaction() as state:
         due = {threat_id: threat for threat_id, threat in state.backlog.items() if threat.due(now)}
         campaigns = due_campaigns(state, due, now, run.settings.forensics.dedup_hours)
+        repeated = campaigns.keys() & state.campaigns.keys()
     by_threat = (FORENSICS, THREAT_FORENSICS)
     threats = _without_surplus(run, client, due, by_threat)
     if len(threats) > limit:
         run.log.warning("Reached max threats limit (%d)", limit)
         run.log.info("%d threats stay on the backlog for the next run", len(threats) - limit)
-    return Waiting(threats, _without_surplus(run, client, campaigns, (CAMPAIGN_FORENSICS,)))
+    campaigns = _without_surplus(run, client, campaigns, (CAMPAIGN_FORENSICS,))
+    return Waiting(threats, campaigns, repeated=repeated)
 
 
 def _without_surplus(

@@ -29,14 +29,15 @@ class Step:
 
 @dataclass
 class Waiting:
-    """What a run may still request: threats by ID, and campaigns that are not covered.
+    """What a run may still request: threats by ID, and campaigns without a report in the last DEDUP_HOURS.
 
-    `left`: calls left in each pool; None if no limit is known.
+    `left`: calls left in each pool; None if no limit is known. `repeated`: campaigns with an older report.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
     left: Mapping[str, int | None] = field(default_factory=dict)
+    repeated: Collection[str] = ()
 
 
 def due_campaigns(
@@ -84,7 +85,9 @@ def _in_pool(pool: str, requests: list[Request], waiting: Waiting) -> Step | Non
 
 
 def _campaign_requests(waiting: Waiting) -> list[Request]:
-    """One for each campaign, with the member that is the most urgent one."""
+    """One for each campaign, with the member that is the most urgent one. A repeated report covers nothing
+    new, so it comes after the others.
+    """
     members: dict[str, str] = {}
     for threat_id, threat in sorted(waiting.threats.items(), key=_by_priority):
         if threat.campaign in waiting.campaigns:
@@ -93,7 +96,11 @@ def _campaign_requests(waiting: Waiting) -> list[Request]:
         Request(threat_id, waiting.campaigns[campaign], campaign, campaign)
         for campaign, threat_id in members.items()
     ]
-    return sorted(requests, key=lambda request: (request.item.kills == 0, request.item.attempts))
+
+    def order(request: Request) -> tuple[bool, int, bool]:
+        return (request.item.kills == 0, request.item.attempts, request.name in waiting.repeated)
+
+    return sorted(requests, key=order)
 
 
 def _by_threat(waiting: Waiting) -> Step | None:

@@ -117,6 +117,23 @@ def test_a_campaign_is_requested_once_in_dedup_hours() -> None:
         assert len(lab.tap.calls_in(BY_CAMPAIGN)) == 2 * len(lab.world.campaigns)
 
 
+def test_a_new_campaign_comes_before_the_repeated_report_of_another() -> None:
+    with open_lab(
+        campaigns_and_others((3,), 0),
+        TAP_FORENSICS_DAILY_LIMIT="1",
+        TAP_CAMPAIGN_FORENSICS_DAILY_LIMIT="1",
+        CAMPAIGN_FIRST="on",
+    ) as lab:
+        lab.run()
+        lab.clock.step(hours=25)
+        old, new = lab.world.campaigns[0], lab.world.add_campaign()
+        for campaign, kind in ((old, "clicksPermitted"), (new, "messagesBlocked")):
+            threat = lab.world.add_threat(campaign=campaign)
+            lab.world.add_event(kind, [threat.id], created=lab.clock.now() - timedelta(minutes=2))
+        lab.run()
+        assert [call.asked_id for call in lab.tap.calls_in(BY_CAMPAIGN)] == [old, new]
+
+
 def test_off_makes_one_call_a_threat_and_waits() -> None:
     with open_lab(campaigns_and_others(), TAP_FORENSICS_DAILY_LIMIT="7", CAMPAIGN_FIRST="off") as lab:
         lab.run()

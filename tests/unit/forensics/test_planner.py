@@ -69,6 +69,12 @@ def test_a_campaigns_call_names_its_most_urgent_member() -> None:
     assert [(request.threat_id, request.campaign) for request in step.requests] == [("clicked", "c")]
 
 
+def test_a_campaign_without_a_report_comes_before_a_repeated_report() -> None:
+    threats = {"covered": threat(CLICKED, "old"), "uncovered": threat(BLOCKED, "new")}
+    waiting = Waiting(threats, campaigns(threats), left(0, 1, 0), repeated={"old"})
+    assert calls(waiting) == (CAMPAIGN_FORENSICS, ["new"])
+
+
 def test_members_of_covered_campaigns_wait_for_those_of_others() -> None:
     threats = {
         "covered": threat(CLICKED, "c"),
