@@ -44,15 +44,19 @@ def due_campaigns(
     state: State, threats: Mapping[str, Threat], now: datetime, dedup_hours: int
 ) -> dict[str, OpenItem]:
     """The campaigns of these threats whose report was not delivered within `dedup_hours`, unless a failed one
-    has to wait.
+    has to wait. An older report is requested again only for a threat that is new since then.
     """
     oldest = dedup_start(state, now, dedup_hours)
-    named = {threat.campaign for threat in threats.values() if threat.campaign}
-    items = {name: state.failed_campaigns.get(name, OpenItem()) for name in named}
+    newest: dict[str, int] = {}
+    for threat in threats.values():
+        if threat.campaign:
+            first_seen = int(threat.first_seen.timestamp())
+            newest[threat.campaign] = max(first_seen, newest.get(threat.campaign, first_seen))
+    items = {name: state.failed_campaigns.get(name, OpenItem()) for name in newest}
     return {
         name: item
         for name, item in items.items()
-        if item.due(now) and state.campaigns.get(name, _EARLIEST) < oldest
+        if item.due(now) and state.campaigns.get(name, _EARLIEST) < min(oldest, newest[name])
     }
 
 

@@ -125,3 +125,15 @@ def test_a_campaign_is_due_once_in_dedup_hours_and_a_failed_one_after_its_wait()
     due = due_campaigns(state, threats, NOW, 24)
     assert due.keys() == {"new", "old", "failed"}
     assert due["failed"] is failed
+
+
+def test_a_delivered_campaign_is_due_again_only_for_a_threat_that_is_new_since() -> None:
+    delivered = int((NOW - 30 * HOUR).timestamp())
+    state = State(VERSION, campaigns={"c": delivered, "d": delivered})
+    threats = {
+        "c before": threat(campaign="c", ago=31),
+        "c with it": threat(campaign="c", ago=30),
+        "d before": threat(campaign="d", ago=31),
+        "d since": threat(campaign="d", ago=29),
+    }
+    assert due_campaigns(state, threats, NOW, 24).keys() == {"d"}
