@@ -22,7 +22,7 @@ from tests.support.settings import environment
 from .plain_loop import threat_ids_in
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 # Tiny: what is measured are calls, not bytes.
 _REPORT_BYTES = 200
 _MOST_THREATS = 500
@@ -99,6 +99,7 @@ class Outcome:
 
 
 def simulate(month: Month, days: int, *, published: bool) -> Outcome:
+    """Raises RuntimeError if a call got another answer than a report or a 429."""
     world, clock = month.world(days), MovableClock(START, running=True)
     seen = {
         name: Seen(event.created, world.threats[name].campaign)
@@ -111,6 +112,8 @@ def simulate(month: Month, days: int, *, published: bool) -> Outcome:
         calls = Counter(
             (call.pool, call.status, (call.time - START - HOUR) // DAY) for call in tap.calls if call.pool
         )
+    if odd := {status for _, status, _ in calls} - {200, 429}:
+        raise RuntimeError(f"calls were answered with {odd}")
     return Outcome(seen, delivered, calls)
 
 
