@@ -125,7 +125,7 @@ class Figures:
 
 
 def table(figures: dict[Simulation, Figures]) -> str:
-    lines = [" | ".join(_COLUMNS), "|".join("---" for _ in _COLUMNS)]
+    lines = [" | ".join(_COLUMNS), " | ".join("---" for _ in _COLUMNS)]
     rows = [_row(simulation, figures[simulation]) for simulation in sorted(figures, key=_order)]
     return "\n".join(f"| {line} |" for line in [*lines, *rows])
 
