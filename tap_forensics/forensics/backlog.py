@@ -15,7 +15,7 @@ from tap_forensics.forensics.evidence_writer import EvidenceWriter
 from tap_forensics.forensics.planner import Step, Waiting, due_campaigns, next_step
 from tap_forensics.forensics.responses import FetchedReports, parse_reports
 from tap_forensics.log import escape_unprintable
-from tap_forensics.storage.open_items import campaign_failed, mark_collected
+from tap_forensics.storage.open_items import campaign_failed, is_covered, mark_collected
 from tap_forensics.storage.state import OpenItem
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import (
@@ -80,14 +80,14 @@ def _select(run: RunContext, client: TapClient) -> Waiting:
     with run.store.transaction() as state:
         due = {threat_id: threat for threat_id, threat in state.backlog.items() if threat.due(now)}
         campaigns = due_campaigns(state, due, now, run.settings.forensics.dedup_hours)
-        repeated = campaigns.keys() & state.campaigns.keys()
+        uncovered = {threat.campaign for threat in due.values() if not is_covered(state, threat)}
     by_threat = (FORENSICS, THREAT_FORENSICS)
     threats = _without_surplus(run, client, due, by_threat)
     if len(threats) > limit:
         run.log.warning("Reached max threats limit (%d)", limit)
         run.log.info("%d threats stay on the backlog for the next run", len(threats) - limit)
     campaigns = _without_surplus(run, client, campaigns, (CAMPAIGN_FORENSICS,))
-    return Waiting(threats, campaigns, repeated=repeated)
+    return Waiting(threats, campaigns, {campaign for campaign in uncovered if campaign})
 
 
 def _without_surplus(
@@ -118,12 +118,12 @@ def _next_step(work: _Work) -> Step | None:
     step = next_step(replace(work.waiting, left=left), forensics.campaign_first)
     if step is None:
         return None
-    most = forensics.max_threats
-    if step.pool != CAMPAIGN_FORENSICS:
-        answered = work.run.stats.threats_answered
-        most -= answered
-        work.run.stats.threats_chosen = answered + min(most, len(step.requests))
-    return replace(step, requests=step.requests[:most]) if most else None
+    if step.pool == CAMPAIGN_FORENSICS:
+        return step
+    answered = work.run.stats.threats_answered
+    requests = step.requests[: forensics.max_threats - answered]
+    work.run.stats.threats_chosen = answered + len(requests)
+    return Step(step.pool, requests) if requests else None
 
 
 def _fetch_step(work: _Work, step: Step) -> None:
@@ -180,6 +180,7 @@ def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
         work.waiting.threats.pop(request.threat_id, None)
         run.stats.threats_answered += 1
     if isinstance(outcome, FetchedReports):
+        work.waiting.uncovered.discard(request.linked_campaign or "")
         writer.add(outcome)
     elif isinstance(outcome, Rejected):
         run.store.answered(request.name)

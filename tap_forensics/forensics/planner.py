@@ -29,15 +29,16 @@ class Step:
 
 @dataclass
 class Waiting:
-    """What a run may still request: threats by ID, and campaigns without a report in the last DEDUP_HOURS.
+    """What a run may still request: threats by ID, and campaigns with a call of their own.
 
-    `left`: calls left in each pool; None if no limit is known. `repeated`: campaigns with an older report.
+    `uncovered`: campaigns without a delivered report. `left`: calls left in each pool; None if no limit is
+    known.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
+    uncovered: set[str] = field(default_factory=set)
     left: Mapping[str, int | None] = field(default_factory=dict)
-    repeated: Collection[str] = ()
 
 
 def due_campaigns(
@@ -102,7 +103,7 @@ def _campaign_requests(waiting: Waiting) -> list[Request]:
     ]
 
     def order(request: Request) -> tuple[bool, int, bool]:
-        return (request.item.kills == 0, request.item.attempts, request.name in waiting.repeated)
+        return (request.item.kills == 0, request.item.attempts, request.name not in waiting.uncovered)
 
     return sorted(requests, key=order)
 
@@ -127,8 +128,8 @@ def _groups(waiting: Waiting) -> tuple[list[_Entry], list[_Entry], list[_Entry]]
     entries = list(waiting.threats.items())
     alone = [entry for entry in entries if not entry[1].campaign]
     members = sorted((entry for entry in entries if entry[1].campaign), key=_by_priority)
-    uncovered = [entry for entry in members if entry[1].campaign in waiting.campaigns]
-    covered = [entry for entry in members if entry[1].campaign not in waiting.campaigns]
+    uncovered = [entry for entry in members if entry[1].campaign in waiting.uncovered]
+    covered = [entry for entry in members if entry[1].campaign not in waiting.uncovered]
     return sorted(alone, key=_by_age), uncovered, covered
 
 

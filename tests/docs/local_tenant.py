@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tap_forensics.sandbox.demo import demo
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
+from tests.support.secops_api import CUSTOMER, PROJECT, REGION, reads, secops_api
 
 BUCKET = "demo-bucket"
 STATE = "state/tap-forensics/state.json"
@@ -100,7 +102,8 @@ def screens() -> dict[str, str]:
                 "state show": "state show",
             }.items()
         }
-        return {**shown, "udm": _udm(tenant), **_repair(tenant)}
+        secops = _secops(tenant)
+        return {**shown, "udm": _udm(tenant), **secops, **_audit(tenant), **_repair(tenant)}
 
 
 def _hour(tenant: LocalTenant, hours_ago: int) -> str:
@@ -113,6 +116,64 @@ def _udm(tenant: LocalTenant) -> str:
     notes = (tenant.folder / "notes.txt").read_text(encoding="utf-8").splitlines()
     first = "\n".join([*notes[:_LINES_OF_NOTES], "…"])
     return block(f"$ tap-forensics {line} > events.ndjson\n$ head -{_LINES_OF_NOTES} notes.txt", first)
+
+
+def _secops(tenant: LocalTenant) -> dict[str, str]:
+    """The parser reads the other shape and a feed has failed; then both are put right."""
+    log_types = {"tap-forensics": "PROOFPOINT_TAP_FORENSICS", "tap-siem": "PROOFPOINT_MAIL"}
+    place = {
+        "CHRONICLE_CUSTOMER_ID": CUSTOMER,
+        "CHRONICLE_PROJECT_ID": PROJECT,
+        "CHRONICLE_REGION": REGION,
+    }
+    with secops_api() as api:
+        env = {"SECOPS_EMULATOR_HOST": api.url, **place}
+        api.set_up(BUCKET, **{log_type: folder for folder, log_type in log_types.items()})
+        for name, data in tenant.bucket.objects("tap-").items():
+            api.raw_logs += [(log_types[name.split("/")[0]], line) for line in data.decode().splitlines()]
+        api.run = reads("response")
+        works = api.feeds[1]
+        api.feeds[1] = works | {"state": "FAILED", "failureDetails": _NO_ACCESS}
+        trouble = tenant.screen("check --secops", code=1, **env)
+        api.feeds[1] = works
+        good = tenant.screen("check --secops", code=0, **env, RECORD_SHAPE="response")
+    return {"check secops in trouble": _from(" feed: ", trouble), "check secops": _from(" feed: ", good)}
+
+
+def _from(word: str, screen: str) -> str:
+    """Without the lines before the first that has this word."""
+    fence, command, *lines = screen.splitlines()
+    start = next(number for number, line in enumerate(lines) if word in line)
+    return "\n".join([fence, command, "…", *lines[start:], ""])
+
+
+_NO_ACCESS = {
+    "errorCode": "ACCESS_DENIED",
+    "httpErrorCode": 403,
+    "errorCause": "The account may not list the bucket",
+    "errorAction": "Grant it roles/storage.legacyBucketReader",
+}
+
+
+def _audit(tenant: LocalTenant) -> dict[str, str]:
+    """Of what the run has read: first complete, then with a threat that was lost."""
+    # Not by the hour: the same events are in it whenever this runs.
+    line = f"audit --from {tenant.now - timedelta(hours=2, minutes=45):%Y-%m-%dT%H:%MZ}"
+    complete = tenant.screen(f"{line} --html completeness.html")
+    _lose_a_threat(tenant)
+    return {"audit": complete, "audit repair": tenant.screen(f"{line} --repair", code=1)}
+
+
+def _lose_a_threat(tenant: LocalTenant) -> None:
+    """Neither the bucket nor the state has it, as if it had never been collected."""
+    [name] = [name for name in tenant.bucket.names("tap-forensics/") if name.endswith(".ndjson")]
+    lines = [json.loads(line) for line in tenant.bucket.get(name).splitlines()]
+    lost = next(line["_threatId"] for line in lines if "_campaignId" not in line)
+    kept = [json.dumps(line) + "\n" for line in lines if line["_threatId"] != lost]
+    tenant.bucket.put(name, "".join(kept))
+    state = json.loads(tenant.bucket.get(STATE))
+    del state["collected"][lost]
+    tenant.bucket.put(STATE, json.dumps(state))
 
 
 def _repair(tenant: LocalTenant) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import urllib3
@@ -105,17 +106,47 @@ def site() -> Iterator[Site]:
 
 @dataclass
 class Gate:
-    """Stands before the bucket's server: answers what that one cannot, and keeps a journal of the rest."""
+    """Stands before the bucket's server: answers what that one cannot, and keeps a journal of the rest.
+
+    `rights` are those that it says are held, `object_rights` those on names that begin so, `object_status`
+    the status of that answer; `policy` has the members of each role, or is a status; `refuses` is a status
+    for every request.
+    """
 
     url: str
     asked: list[str]
     rights: list[str] | None = None
+    object_rights: dict[str, list[str]] = field(default_factory=dict)
+    object_status: int = 200
+    policy: dict[str, list[str]] | int | None = None
     refuses: int | None = None
+
+    def answer(self, path: str) -> tuple[int, dict[str, Any]] | None:
+        """Status and JSON; None if the bucket's server is to answer."""
+        if self.refuses:
+            return self.refuses, {}
+        if "/iam/testPermissions" in path and self.rights is not None:
+            return self._held(path, self.rights)
+        if "/iam?" not in path or self.policy is None:
+            return None
+        if isinstance(self.policy, int):
+            return self.policy, {}
+        bindings = [{"role": role, "members": members} for role, members in self.policy.items()]
+        return 200, {"kind": "storage#policy", "version": 3, "bindings": bindings}
+
+    def _held(self, path: str, rights: list[str]) -> tuple[int, dict[str, Any]]:
+        """Which of some permissions are held on the bucket or on an object."""
+        url = urlsplit(path)
+        name = unquote(url.path.partition("/o/")[2])
+        held = [*rights]
+        for start, on_objects in self.object_rights.items():
+            held += on_objects if name.startswith(start) else []
+        permissions = [right for right in parse_qs(url.query)["permissions"] if right in held]
+        return self.object_status if name else 200, {"permissions": permissions}
 
 
 @contextmanager
 def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
-    """`rights` are those that it says are held; `refuses` is a status for every request."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -126,11 +157,8 @@ def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
         def _pass_on(self) -> None:
             gate.asked.append(f"{self.command} {self.path}")
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if gate.refuses:
-                self._answer(gate.refuses, b"{}", "application/json")
-            elif "/iam/testPermissions" in self.path and gate.rights is not None:
-                store = {"kind": "storage#testIamPermissionsResponse", "permissions": gate.rights}
-                self._answer(200, json.dumps(store).encode(), "application/json")
+            if own := gate.answer(self.path):
+                self._answer(own[0], json.dumps(own[1]).encode(), "application/json")
             else:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
                 got = onward.request(self.command, bucket.url + self.path, body=body, headers=headers)
