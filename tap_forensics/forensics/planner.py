@@ -45,15 +45,19 @@ def due_campaigns(
     state: State, threats: Mapping[str, Threat], now: datetime, dedup_hours: int
 ) -> dict[str, OpenItem]:
     """The campaigns of these threats whose report was not delivered within `dedup_hours`, unless a failed one
-    has to wait.
+    has to wait. An older report is requested again only for a threat that is new since then.
     """
     oldest = dedup_start(state, now, dedup_hours)
-    named = {threat.campaign for threat in threats.values() if threat.campaign}
-    items = {name: state.failed_campaigns.get(name, OpenItem()) for name in named}
+    newest: dict[str, int] = {}
+    for threat in threats.values():
+        if threat.campaign:
+            first_seen = int(threat.first_seen.timestamp())
+            newest[threat.campaign] = max(first_seen, newest.get(threat.campaign, first_seen))
+    items = {name: state.failed_campaigns.get(name, OpenItem()) for name in newest}
     return {
         name: item
         for name, item in items.items()
-        if item.due(now) and state.campaigns.get(name, _EARLIEST) < oldest
+        if item.due(now) and state.campaigns.get(name, _EARLIEST) < min(oldest, newest[name])
     }
 
 
@@ -86,7 +90,9 @@ def _in_pool(pool: str, requests: list[Request], waiting: Waiting) -> Step | Non
 
 
 def _campaign_requests(waiting: Waiting) -> list[Request]:
-    """One for each campaign, with the member that is the most urgent one."""
+    """One for each campaign, with the member that is the most urgent one. A repeated report covers nothing
+    new, so it comes after the others.
+    """
     members: dict[str, str] = {}
     for threat_id, threat in sorted(waiting.threats.items(), key=_by_priority):
         if threat.campaign in waiting.campaigns:
@@ -95,7 +101,11 @@ def _campaign_requests(waiting: Waiting) -> list[Request]:
         Request(threat_id, waiting.campaigns[campaign], campaign, campaign)
         for campaign, threat_id in members.items()
     ]
-    return sorted(requests, key=lambda request: (request.item.kills == 0, request.item.attempts))
+
+    def order(request: Request) -> tuple[bool, int, bool]:
+        return (request.item.kills == 0, request.item.attempts, request.name not in waiting.uncovered)
+
+    return sorted(requests, key=order)
 
 
 def _by_threat(waiting: Waiting) -> Step | None:

@@ -77,6 +77,12 @@ def test_a_campaigns_call_names_its_most_urgent_member() -> None:
     assert [(request.threat_id, request.campaign) for request in step.requests] == [("clicked", "c")]
 
 
+def test_a_campaign_without_a_report_comes_before_a_repeated_report() -> None:
+    threats = {"covered": threat(CLICKED, "old"), "uncovered": threat(BLOCKED, "new")}
+    waiting = Waiting(threats, campaigns(threats), {"new"}, left(0, 1, 0))
+    assert calls(waiting) == (CAMPAIGN_FORENSICS, ["new"])
+
+
 def test_members_of_covered_campaigns_wait_for_those_of_others() -> None:
     threats = {
         "covered": threat(CLICKED, "c"),
@@ -127,3 +133,15 @@ def test_a_campaign_is_due_once_in_dedup_hours_and_a_failed_one_after_its_wait()
     due = due_campaigns(state, threats, NOW, 24)
     assert due.keys() == {"new", "old", "failed"}
     assert due["failed"] is failed
+
+
+def test_a_delivered_campaign_is_due_again_only_for_a_threat_that_is_new_since() -> None:
+    delivered = int((NOW - 30 * HOUR).timestamp())
+    state = State(VERSION, campaigns={"c": delivered, "d": delivered})
+    threats = {
+        "c before": threat(campaign="c", ago=31),
+        "c with it": threat(campaign="c", ago=30),
+        "d before": threat(campaign="d", ago=31),
+        "d since": threat(campaign="d", ago=29),
+    }
+    assert due_campaigns(state, threats, NOW, 24).keys() == {"d"}
