@@ -30,6 +30,8 @@ from tap_forensics.workers import Failed, Outcome, Rejected, Request, WorkerPool
 Item = TypeVar("Item", bound=OpenItem)
 
 _PROGRESS_EVERY = 50
+# The part of a limit that threats covered by their campaign leave to those of the next runs.
+_RESERVE_DIVISOR = 6
 # Requests per worker that are announced with one commit.
 _GROUP_SIZE_PER_WORKER = 4
 
@@ -115,7 +117,9 @@ def _next_step(work: _Work) -> Step | None:
     for pool in FORENSICS_POOLS:
         probe = quota.status(pool, now) is PoolStatus.PROBE
         left[pool] = 0 if pool in work.closed else 1 if probe else quota.left(pool, now)
-    step = next_step(replace(work.waiting, left=left), forensics.campaign_first)
+    reserved = {pool: (quota.limit(pool) or 0) // _RESERVE_DIVISOR for pool in FORENSICS_POOLS}
+    waiting = replace(work.waiting, left=left, reserved=reserved)
+    step = next_step(waiting, forensics.campaign_first)
     if step is None:
         return None
     if step.pool == CAMPAIGN_FORENSICS:

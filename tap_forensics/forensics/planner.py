@@ -2,13 +2,14 @@
 
 While enough calls by threatId are left, each waiting threat gets one that includes its campaign's reports.
 Otherwise campaigns come first: one call by campaignId covers all threats of a campaign. Then the calls by
-threatId go to threats without a campaign, to members of campaigns that are not covered, and to the rest.
+threatId go to threats without a campaign, to members of campaigns that are not covered, and to the rest. The
+rest leaves a sixth of the limit to threats that the next runs find: these are not covered by anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tap_forensics.storage.open_items import dedup_start
@@ -32,13 +33,14 @@ class Waiting:
     """What a run may still request: threats by ID, and campaigns with a call of their own.
 
     `uncovered`: campaigns without a delivered report. `left`: calls left in each pool; None if no limit is
-    known.
+    known. `reserved`: of these, calls that covered threats may not use.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
     uncovered: set[str] = field(default_factory=set)
     left: Mapping[str, int | None] = field(default_factory=dict)
+    reserved: Mapping[str, int] = field(default_factory=dict)
 
 
 def due_campaigns(
@@ -111,16 +113,24 @@ def _campaign_requests(waiting: Waiting) -> list[Request]:
 def _by_threat(waiting: Waiting) -> Step | None:
     """The first of three groups, in the pool that fits it, or in the other one if that has no calls left."""
     alone, uncovered, covered = _groups(waiting)
-    for threats, pools in (
-        (alone, (THREAT_FORENSICS, FORENSICS)),
+    for threats, pools, of in (
+        (alone, (THREAT_FORENSICS, FORENSICS), waiting),
         # The campaign's report comes with it.
-        (uncovered, (FORENSICS, THREAT_FORENSICS)),
-        (covered, (THREAT_FORENSICS, FORENSICS)),
+        (uncovered, (FORENSICS, THREAT_FORENSICS), waiting),
+        (covered, (THREAT_FORENSICS, FORENSICS), _without_reserve(waiting)),
     ):
         for pool in pools:
-            if step := _in_pool(pool, _requests(threats), waiting):
+            if step := _in_pool(pool, _requests(threats), of):
                 return step
     return None
+
+
+def _without_reserve(waiting: Waiting) -> Waiting:
+    left = {
+        pool: None if calls is None else max(0, calls - waiting.reserved.get(pool, 0))
+        for pool, calls in waiting.left.items()
+    }
+    return replace(waiting, left=left)
 
 
 def _groups(waiting: Waiting) -> tuple[list[_Entry], list[_Entry], list[_Entry]]:

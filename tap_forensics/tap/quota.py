@@ -139,6 +139,12 @@ class Quota:
                 return max(0, limit - self._used(name, now))
             return None if pool.learned is None else max(0, pool.learned - pool.used(now))
 
+    def limit(self, name: str) -> int | None:
+        """The limit, configured or learned; None if none is known."""
+        with self._lock:
+            configured = self._limits[name]
+            return self._pools[name].learned if configured is None else configured
+
     def count_429(self, name: str) -> None:
         with self._lock:
             self.refused[name] += 1

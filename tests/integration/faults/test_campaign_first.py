@@ -50,10 +50,11 @@ def test_with_few_calls_by_threat_every_campaign_is_covered_and_threats_without_
         assert sorted(campaign_lines(lab)) == sorted(lab.world.campaigns)
         alone = {name for name, threat in lab.world.threats.items() if not threat.campaign}
         assert alone <= set(lab.delivered())
-        assert sum(lab.delivered().values()) == 7
-        assert (stats.threats_covered, stats.threats_uncovered) == (8, 0)
-        assert (stats.campaign_reports, stats.threat_reports) == (2, 7)
-        assert (stats.campaign_forensics_calls, stats.forensics_calls) == (2, 9)
+        # One call is left to a threat of the next run.
+        assert sum(lab.delivered().values()) == 6
+        assert (stats.threats_covered, stats.threats_uncovered) == (9, 0)
+        assert (stats.campaign_reports, stats.threat_reports) == (2, 6)
+        assert (stats.campaign_forensics_calls, stats.forensics_calls) == (2, 8)
         assert refused(lab) == 0
 
 
@@ -61,7 +62,7 @@ def test_covered_threats_get_their_own_report_when_calls_come_back() -> None:
     with open_lab(campaigns_and_others(), TAP_FORENSICS_DAILY_LIMIT="7", DEDUP_HOURS="168") as lab:
         limited(lab, 7, 1800)
         lab.run()
-        for _ in range(2):
+        for _ in range(3):
             lab.clock.step(hours=24, minutes=11)
             lab.run()
         assert once_each(lab)

@@ -95,6 +95,17 @@ def test_members_of_covered_campaigns_wait_for_those_of_others() -> None:
     assert calls(waiting) == (FORENSICS, ["new", "old"])
 
 
+@pytest.mark.parametrize(("calls_left", "expected"), [(9, 1), (8, 0), (0, 0), (None, 3)])
+def test_covered_threats_leave_the_reserve_to_later_ones(calls_left: int | None, expected: int) -> None:
+    threats = {name: threat(campaign="c") for name in "abc"}
+    reserve = {FORENSICS: 8, THREAT_FORENSICS: 8}
+    waiting = Waiting(threats, {}, set(), left(0, 0, calls_left), reserve)
+    step = next_step(waiting, "on")
+    assert (len(step.requests) if step else 0) == expected
+    waiting.threats["d"] = threat()
+    assert calls(waiting, "on") == (None if calls_left == 0 else (THREAT_FORENSICS, ["d"]))
+
+
 def test_the_other_type_is_used_if_the_fitting_one_has_no_calls_left() -> None:
     threats = {name: threat() for name in "abc"}
     assert calls(Waiting(threats, {}, set(), left(0, 0, 2))) == (THREAT_FORENSICS, ["a", "b"])
