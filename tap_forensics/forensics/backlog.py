@@ -113,7 +113,13 @@ def _next_step(work: _Work) -> Step | None:
     for pool in FORENSICS_POOLS:
         probe = quota.status(pool, now) is PoolStatus.PROBE
         left[pool] = 0 if pool in work.closed else 1 if probe else quota.left(pool, now)
-    step = next_step(replace(work.waiting, left=left), forensics.campaign_first)
+    waiting = replace(
+        work.waiting,
+        left=left,
+        shared=work.run.settings.tap.forensics_daily_limit is not None,
+        probe=bool(left[FORENSICS]) and quota.status(FORENSICS, now) is PoolStatus.PROBE,
+    )
+    step = next_step(waiting, forensics.campaign_first)
     if step is None:
         return None
     most = forensics.max_threats

@@ -31,17 +31,25 @@ class Step:
 class Waiting:
     """What a run may still request: threats by ID, and campaigns that are not covered.
 
-    `left`: calls left in each pool; None if no limit is known.
+    `left`: calls left in each pool; None if no limit is known. `shared`: the calls by threatId that are left
+    are the same ones in both pools. `probe`: calls of the usual type may be unlimited again; one call tells.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
     left: Mapping[str, int | None] = field(default_factory=dict)
+    shared: bool = False
+    probe: bool = False
 
     def left_by_threat(self) -> int | None:
-        """Calls by threatId that are left in both pools."""
-        left = [self.left.get(pool) for pool in (FORENSICS, THREAT_FORENSICS)]
-        return None if None in left else sum(filter(None, left))
+        """Calls by threatId that are left; None while the usual type has no known limit.
+
+        Of the other type none is counted until its limit is known.
+        """
+        usual, alone = self.left.get(FORENSICS), self.left.get(THREAT_FORENSICS)
+        if usual is None:
+            return None
+        return max(usual, alone or 0) if self.shared else usual + (alone or 0)
 
 
 def due_campaigns(
@@ -67,15 +75,17 @@ def next_step(waiting: Waiting, campaign_first: str) -> Step | None:
     """
     if not waiting.threats:
         return None
-    if campaign_first == "off" or not (campaign_first == "on" or _is_short(waiting)):
-        return _in_pool(FORENSICS, _requests(sorted(waiting.threats.items(), key=_by_age)), waiting)
+    if campaign_first == "off" or (campaign_first == "auto" and not _is_short(waiting)):
+        usual = _in_pool(FORENSICS, _requests(sorted(waiting.threats.items(), key=_by_age)), waiting)
+        if usual or campaign_first == "off":
+            return usual
     by_campaign = _in_pool(CAMPAIGN_FORENSICS, _campaign_requests(waiting), waiting)
     return by_campaign or _by_threat(waiting)
 
 
 def _is_short(waiting: Waiting) -> bool:
     left = waiting.left_by_threat()
-    return left is not None and len(waiting.threats) > left
+    return left is not None and len(waiting.threats) > left and not waiting.probe
 
 
 def _in_pool(pool: str, requests: list[Request], waiting: Waiting) -> Step | None:

@@ -36,21 +36,22 @@ def test_a_retry_after_as_a_date_is_obeyed() -> None:
         assert once_each(lab)
 
 
-def test_nothing_but_429_ends_the_fan_out_cleanly_and_one_call_asks_again_an_hour_later() -> None:
+def test_nothing_but_429_ends_the_fan_out_cleanly_and_one_call_a_pool_asks_again_an_hour_later() -> None:
     with open_lab() as lab:
         lab.tap.faults.add(FORENSICS, Fault("status", status=429, times=None))
         first = lab.run()
         assert first.stats.outcome == "incomplete"
         assert first.stats.threats_left == 10
-        assert first.messages().count("Rate limited (429). Retrying after 1s...") == 1
-        assert first.messages().count("Rate limited (429). Retrying after 16s...") == 1
+        # Both types of calls by threatId: a 429 to one says nothing of the other.
+        assert first.messages().count("Rate limited (429). Retrying after 1s...") == 2
+        assert first.messages().count("Rate limited (429). Retrying after 16s...") == 2
         calls = len(lab.tap.calls_to(FORENSICS))
         lab.clock.step(minutes=15)
         lab.run()
         assert len(lab.tap.calls_to(FORENSICS)) == calls
         lab.clock.step(minutes=45)
         lab.run()
-        assert len(lab.tap.calls_to(FORENSICS)) == calls + 1
+        assert len(lab.tap.calls_to(FORENSICS)) == calls + 2
         lab.tap.faults.clear()
         lab.clock.step(hours=1)
         lab.run()

@@ -1,0 +1,59 @@
+"""Three pools of forensics calls: a limit on one costs only that one, and no threat waits in vain."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tap_forensics.sandbox.http_messages import Request
+from tap_forensics.sandbox.world import World
+from tests.support.lab import START, Lab, open_lab
+from tests.support.scenes import once_each
+
+SIEM_POOL = "siem"
+
+
+def campaigns_of(*sizes: int, alone: int = 0) -> World:
+    """Campaigns with so many members, mixed with threats without one."""
+    return World.from_threats(
+        sum(sizes) + alone, now=START, campaign_sizes=sizes, report_bytes=500, campaign_report_bytes=800
+    )
+
+
+def calls(lab: Lab) -> Counter[str]:
+    return Counter(call.pool for call in lab.tap.calls if call.pool not in (None, SIEM_POOL))
+
+
+def refused(lab: Lab) -> int:
+    return sum(call.status == 429 for call in lab.tap.calls)
+
+
+def campaigns_delivered(lab: Lab) -> Counter[str]:
+    return Counter(line["id"] for line in lab.lines() if line["scope"] == "CAMPAIGN")
+
+
+def asks_for_campaign(request: Request) -> bool:
+    return "campaignId" in request.query
+
+
+def test_a_run_that_meets_the_first_limit_goes_on_with_the_other_pools() -> None:
+    with open_lab(campaigns_of(10, 10, alone=10)) as lab:
+        lab.tap.quotas["forensics"].limit = 5
+        lab.run()
+        assert calls(lab)["campaign_forensics"] <= 2
+        assert set(campaigns_delivered(lab)) == set(lab.world.campaigns)
+        assert once_each(lab)
+
+
+def test_few_threats_use_the_other_type_of_call_if_the_usual_one_has_none_left() -> None:
+    with open_lab(campaigns_of(alone=3)) as lab:
+        lab.tap.quotas["forensics"].limit = 0
+        lab.run()
+        assert once_each(lab)
+
+
+def test_a_limit_that_both_types_share_is_counted_once_when_campaigns_are_put_first() -> None:
+    with open_lab(campaigns_of(5, 5, alone=10), TAP_FORENSICS_DAILY_LIMIT="12") as lab:
+        lab.run()
+        assert calls(lab) == {"campaign_forensics": 2, "threat_forensics": 12}
+        alone = {name for name, threat in lab.world.threats.items() if not threat.campaign}
+        assert alone <= set(lab.delivered())
