@@ -103,7 +103,7 @@ def call_pools(state: State, settings: Settings, now: datetime) -> dict[str, dic
 
 
 def _pool(pool: Pool, limit: int | None, now: datetime) -> dict[str, Any]:
-    buckets = counted_buckets(pool, now)
+    buckets = counted_buckets(pool.buckets, now)
     used = sum(buckets.values())
     return {
         "used": used,

@@ -131,6 +131,8 @@ def _next_step(work: _Work) -> Step | None:
 
 
 def _fetch_step(work: _Work, step: Step) -> None:
+    if work.client.quota.status(step.pool, work.run.clock.now()) is PoolStatus.PROBE:
+        work.client.limiters[step.pool].probe_next()
     pool = WorkerPool(
         work.client,
         step.pool,

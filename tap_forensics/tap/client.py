@@ -225,7 +225,7 @@ class TapClient:
         if status in (401, 403):
             return AuthenticationFailed(_authentication_remedy(status, self._tenant))
         if status == 429:
-            self.quota.count_429(pool)
+            self.quota.count_429(pool, self._clock.now())
             return RateLimited("TAP answered 429", retry_after)
         if status == 408 or status >= 500:
             return Unavailable(f"TAP answered {status}: {self._describe(body)}", retry_after, heavy=True)

@@ -65,6 +65,11 @@ class RateLimiter:
         self._epoch = 0
         self.ever_succeeded = False
 
+    def probe_next(self) -> None:
+        """From now on as with `probe_only`. Call it while no call is in flight."""
+        with self._lock:
+            self._blocked = self._probe_only = True
+
     def acquire(self) -> int:
         """Waits until a call may be made. Returns the epoch, to report the call's result with.
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.world import World
-from tests.support.lab import START, Lab, open_lab
-from tests.support.scenes import once_each
+from tests.support.lab import FORENSICS, START, Lab, open_lab
+from tests.support.scenes import lasting, once_each
 
 SIEM_POOL = "siem"
 
@@ -57,3 +57,29 @@ def test_a_limit_that_both_types_share_is_counted_once_when_campaigns_are_put_fi
         assert calls(lab) == {"campaign_forensics": 2, "threat_forensics": 12}
         alone = {name for name, threat in lab.world.threats.items() if not threat.campaign}
         assert alone <= set(lab.delivered())
+
+
+def test_a_limit_that_is_known_is_tested_by_one_call_also_at_the_end_of_what_was_left() -> None:
+    with open_lab(campaigns_of(alone=8), CAMPAIGN_FIRST="off") as lab:
+        lab.tap.quotas["forensics"].limit = 3
+        lab.run()
+        lab.tap.forget_calls()
+        lab.clock.step(hours=25)
+        lab.run()
+        assert (calls(lab)["forensics"], refused(lab)) == (4, 1)
+
+
+def test_threats_that_all_failed_before_are_requested_again_when_a_limited_pool_may_be_tested() -> None:
+    """Nothing new comes in: without a retry no call would ever show that the limit has passed."""
+    with open_lab(campaigns_of(alone=4)) as lab:
+        outage = lasting("status", status=503)
+        lab.tap.faults.add(FORENSICS, outage)
+        lab.run()
+        lab.tap.faults.clear()
+        lab.tap.faults.add(FORENSICS, lasting("status", status=429))
+        lab.clock.step(hours=1)
+        lab.run()
+        lab.tap.faults.clear()
+        lab.clock.step(hours=1)
+        lab.run_until_done()
+        assert once_each(lab)

@@ -248,3 +248,12 @@ def test_eight_threads_wait_together_and_try_one_at_a_time(clock: MovableClock) 
     for thread in threads:
         thread.join(20)
     assert (api.answered, api.most_tries_at_once) == (40, 1)
+
+
+def test_a_gate_that_is_told_to_test_ends_at_the_next_429_at_once(clock: MovableClock) -> None:
+    limiter = gate_for(clock)
+    limiter.succeeded(limiter.acquire())
+    limiter.probe_next()
+    with pytest.raises(RateLimited) as caught:
+        limiter.rate_limited(limiter.acquire(), None)
+    assert caught.value.lasting
