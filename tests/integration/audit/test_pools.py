@@ -81,5 +81,5 @@ def test_threats_that_all_failed_before_are_requested_again_when_a_limited_pool_
         lab.run()
         lab.tap.faults.clear()
         lab.clock.step(hours=1)
-        lab.run_until_done()
+        lab.run_until_done(most=3)
         assert once_each(lab)
