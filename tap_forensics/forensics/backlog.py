@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
-from tap_forensics.errors import QuotaExceeded, RateLimited, Retryable
+from tap_forensics.errors import QuotaExceeded, RateLimited, Retryable, Unavailable
 from tap_forensics.forensics.evidence_writer import EvidenceWriter
-from tap_forensics.forensics.planner import Step, Waiting, due_campaigns, next_step
+from tap_forensics.forensics.planner import Step, Waiting, next_step, open_campaigns
 from tap_forensics.forensics.responses import FetchedReports, parse_reports
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import campaign_failed, mark_collected
@@ -79,13 +79,16 @@ def _select(run: RunContext, client: TapClient) -> Waiting:
     now, limit = run.clock.now(), run.settings.forensics.max_threats
     with run.store.transaction() as state:
         due = {threat_id: threat for threat_id, threat in state.backlog.items() if threat.due(now)}
-        campaigns = due_campaigns(state, due, now, run.settings.forensics.dedup_hours)
+        campaigns = open_campaigns(state, due, now, run.settings.forensics.dedup_hours)
     by_threat = (FORENSICS, THREAT_FORENSICS)
     threats = _without_surplus(run, client, due, by_threat)
     if len(threats) > limit:
         run.log.warning("Reached max threats limit (%d)", limit)
         run.log.info("%d threats stay on the backlog for the next run", len(threats) - limit)
-    return Waiting(threats, _without_surplus(run, client, campaigns, (CAMPAIGN_FORENSICS,)))
+    due_campaigns = {name: item for name, item in campaigns.items() if item.due(now)}
+    requested = _without_surplus(run, client, due_campaigns, (CAMPAIGN_FORENSICS,))
+    failed = {name for name, item in campaigns.items() if name not in requested and not item.kills}
+    return Waiting(threats, requested, failed=failed)
 
 
 def _without_surplus(
@@ -181,6 +184,8 @@ def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
     run, request = work.run, outcome.request
     if request.campaign:
         work.waiting.campaigns.pop(request.campaign, None)
+        if isinstance(outcome, Rejected) or (isinstance(outcome, Failed) and not outcome.too_large):
+            work.waiting.failed.add(request.campaign)
     else:
         work.waiting.threats.pop(request.threat_id, None)
         run.stats.threats_answered += 1
@@ -193,6 +198,7 @@ def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
         run.store.answered(request.name)
         _requeue(run, outcome)
     else:
+        run.store.answered(request.name)
         _skip(run, request)
     if work.proven:
         _skip_all(run, work.rejected)
@@ -204,7 +210,7 @@ def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:
     """TAP has answered another request, so these rejections are its own answers too."""
     for outcome in rejected:
         if outcome.status != 404:
-            run.log.warning("Skipped %s: %s", _described(outcome.request).lower(), outcome.reason)
+            run.log.warning("Skipped %s: %s", _described(outcome.request), outcome.reason)
         _skip(run, outcome.request)
     rejected.clear()
 
@@ -228,12 +234,13 @@ def _requeue(run: RunContext, outcome: Failed | Rejected) -> None:
         elif threat := state.backlog.get(request.threat_id):
             threat.failed(run.clock.now())
     run.stats.threats_failed += not request.campaign
-    where = "will be requested again" if request.campaign else "stays on the backlog"
-    run.log.warning("%s %s: %s", _described(request), where, outcome.reason)
+    where = "will be requested again while its threats wait" if request.campaign else "stays on the backlog"
+    described = _described(request)
+    run.log.warning("%s %s: %s", described[0].upper() + described[1:], where, outcome.reason)
 
 
 def _described(request: Request) -> str:
-    kind = "Campaign" if request.campaign else "Threat"
+    kind = "campaign" if request.campaign else "threat"
     return f"{kind} {escape_unprintable(request.name)}"
 
 
@@ -244,7 +251,9 @@ def _count_step(work: _Work, pool: WorkerPool) -> None:
         quota.block(name, work.run.store.lease.started)
     elif work.client.limiters[name].ever_succeeded:
         quota.unblock(name, work.run.clock.now())
-    if isinstance(stop_reason, RateLimited | QuotaExceeded):
+    # Calls by threatId may work if those by campaignId do not; if the API is down, they show that too.
+    closes = RateLimited | QuotaExceeded | (Unavailable if name == CAMPAIGN_FORENSICS else RateLimited)
+    if isinstance(stop_reason, closes):
         work.closed[name] = stop_reason
         work.run.log.info("No more calls of the type %s in this run: %s", name, stop_reason)
     elif isinstance(stop_reason, Retryable):
@@ -256,8 +265,10 @@ def _count_step(work: _Work, pool: WorkerPool) -> None:
 def _log_stop(work: _Work) -> Retryable | None:
     """Returns why threats that were due got no call, if it was not MAX_THREATS."""
     run, waiting = work.run, len(work.waiting.threats)
-    if work.stop_reason is None and waiting and work.closed:
-        work.stop_reason = next(iter(work.closed.values()))
+    more_allowed = run.stats.threats_answered < run.settings.forensics.max_threats
+    if work.stop_reason is None and waiting and more_allowed:
+        no_calls = QuotaExceeded("all forensics calls of the last 24 hours are used")
+        work.stop_reason = next(iter(work.closed.values()), no_calls)
     if work.stop_reason is None:
         return None
     if run.stats.threats_answered:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from datetime import timedelta
 
+import pytest
+
+from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.world import World
 from tests.support.lab import FORENSICS, START, Lab, open_lab
-from tests.support.scenes import lasting, once_each
+from tests.support.scenes import GONE, JSON, lasting, once_each
 
 SIEM_POOL = "siem"
 
@@ -83,3 +88,61 @@ def test_threats_that_all_failed_before_are_requested_again_when_a_limited_pool_
         lab.clock.step(hours=1)
         lab.run_until_done(most=3)
         assert once_each(lab)
+
+
+def test_a_burst_of_429s_does_not_make_the_extra_calls_for_campaigns_last() -> None:
+    with open_lab(campaigns_of(6, 6)) as lab:
+        lab.tap.faults.add(asks_with_campaign, lasting("status", status=429))
+        lab.run()
+        lab.tap.faults.clear()
+        for _ in range(2):
+            lab.clock.step(hours=1)
+            now = lab.clock.now()
+            for campaign in lab.world.campaigns * 3:
+                threat = lab.world.add_threat(campaign=campaign)
+                lab.world.add_event("messagesDelivered", [threat.id], created=now - timedelta(minutes=9))
+            lab.tap.forget_calls()
+            lab.run()
+            assert calls(lab) == {"forensics": 6}
+        assert once_each(lab)
+
+
+def asks_with_campaign(request: Request) -> bool:
+    return "includeCampaignForensics" in request.query
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [lasting("status", status=503), lasting("status", status=404, body=GONE, headers=JSON)],
+    ids=["503", "404"],
+)
+def test_campaigns_that_all_fail_cost_no_threat_its_report(fault: Fault) -> None:
+    with open_lab(campaigns_of(*[1] * 25), CAMPAIGN_FIRST="on", MAX_THREATS="1000") as lab:
+        lab.tap.faults.add(asks_for_campaign, fault)
+        result = lab.run()
+        assert once_each(lab)
+        assert set(campaigns_delivered(lab)) == set(lab.world.campaigns)
+        assert not result.has_message("seems to be down", logging.WARNING)
+
+
+def test_a_campaign_whose_call_failed_comes_with_a_member_before_the_last_one_leaves() -> None:
+    with open_lab(campaigns_of(3, alone=4), CAMPAIGN_FIRST="on") as lab:
+        lab.tap.faults.add(asks_for_campaign, Fault("status", times=3))
+        lab.run()
+        assert campaigns_delivered(lab) == dict.fromkeys(lab.world.campaigns, 1)
+        assert once_each(lab)
+
+
+def test_the_log_says_why_threats_wait_for_calls() -> None:
+    with open_lab(campaigns_of(alone=6), TAP_FORENSICS_DAILY_LIMIT="4") as lab:
+        result = lab.run()
+        assert result.has_message("all forensics calls of the last 24 hours are used", logging.WARNING)
+        assert "all forensics calls" in result.stats.reason
+
+
+def test_a_skipped_threat_is_named_as_tap_wrote_it() -> None:
+    world = campaigns_of(alone=2)
+    world.add_event("messagesDelivered", ["ABC-Def"], created=START - timedelta(minutes=20))
+    with open_lab(world) as lab:
+        lab.tap.faults.add(FORENSICS, Fault("status", status=400), threat_id="ABC-Def")
+        assert lab.run().has_message("Skipped threat ABC-Def: ", logging.WARNING)
