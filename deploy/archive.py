@@ -12,6 +12,7 @@ _AT_HOME = (
     "tap_forensics/sandbox/",
     "tap_forensics/cli/",
     "tap_forensics/report/",
+    "tap_forensics/secops/",
     "tap_forensics/__main__.py",
 )
 # The earliest time a ZIP can hold: the same files give the same bytes, whenever they were checked out.

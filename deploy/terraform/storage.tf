@@ -66,7 +66,7 @@ locals {
       ["main.py", "requirements.txt"],
       fileset(local.checkout, "tap_forensics/**/*.py"),
       fileset(local.checkout, "tap_forensics/**/py.typed"),
-    ) : file if !startswith(file, "tap_forensics/sandbox/") && !startswith(file, "tap_forensics/cli/") && !startswith(file, "tap_forensics/report/") && file != "tap_forensics/__main__.py"
+    ) : file if !startswith(file, "tap_forensics/sandbox/") && !startswith(file, "tap_forensics/cli/") && !startswith(file, "tap_forensics/report/") && !startswith(file, "tap_forensics/secops/") && file != "tap_forensics/__main__.py"
   ])
   source_hash = substr(sha256(join("\n", [
     for file in local.source_files : "${file} ${filesha256("${local.checkout}/${file}")}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from tap_forensics.config.settings import Settings
 from tap_forensics.errors import InvalidSettings, StorageFailed
 from tap_forensics.storage.bucket import Bucket
 
+if TYPE_CHECKING:
+    from tap_forensics.secops.connection import Instance
+
 _BUCKET_SECONDS = 30
 
 
@@ -22,15 +26,24 @@ _BUCKET_SECONDS = 30
     epilog="""\b
 Examples:
   tap-forensics check
+  tap-forensics check --secops --customer-id UUID --project-id PROJECT --region europe
   gcloud auth application-default login --impersonate-service-account=ACCOUNT  # then: as the function
 \b
 Ends with 1 if a line has ✗, with 2 if the settings are wrong. It makes one SIEM call, which the
 count of calls in the state does not include.
+--secops takes missing options from CHRONICLE_CUSTOMER_ID, CHRONICLE_PROJECT_ID and CHRONICLE_REGION,
+then from the configuration file of Google's own command `secops`.
 --json: {"good": true|false, "findings": [{"mark": "ok"|"warning"|"wrong", "about", "words", "remedy"}]}
 """
 )
+@click.option(
+    "--secops", is_flag=True, help="Ask SecOps too: feeds, parsers on real lines, arrival (extra `secops`)."
+)
+@click.option("--customer-id", envvar="CHRONICLE_CUSTOMER_ID", metavar="UUID", help="The SecOps instance.")
+@click.option("--project-id", envvar="CHRONICLE_PROJECT_ID", metavar="ID", help="The project of SecOps.")
+@click.option("--region", envvar="CHRONICLE_REGION", metavar="NAME", help="Its region; default: us.")
 @cli_command
-def check(context: CommandContext) -> Exit:
+def check(context: CommandContext, *, secops: bool, **where: str | None) -> Exit:
     """Check settings, credentials, rights, state, objects, clock and calls.
 
     Reads only. Tries the credentials as the vendor's guide does, with five minutes of events. The rights on
@@ -41,7 +54,8 @@ def check(context: CommandContext) -> Exit:
     except InvalidSettings as error:
         _report(context, [wrong("settings", sentence) for sentence in error.faults])
         return Exit.USAGE
-    good = _report(context, _examine(context, settings))
+    instance = _instance(context, where) if secops else None
+    good = _report(context, _examine(context, settings, instance))
     return Exit.GOOD if good else Exit.WRONG
 
 
@@ -58,10 +72,25 @@ def _report(context: CommandContext, findings: Iterable[Finding]) -> bool:
     return good
 
 
-def _examine(context: CommandContext, settings: Settings) -> Iterator[Finding]:
+def _instance(context: CommandContext, where: dict[str, str | None]) -> Instance:
+    """Raises `click.UsageError`."""
+    try:
+        from tap_forensics.cli.check_secops import chosen_instance  # noqa: PLC0415 - part of another extra
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "secops":
+            raise
+        raise click.UsageError("--secops needs the extra `secops`: pip install '.[cli,secops]'") from None
+    return chosen_instance(where, context.environ)
+
+
+def _examine(context: CommandContext, settings: Settings, instance: Instance | None) -> Iterator[Finding]:
     yield ok("settings", "all variables have allowed values")
     yield from check_tap(settings, context.clock)
     yield from _bucket(context, settings)
+    if instance is not None:
+        from tap_forensics.cli.check_secops import check_secops  # noqa: PLC0415 - part of another extra
+
+        yield from check_secops(context, settings, instance)
 
 
 def _bucket(context: CommandContext, settings: Settings) -> Iterator[Finding]:

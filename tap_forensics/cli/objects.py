@@ -85,9 +85,12 @@ def evidence_feed(settings: Settings) -> Feed:
 
 
 def feeds(settings: Settings) -> list[Feed]:
-    """The evidence, and the events if EVENTS_PREFIX is set."""
-    events = [] if settings.events.prefix is None else [Feed(settings.events.prefix, "tap_siem_events")]
-    return [evidence_feed(settings), *events]
+    """The evidence, and the events and summaries if their prefixes are set."""
+    others = (
+        (settings.events.prefix, "tap_siem_events"),
+        (settings.summaries.prefix, "tap_threat_summaries"),
+    )
+    return [evidence_feed(settings), *(Feed(prefix, stem) for prefix, stem in others if prefix is not None)]
 
 
 def list_objects(client: Client, bucket: str, listing: Listing) -> Iterator[ObjectInfo]:

@@ -17,7 +17,16 @@ from tap_forensics.storage.event_dedup import decode as decode_index
 from tap_forensics.storage.open_items import read_until
 from tap_forensics.storage.state import State
 from tap_forensics.storage.state_store import FoundState
-from tap_forensics.tap.quota import Pool, counted_buckets, counts_until, daily_limits
+from tap_forensics.tap.quota import (
+    FORENSICS,
+    POOLS,
+    SIEM,
+    Pool,
+    Quota,
+    counted_buckets,
+    counts_until,
+    daily_limits,
+)
 from tap_forensics.tap.windows import RETENTION
 
 _LATE = timedelta(hours=2)
@@ -97,18 +106,23 @@ def _gaps(state: State, now: datetime) -> Iterator[Finding]:
 
 
 def call_pools(state: State, settings: Settings, now: datetime) -> dict[str, dict[str, Any]]:
-    """Both pools of the quota, by name: calls of the last 24 hours, and when they come back."""
+    """The pools of the quota in use, by name: calls of the last 24 hours, and when they come back."""
     limits = daily_limits(settings.tap)
-    return {name: _pool(state.calls.get(name, Pool()), limit, now) for name, limit in limits.items()}
-
-
-def _pool(pool: Pool, limit: int | None, now: datetime) -> dict[str, Any]:
-    buckets = counted_buckets(pool.buckets, now)
-    used = sum(buckets.values())
+    quota = Quota(state.calls, limits)
+    pools = {name: state.calls.get(name, Pool()) for name in POOLS}
     return {
-        "used": used,
-        "limit": limit,
-        "left": None if limit is None else max(0, limit - used),
+        name: _pool(pool, limits[name], quota.left(name, now), now)
+        for name, pool in pools.items()
+        if name in (SIEM, FORENSICS) or pool.used(now) or pool.limited_at
+    }
+
+
+def _pool(pool: Pool, limit: int | None, left: int | None, now: datetime) -> dict[str, Any]:
+    buckets = counted_buckets(pool.buckets, now)
+    return {
+        "used": pool.used(now),
+        "limit": pool.learned if limit is None else limit,
+        "left": left,
         "next_back": counts_until(min(buckets)) if buckets else None,
         "all_back": counts_until(max(buckets)) if buckets else None,
         "limited_at": pool.limited_at,

@@ -19,7 +19,7 @@ from tap_forensics.clock import iso
 from tap_forensics.config.settings import Settings
 from tap_forensics.config.state_location import state_location
 from tap_forensics.storage.bucket import Bucket
-from tap_forensics.storage.open_items import read_until
+from tap_forensics.storage.open_items import is_covered, read_until
 from tap_forensics.storage.state import State
 from tap_forensics.storage.state_store import FoundState, find_state
 from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION
@@ -39,7 +39,7 @@ Example:
 \b
 --json: {"now", "bucket", "state", "last_run_id", "cursor", "cursor_lag_seconds",
   "lease": null | {"run_id", "until", "live"},
-  "backlog": [{"priority", "threats", "oldest", "failing"}],
+  "backlog": [{"priority", "threats", "oldest", "failing", "covered"}], "summaries_left",
   "gaps": [{"start", "end", "attempts", "seconds_left"}], "lost": [{"start", "end", "why"}],
   "calls": {POOL: {"used", "limit", "left", "next_back", "all_back", "limited_at"}},
   "newest": {PREFIX: [{"name", "size_bytes", "updated"}]},
@@ -83,6 +83,7 @@ def describe(found: FoundState, settings: Settings, now: datetime) -> dict[str, 
         "backlog": list(_backlog(state)),
         "gaps": list(_gaps(state, now)),
         "lost": [{"start": lost.start, "end": lost.end, "why": lost.why} for lost in state.lost],
+        "summaries_left": len(state.summaries),
         "calls": call_pools(state, settings, now),
     }
 
@@ -113,6 +114,7 @@ def _backlog(state: State) -> Iterator[dict[str, Any]]:
             "threats": len(group),
             "oldest": min(threat.first_seen for threat in group),
             "failing": sum(threat.attempts > 0 for threat in group),
+            "covered": sum(is_covered(state, threat) for threat in group),
         }
 
 
@@ -159,10 +161,16 @@ def _show(context: CommandContext, state: dict[str, Any], now: datetime) -> None
 def _show_open_items(context: CommandContext, state: dict[str, Any], now: datetime) -> None:
     if state["backlog"]:
         rows = [
-            (_PRIORITIES.get(b["priority"], b["priority"]), b["threats"], ago(b["oldest"], now), b["failing"])
+            (
+                _PRIORITIES.get(b["priority"], b["priority"]),
+                b["threats"],
+                ago(b["oldest"], now),
+                b["failing"],
+                b["covered"],
+            )
             for b in state["backlog"]
         ]
-        print_grid(context.out, "Backlog", ("seen in", "threats", "oldest", "failing"), rows)
+        print_grid(context.out, "Backlog", ("seen in", "threats", "oldest", "failing", "covered"), rows)
     if state["gaps"]:
         gaps = [
             (f"{iso(gap['start'])}/{iso(gap['end'])}", gap["attempts"], _left(gap["seconds_left"]))
@@ -181,6 +189,8 @@ def _head(state: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     yield "cursor", ago(state["cursor"], now)
     yield "backlog", many(sum(b["threats"] for b in state["backlog"]), "threat")
     yield "gaps", str(len(state["gaps"]))
+    if state["summaries_left"]:
+        yield "open summaries", str(state["summaries_left"])
     if state["lost"]:
         last = state["lost"][-1]
         words = f"{iso(last['start'])}/{iso(last['end'])}: {last['why']}"

@@ -119,7 +119,6 @@ def _next_step(work: _Work) -> Step | None:
     waiting = replace(
         work.waiting,
         left=left,
-        shared=work.run.settings.tap.forensics_daily_limit is not None,
         probe=bool(left[FORENSICS]) and quota.status(FORENSICS, now) is PoolStatus.PROBE,
     )
     step = next_step(waiting, forensics.campaign_first)
@@ -134,8 +133,6 @@ def _next_step(work: _Work) -> Step | None:
 
 
 def _fetch_step(work: _Work, step: Step) -> None:
-    if work.client.quota.status(step.pool, work.run.clock.now()) is PoolStatus.PROBE:
-        work.client.limiters[step.pool].probe_next()
     pool = WorkerPool(
         work.client,
         step.pool,
@@ -145,6 +142,7 @@ def _fetch_step(work: _Work, step: Step) -> None:
         work.run.before_sleep,
         work.proven,
     )
+    work.client.expect_429(step.pool)
     # Written before the next one is requested, so that only one at a time can kill the run.
     for request in [request for request in step.requests if request.item.kills]:
         if not pool.stop_reason:

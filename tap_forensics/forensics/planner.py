@@ -32,26 +32,15 @@ class Waiting:
     """What a run may still request: threats by ID, and campaigns that are not covered.
 
     `failed`: campaigns that are not covered either, but get no call of their own now, because that failed.
-    `left`: calls left in each pool; None if no limit is known. `shared`: the calls by threatId that are left
-    are the same ones in both pools. `probe`: calls of the usual type may be unlimited again; one call tells.
+    `left`: calls left in each pool; None if no limit is known. `probe`: the usual calls may be unlimited
+    again, which one of them tells.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
     left: Mapping[str, int | None] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
-    shared: bool = False
     probe: bool = False
-
-    def left_by_threat(self) -> int | None:
-        """Calls by threatId that are left; None while the usual type has no known limit.
-
-        Of the other type none is counted until its limit is known.
-        """
-        usual, alone = self.left.get(FORENSICS), self.left.get(THREAT_FORENSICS)
-        if usual is None:
-            return None
-        return max(usual, alone or 0) if self.shared else usual + (alone or 0)
 
     def may_bring(self, campaign: str | None) -> bool:
         """Whether the call for a member is to bring the campaign's report; one that killed a run is not."""
@@ -79,16 +68,14 @@ def next_step(waiting: Waiting, campaign_first: str) -> Step | None:
     """
     if not waiting.threats:
         return None
-    if campaign_first == "off" or (campaign_first == "auto" and not _is_short(waiting)):
-        usual = _in_pool(FORENSICS, _requests(sorted(waiting.threats.items(), key=_by_age)), waiting)
-        if usual or campaign_first == "off":
-            return usual
+    if campaign_first == "off" or not (campaign_first == "on" or _is_short(waiting)):
+        return _in_pool(FORENSICS, _requests(sorted(waiting.threats.items(), key=_by_age)), waiting)
     by_campaign = _in_pool(CAMPAIGN_FORENSICS, _campaign_requests(waiting), waiting)
     return by_campaign or _by_threat(waiting)
 
 
 def _is_short(waiting: Waiting) -> bool:
-    left = waiting.left_by_threat()
+    left = waiting.left.get(FORENSICS)
     return left is not None and len(waiting.threats) > left and not waiting.probe
 
 

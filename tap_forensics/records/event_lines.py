@@ -123,9 +123,14 @@ class Envelope(NamedTuple):
 
 
 def envelope(kind: str, shape: str) -> Envelope:
-    """For a line of `shape` `api` (`{"messagesDelivered":[{…}]}`) or `flat` (the event alone)."""
+    """For a line of `shape` `api` (`{"messagesDelivered":[{…}]}`) or `flat` (the event alone).
+
+    A flat line has `eventType`, too: the newest public PROOFPOINT_MAIL parser tests it.
+    """
     head, end = (f'{{"{kind}":['.encode(), b"}]}") if shape == "api" else (b"", b"}")
     our_fields = f'"_eventType":"{kind}"'.encode()
+    if shape == "flat":
+        our_fields = f'"eventType":"{kind}",'.encode() + our_fields
     return Envelope(head, b"," + our_fields + end, b"," + our_fields + b',"_update":true' + end)
 
 
@@ -137,7 +142,17 @@ def line_of(event: bytes, around: Envelope, *, update: bool) -> bytes:
     return around.head + event[:-1] + tail
 
 
-_ENVELOPES = tuple((kind, envelope(kind, shape)) for shape in ("api", "flat") for kind in EVENT_TYPES)
+def _without_event_type(kind: str) -> Envelope:
+    """A flat line before version 0.3.0."""
+    _, *ends = envelope(kind, "flat")
+    return Envelope(b"", *(end.replace(b',"eventType":"%s"' % kind.encode(), b"", 1) for end in ends))
+
+
+# In this order: the end of an older flat line is the end of a newer one, too.
+_ENVELOPES = (
+    *((kind, envelope(kind, shape)) for shape in ("api", "flat") for kind in EVENT_TYPES),
+    *((kind, _without_event_type(kind)) for kind in EVENT_TYPES),
+)
 
 
 def read_line(line: bytes) -> tuple[str, bytes] | None:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
-from tap_forensics.errors import RateLimited, Retryable
+from tap_forensics.errors import DeadlineExceeded, RateLimited, Retryable
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import mark_summarized
 from tap_forensics.summaries.summary_writer import FetchedSummary, SummaryWriter, parse_summary
@@ -46,12 +46,15 @@ def fetch_summaries(run: RunContext, client: TapClient, deadline: Deadline) -> R
         deadline,
         run.before_sleep,
     )
+    client.expect_429(SUMMARIES)
     work = _Work(run, pool, SummaryWriter(run))
     # Written before the next one is requested, so that only one at a time can kill the run.
     for request in [request for request in requests if request.item.kills]:
-        _fetch(work, [request], workers=1)
+        if not pool.stop_reason:
+            _fetch(work, [request], workers=1)
     others = [request for request in requests if not request.item.kills]
-    _fetch(work, others, run.settings.forensics.fetch_concurrency)
+    if not pool.stop_reason:
+        _fetch(work, others, run.settings.forensics.fetch_concurrency)
     for outcome in work.rejected:
         _requeue(run, outcome)
     return _stop_reason(run, pool)
@@ -75,6 +78,10 @@ def _fetch(work: _Work, requests: list[Request], workers: int) -> None:
             for outcome in outcomes:
                 if outcome is not None:
                     _process(work, outcome)
+                elif work.pool.deadline.passed():
+                    # A call that hangs would also use the time for forensics.
+                    work.pool.stop_reason = DeadlineExceeded("the time for threat summaries is over")
+                    break
     finally:
         work.writer.flush()
 

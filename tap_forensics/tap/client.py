@@ -118,10 +118,7 @@ class TapClient:
         self._large_bodies = MemoryBudget(1, self._raise_if_over)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
         self._tenant = settings.tenant
-        self.limiters = {
-            pool: RateLimiter(clock, deadline, probe_only=quota.status(pool, clock.now()) is PoolStatus.PROBE)
-            for pool in POOLS
-        }
+        self.limiters = {pool: RateLimiter(clock, deadline) for pool in POOLS}
         self._pool = connection_pool(settings, self._started)
         self._stop_watching = run_periodically(0.5, self._cut_overdue)
 
@@ -138,6 +135,12 @@ class TapClient:
     def may_retry(self, pool: str) -> bool:
         """Reserves one call for an item that failed before; False if the quota leaves none."""
         return self.quota.reserve_retries(pool, 1, self._clock.now()) == 1
+
+    def expect_429(self, pool: str) -> None:
+        """Call it before the calls of a pool: if its limit was learned before, a 429 is not retried."""
+        if self.quota.has_learned(pool):
+            status = self.quota.status(pool, self._clock.now())
+            self.limiters[pool].limit_is_known(probe=status is PoolStatus.PROBE)
 
     def siem(self, window: Window) -> TapResponse:
         """All events of one window. Raises as `_get`."""

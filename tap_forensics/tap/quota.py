@@ -171,6 +171,11 @@ class Quota:
             if pool.learned is None or pool.answered(now) > pool.learned:
                 self._pools[name] = _unlimited(pool)
 
+    def has_learned(self, name: str) -> bool:
+        """Whether a 429 has taught the limit."""
+        with self._lock:
+            return self._limits[name] is None and self._pools[name].learned is not None
+
     def status(self, name: str, now: datetime) -> PoolStatus:
         with self._lock:
             pool, limit = self._pools[name], self._limits[name]

@@ -47,17 +47,17 @@ class RateLimiter:
     """Allows all calls of a pool until a 429. Then one call at a time may probe, until a probe succeeds.
 
     A `Retry-After` up to 300 s is obeyed if the deadline allows. Without a usable one the wait starts at
-    1 s and doubles. After 30 s with only 429 responses the pool stays blocked for this run. With `probe_only`
-    the first call is the probe, and its 429 blocks the pool at once.
+    1 s and doubles. After 30 s with only 429 responses the pool stays blocked for this run. After
+    `limit_is_known` a 429 blocks it at once.
 
     An epoch is the time between two 429 responses. Each call reports the epoch in which it began, so that
     late responses of an earlier epoch change nothing.
     """
 
-    def __init__(self, clock: Clock, deadline: Deadline, *, probe_only: bool = False) -> None:
-        self._clock, self._deadline, self._probe_only = clock, deadline, probe_only
+    def __init__(self, clock: Clock, deadline: Deadline) -> None:
+        self._clock, self._deadline, self._limit_is_known = clock, deadline, False
         self._lock = threading.Lock()
-        self._blocked = probe_only
+        self._blocked = False
         self._probing = False
         self._unblocks_at = clock.monotonic()
         self._blocked_since: float | None = None
@@ -65,10 +65,11 @@ class RateLimiter:
         self._epoch = 0
         self.ever_succeeded = False
 
-    def probe_next(self) -> None:
-        """From now on as with `probe_only`. Call it while no call is in flight."""
+    def limit_is_known(self, *, probe: bool) -> None:
+        """A 429 means that the limit is reached. With `probe` the other calls wait for the first response."""
         with self._lock:
-            self._blocked = self._probe_only = True
+            self._limit_is_known = True
+            self._blocked = self._blocked or probe
 
     def acquire(self) -> int:
         """Waits until a call may be made. Returns the epoch, to report the call's result with.
@@ -87,7 +88,6 @@ class RateLimiter:
         """The API did not answer 429. If the call was the probe, the pool is unblocked."""
         with self._lock:
             self.ever_succeeded = True
-            self._probe_only = False
             if epoch == self._epoch:
                 self._blocked = self._probing = False
                 self._blocked_since = None
@@ -122,7 +122,7 @@ class RateLimiter:
             wait = retry_after_seconds
         else:
             wait, self._backoff_seconds = self._backoff_seconds, self._backoff_seconds * 2
-        if self._probe_only or now - self._blocked_since >= _MAX_429_SECONDS:
+        if self._limit_is_known or now - self._blocked_since >= _MAX_429_SECONDS:
             return float("inf")
         return wait
 

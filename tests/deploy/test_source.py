@@ -24,6 +24,7 @@ AT_HOME = (
     "tap_forensics/sandbox/",
     "tap_forensics/cli/",
     "tap_forensics/report/",
+    "tap_forensics/secops/",
     "tap_forensics/__main__.py",
 )
 

@@ -21,6 +21,7 @@ from tap_forensics.sandbox.demo import demo
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
+from tests.support.secops_api import CUSTOMER, PROJECT, REGION, reads, secops_api
 
 BUCKET = "demo-bucket"
 STATE = "state/tap-forensics/state.json"
@@ -100,7 +101,7 @@ def screens() -> dict[str, str]:
                 "state show": "state show",
             }.items()
         }
-        return {**shown, "udm": _udm(tenant), **_repair(tenant)}
+        return {**shown, "udm": _udm(tenant), **_secops(tenant), **_repair(tenant)}
 
 
 def _hour(tenant: LocalTenant, hours_ago: int) -> str:
@@ -113,6 +114,43 @@ def _udm(tenant: LocalTenant) -> str:
     notes = (tenant.folder / "notes.txt").read_text(encoding="utf-8").splitlines()
     first = "\n".join([*notes[:_LINES_OF_NOTES], "…"])
     return block(f"$ tap-forensics {line} > events.ndjson\n$ head -{_LINES_OF_NOTES} notes.txt", first)
+
+
+def _secops(tenant: LocalTenant) -> dict[str, str]:
+    """The parser reads the other shape and a feed has failed; then both are put right."""
+    log_types = {"tap-forensics": "PROOFPOINT_TAP_FORENSICS", "tap-siem": "PROOFPOINT_MAIL"}
+    place = {
+        "CHRONICLE_CUSTOMER_ID": CUSTOMER,
+        "CHRONICLE_PROJECT_ID": PROJECT,
+        "CHRONICLE_REGION": REGION,
+    }
+    with secops_api() as api:
+        env = {"SECOPS_EMULATOR_HOST": api.url, **place}
+        api.set_up(BUCKET, **{log_type: folder for folder, log_type in log_types.items()})
+        for name, data in tenant.bucket.objects("tap-").items():
+            api.raw_logs += [(log_types[name.split("/")[0]], line) for line in data.decode().splitlines()]
+        api.run = reads("response")
+        works = api.feeds[1]
+        api.feeds[1] = works | {"state": "FAILED", "failureDetails": _NO_ACCESS}
+        trouble = tenant.screen("check --secops", code=1, **env)
+        api.feeds[1] = works
+        good = tenant.screen("check --secops", code=0, **env, RECORD_SHAPE="response")
+    return {"check secops in trouble": _from(" feed: ", trouble), "check secops": _from(" feed: ", good)}
+
+
+def _from(word: str, screen: str) -> str:
+    """Without the lines before the first that has this word."""
+    fence, command, *lines = screen.splitlines()
+    start = next(number for number, line in enumerate(lines) if word in line)
+    return "\n".join([fence, command, "…", *lines[start:], ""])
+
+
+_NO_ACCESS = {
+    "errorCode": "ACCESS_DENIED",
+    "httpErrorCode": 403,
+    "errorCause": "The account may not list the bucket",
+    "errorAction": "Grant it roles/storage.legacyBucketReader",
+}
 
 
 def _repair(tenant: LocalTenant) -> dict[str, str]:

@@ -204,5 +204,5 @@ def test_a_line_gives_its_event_back(told: tuple[str, dict[str, Any]], shape: st
     assert b"\n" not in line
     document = json.loads(line)
     record = document[kind][0] if shape == "api" else document
-    ours = {"_eventType": kind, **({"_update": True} if update else {})}
-    assert record == {**event, **ours}
+    flat = {"eventType": kind} if shape == "flat" else {}
+    assert record == {**event, **flat, "_eventType": kind, **({"_update": True} if update else {})}

@@ -105,17 +105,34 @@ def site() -> Iterator[Site]:
 
 @dataclass
 class Gate:
-    """Stands before the bucket's server: answers what that one cannot, and keeps a journal of the rest."""
+    """Stands before the bucket's server: answers what that one cannot, and keeps a journal of the rest.
+
+    `rights` are those that it says are held; `policy` has the members of each role, or is a status.
+    """
 
     url: str
     asked: list[str]
     rights: list[str] | None = None
+    policy: dict[str, list[str]] | int | None = None
     refuses: int | None = None
+
+    def answer(self, path: str) -> tuple[int, dict[str, Any]] | None:
+        """Status and JSON; None if the bucket's server is to answer."""
+        if self.refuses:
+            return self.refuses, {}
+        if "/iam/testPermissions" in path and self.rights is not None:
+            return 200, {"kind": "storage#testIamPermissionsResponse", "permissions": self.rights}
+        if "/iam?" not in path or self.policy is None:
+            return None
+        if isinstance(self.policy, int):
+            return self.policy, {}
+        bindings = [{"role": role, "members": members} for role, members in self.policy.items()]
+        return 200, {"kind": "storage#policy", "version": 3, "bindings": bindings}
 
 
 @contextmanager
 def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
-    """`rights` are those that it says are held; `refuses` is a status for every request."""
+    """`refuses` is a status for every request."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -126,11 +143,8 @@ def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
         def _pass_on(self) -> None:
             gate.asked.append(f"{self.command} {self.path}")
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if gate.refuses:
-                self._answer(gate.refuses, b"{}", "application/json")
-            elif "/iam/testPermissions" in self.path and gate.rights is not None:
-                store = {"kind": "storage#testIamPermissionsResponse", "permissions": gate.rights}
-                self._answer(200, json.dumps(store).encode(), "application/json")
+            if own := gate.answer(self.path):
+                self._answer(own[0], json.dumps(own[1]).encode(), "application/json")
             else:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
                 got = onward.request(self.command, bucket.url + self.path, body=body, headers=headers)

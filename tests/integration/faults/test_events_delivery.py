@@ -82,7 +82,8 @@ def test_a_flat_line_is_the_event_itself_and_its_own_bytes() -> None:
         )
         lab.run()
         (data,) = event_objects(lab).values()
-        assert data.decode() == '{"b":1.0,"a":"é☕","threatStatus":"active","_eventType":"clicksBlocked"}\n'
+        ours = '"eventType":"clicksBlocked","_eventType":"clicksBlocked"'
+        assert data.decode() == '{"b":1.0,"a":"é☕","threatStatus":"active",' + ours + "}\n"
 
 
 def test_without_a_prefix_nothing_changes() -> None:

@@ -36,13 +36,15 @@ def test_a_retry_after_as_a_date_is_obeyed() -> None:
         assert once_each(lab)
 
 
-def test_nothing_but_429_ends_the_fan_out_cleanly_and_one_call_a_pool_asks_again_an_hour_later() -> None:
+def test_nothing_but_429_ends_the_fan_out_cleanly_and_one_call_of_each_type_asks_again_an_hour_later() -> (
+    None
+):
+    """Calls by threatId with the campaign's reports, and calls without them."""
     with open_lab() as lab:
         lab.tap.faults.add(FORENSICS, Fault("status", status=429, times=None))
         first = lab.run()
         assert first.stats.outcome == "incomplete"
         assert first.stats.threats_left == 10
-        # Both types of calls by threatId: a 429 to one says nothing of the other.
         assert first.messages().count("Rate limited (429). Retrying after 1s...") == 2
         assert first.messages().count("Rate limited (429). Retrying after 16s...") == 2
         calls = len(lab.tap.calls_to(FORENSICS))
@@ -56,7 +58,7 @@ def test_nothing_but_429_ends_the_fan_out_cleanly_and_one_call_a_pool_asks_again
         lab.clock.step(hours=1)
         lab.run()
         assert once_each(lab)
-        assert "limited_at" not in lab.state()["calls"]["forensics"]
+        assert "limited_at" not in lab.state()["calls"]["threat_forensics"]
 
 
 def test_an_explicit_limit_overrides_what_429_taught() -> None:

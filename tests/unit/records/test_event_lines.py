@@ -21,9 +21,18 @@ def test_an_event_without_fields_is_a_line_however_it_is_written(
     line = line_of(bytes(taken.record), envelope(kind, shape), update=update)
     document = json.loads(line)
     record = document[kind][0] if shape == "api" else document
-    assert record == {"_eventType": kind, **({"_update": True} if update else {})}
+    flat = {"eventType": kind} if shape == "flat" else {}
+    assert record == {**flat, "_eventType": kind, **({"_update": True} if update else {})}
     assert read_line(line) == (kind, b"{}")
     assert taken.fingerprint == to_event(kind, b"{}", {}).fingerprint
+
+
+@pytest.mark.parametrize("tail", [b"", b',"_update":true'])
+@pytest.mark.parametrize("event", [b'{"id":"x"}', b"{}"])
+def test_a_flat_line_of_an_older_version_is_recognized(event: bytes, tail: bytes) -> None:
+    ours = b'"_eventType":"clicksBlocked"' + tail + b"}"
+    line = b"{" + ours if event == b"{}" else event[:-1] + b"," + ours
+    assert read_line(line) == ("clicksBlocked", event)
 
 
 def nested(levels: int) -> bytes:

@@ -10,8 +10,11 @@ from tap_forensics.tap.rate_limit import RateLimiter
 from tests.support.clocks import MovableClock
 
 
-def gate_for(clock: MovableClock, seconds: float = 1000, *, probe_only: bool = False) -> RateLimiter:
-    return RateLimiter(clock.as_clock, Deadline.after(clock.as_clock, seconds), probe_only=probe_only)
+def gate_for(clock: MovableClock, seconds: float = 1000, *, probe: bool = False) -> RateLimiter:
+    limiter = RateLimiter(clock.as_clock, Deadline.after(clock.as_clock, seconds))
+    if probe:
+        limiter.limit_is_known(probe=True)
+    return limiter
 
 
 def limited_until_it_ends(
@@ -183,7 +186,7 @@ def test_whether_anything_passed_is_remembered(clock: MovableClock) -> None:
 
 
 def test_with_one_call_the_others_wait_until_it_passed(clock: MovableClock) -> None:
-    limiter = gate_for(clock, seconds=60, probe_only=True)
+    limiter = gate_for(clock, seconds=60, probe=True)
     epoch = limiter.acquire()
     assert clock.sleeps == []
     with pytest.raises(DeadlineExceeded):
@@ -192,7 +195,7 @@ def test_with_one_call_the_others_wait_until_it_passed(clock: MovableClock) -> N
 
 
 def test_with_one_call_its_429_is_the_end(clock: MovableClock) -> None:
-    limiter = gate_for(clock, probe_only=True)
+    limiter = gate_for(clock, probe=True)
     with pytest.raises(RateLimited) as caught:
         limiter.rate_limited(limiter.acquire(), 5)
     assert caught.value.lasting
@@ -201,7 +204,7 @@ def test_with_one_call_its_429_is_the_end(clock: MovableClock) -> None:
 
 
 def test_with_one_call_an_answer_opens_the_gate_for_all(clock: MovableClock) -> None:
-    limiter = gate_for(clock, probe_only=True)
+    limiter = gate_for(clock, probe=True)
     limiter.succeeded(limiter.acquire())
     limiter.acquire()
     limiter.acquire()
@@ -248,12 +251,3 @@ def test_eight_threads_wait_together_and_try_one_at_a_time(clock: MovableClock) 
     for thread in threads:
         thread.join(20)
     assert (api.answered, api.most_tries_at_once) == (40, 1)
-
-
-def test_a_gate_that_is_told_to_test_ends_at_the_next_429_at_once(clock: MovableClock) -> None:
-    limiter = gate_for(clock)
-    limiter.succeeded(limiter.acquire())
-    limiter.probe_next()
-    with pytest.raises(RateLimited) as caught:
-        limiter.rate_limited(limiter.acquire(), None)
-    assert caught.value.lasting
