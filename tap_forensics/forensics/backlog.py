@@ -165,6 +165,7 @@ def _fetch(work: _Work, pool: WorkerPool, requests: list[Request], workers: int)
                 del outcome  # frees its body before the wait for the next one
     finally:
         writer.close()
+    work.run.store.nothing_in_flight()
 
 
 def _announced(run: RunContext, requests: list[Request], group_size: int) -> Iterator[Request]:

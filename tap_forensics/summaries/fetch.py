@@ -82,6 +82,7 @@ def _fetch(work: _Work, requests: list[Request], workers: int) -> None:
                     _process(work, outcome)
     finally:
         work.writer.flush()
+    work.run.store.nothing_in_flight()
 
 
 def _announced(run: RunContext, requests: list[Request], group_size: int) -> Iterator[Request]:
