@@ -99,14 +99,16 @@ class SummaryWriter:
         self.run.store.commit_if_due()
 
     def _remaining(self) -> bytes:
+        with self.run.store.transaction() as state:
+            # What a zombie has written is no longer open.
+            self.pending = {name: line for name, line in self.pending.items() if name in state.summaries}
         return b"".join(self.pending.values())
 
     def _record(self, data: bytes) -> None:
-        for threat_id in record_object(self.run, data):
-            self.pending.pop(threat_id, None)
+        record_object(self.run, data)
 
     def _count(self, name: str) -> None:
-        data, stats = self._remaining(), self.run.stats
+        data, stats = b"".join(self.pending.values()), self.run.stats
         record_object(self.run, data)
         stats.summary_objects += 1
         stats.summaries += len(self.pending)
@@ -118,21 +120,15 @@ class SummaryWriter:
 
 def recover_summaries(run: RunContext) -> int:
     """Records a dead run's objects that are not in its last commit. Returns how many there are."""
-
-    def record(data: bytes) -> None:
-        record_object(run, data)
-
-    return _objects(run).recover(record)
+    return _objects(run).recover(lambda data: record_object(run, data))
 
 
-def record_object(run: RunContext, data: bytes) -> list[str]:
-    """Counts one object, and closes its summaries; returns their threats."""
-    threat_ids = list(summarized_in(data))
+def record_object(run: RunContext, data: bytes) -> None:
+    """Counts one object, and closes its summaries."""
     with run.store.transaction() as state:
-        for threat_id in threat_ids:
+        for threat_id in summarized_in(data):
             mark_summarized(state, threat_id, run.clock.now())
         run.store.lease.summary_batches += 1
-    return threat_ids
 
 
 class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):

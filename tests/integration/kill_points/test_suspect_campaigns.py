@@ -1,4 +1,4 @@
-"""A campaign's report or a threat's summary that kills the process costs only itself, as a threat's report."""
+"""A campaign's report or a threat's summary that kills the process costs only itself."""
 
 from __future__ import annotations
 

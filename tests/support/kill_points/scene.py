@@ -82,10 +82,6 @@ def asks_for_forensics(call: Call) -> bool:
     return call.path.startswith("/v2/forensics")
 
 
-def asks_for_campaign(call: Call) -> bool:
-    return call.path.startswith("/v2/forensics?campaignId=")
-
-
 def kind(call: Call) -> str:
     """What a call is for, whatever its number: `write evidence`, `read age`, `tap /v2/forensics` …"""
     if call.target == "tap":
