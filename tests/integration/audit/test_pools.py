@@ -13,6 +13,7 @@ from tap_forensics.sandbox.http_messages import Request
 from tap_forensics.sandbox.world import World
 from tests.support.lab import FORENSICS, START, Lab, open_lab
 from tests.support.scenes import GONE, JSON, lasting, once_each
+from tests.support.world_faults import run_and_die
 
 SIEM_POOL = "siem"
 
@@ -146,3 +147,24 @@ def test_a_skipped_threat_is_named_as_tap_wrote_it() -> None:
     with open_lab(world) as lab:
         lab.tap.faults.add(FORENSICS, Fault("status", status=400), threat_id="ABC-Def")
         assert lab.run().has_message("Skipped threat ABC-Def: ", logging.WARNING)
+
+
+@pytest.mark.parametrize("landed", [False, True])
+@pytest.mark.parametrize("at", range(4, 14))
+def test_a_threats_report_in_a_campaigns_answer_closes_no_other_threat_though_the_run_died(
+    at: int, landed: bool
+) -> None:
+    """Nobody has seen such an answer, and nobody has seen that there is none."""
+    world = campaigns_of(2, alone=1)
+    (campaign,) = world.campaigns
+    report = b'{"scope":"%s","id":"%s","name":"x","forensics":[]}'
+    reports = (report % (b"THREAT", b"f" * 64), report % (b"CAMPAIGN", campaign.encode()))
+    world.overrides[campaign] = b'{"generated":"2026-03-04T09:00:00.000Z","reports":[%s,%s]}' % reports
+    with open_lab(world, CAMPAIGN_FIRST="on") as lab:
+        run_and_die(lab, at, landed=landed)
+        for _ in range(3):
+            lab.clock.step(minutes=5)
+            lab.run()
+        own = Counter(line["_threatId"] for line in lab.lines() if line["id"] in lab.world.threats)
+        assert own == Counter(list(lab.world.threats))
+        assert campaigns_delivered(lab) == {campaign: 1}
