@@ -14,7 +14,7 @@ from tap_forensics.clock import Clock
 from tap_forensics.collect import collect
 from tap_forensics.config.tenants import load_tenant, requested_tenant
 from tap_forensics.errors import InvalidSettings, LeaseHeld, RunFailed
-from tap_forensics.log import run_log
+from tap_forensics.log import log_failure, run_log
 from tap_forensics.process import tune_allocator
 from tap_forensics.storage.bucket import open_client
 
@@ -34,7 +34,7 @@ def main(event: CloudEvent) -> None:
         log = run_log(os.environ, headers, tenant)
         settings = load_tenant(os.environ, tenant)
     except InvalidSettings as error:
-        log.error("%s", error)
+        log_failure(log, error)
         return
     try:
         collect(settings, open_client, Clock(), log)

@@ -27,6 +27,7 @@ from tap_forensics.errors import (
 )
 from tap_forensics.forensics.backlog import drain
 from tap_forensics.forensics.evidence_writer import recover_objects
+from tap_forensics.log import log_failure
 from tap_forensics.planning import count_suspects, plan_run
 from tap_forensics.stats import RunStats
 from tap_forensics.storage.bucket import Bucket
@@ -100,7 +101,7 @@ def collect(
             raise
     except CollectorError as error:
         stats.reason = str(error)
-        log.error("%s", error)
+        log_failure(log, error)
         raise
     finally:
         stats.seconds = round(clock.monotonic() - started_at, 3)

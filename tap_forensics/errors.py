@@ -4,6 +4,7 @@
     ├── LeaseHeld                 another run holds the lease; there is nothing to do
     ├── RunFailed                 the run ends; the state stays as it was last committed
     │   ├── InvalidSettings       a variable or the message is missing or wrong; nothing was called
+    │   │   └── InvalidCredentials  TAP's principal or secret is missing, empty or malformed
     │   ├── AuthenticationFailed  TAP answered 401 or 403
     │   ├── StateUnreadable       the state object is neither ours nor the published function's, or is newer
     │   ├── LeaseLost             another run took over the state
@@ -44,6 +45,10 @@ class InvalidSettings(RunFailed):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+
+class InvalidCredentials(InvalidSettings):
+    """TAP's principal or secret is missing, empty or malformed; perhaps other settings are wrong, too."""
 
 
 class AuthenticationFailed(RunFailed):

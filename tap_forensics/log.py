@@ -47,6 +47,11 @@ def escape_unprintable(text: str, limit: int = 200) -> str:
     return escaped + ("…" if len(text) > limit else "")
 
 
+def log_failure(log: logging.Logger, error: Exception) -> None:
+    """Logs the error that ended a run. The field `error` is its class, for alerts: no text can imitate it."""
+    log.error("%s", error, extra={"fields": {"error": type(error).__name__}})
+
+
 class _Stdout(logging.Handler):
     """Writes to the current stdout: functions-framework replaces it to add execution_id."""
 
@@ -77,12 +82,8 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = self.formatTime(record, "%H:%M:%S")
-        figures = " ".join(
-            escape_unprintable(f"{k}={v}")
-            for group in _fields(record).values()
-            for k, v in group.items()
-            if v
-        )
+        run = _fields(record).get("run", {})
+        figures = " ".join(escape_unprintable(f"{k}={v}") for k, v in run.items() if v)
         message = f"{self._tenant_tag}{_message(record)}{': ' + figures if figures else ''}"
         return f"{time} {record.levelname:7} {message}"
 

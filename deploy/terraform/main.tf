@@ -1,11 +1,12 @@
-# Pub/Sub → function. Its schedule, bucket, identity and credentials stand in files of their own.
+# The function. What starts it, its build, bucket, identities and credentials are in files of their own.
 
 locals {
-  name = "tap-forensics-collector"
+  name = var.name
 
-  prefix        = trim(lookup(var.settings, "GCS_PREFIX", "tap-forensics"), "/")
-  events_prefix = trim(lookup(var.settings, "EVENTS_PREFIX", ""), "/")
-  # SecOps ingests whatever lies under a feed's prefix, and may delete it: the state lies under none.
+  prefix           = trim(lookup(var.settings, "GCS_PREFIX", "tap-forensics"), "/")
+  events_prefix    = trim(lookup(var.settings, "EVENTS_PREFIX", ""), "/")
+  summaries_prefix = trim(lookup(var.settings, "SUMMARIES_PREFIX", ""), "/")
+  # SecOps ingests whatever is under a feed's prefix, and may delete it: the state is under none.
   state_key = "state/${local.prefix}/state.json"
 
   environment = merge(var.settings, local.where_credentials_are, {
@@ -21,16 +22,15 @@ locals {
 }
 
 data "google_project" "this" {
-  project_id = var.project
+  project_id = var.project_id
 }
 
 resource "google_project_service" "needed" {
-  for_each = toset([
+  for_each = toset(concat([
     "artifactregistry.googleapis.com",
     "cloudbuild.googleapis.com",
     "cloudfunctions.googleapis.com",
     "cloudscheduler.googleapis.com",
-    "eventarc.googleapis.com",
     "iam.googleapis.com",
     "logging.googleapis.com",
     "monitoring.googleapis.com",
@@ -38,51 +38,29 @@ resource "google_project_service" "needed" {
     "run.googleapis.com",
     "secretmanager.googleapis.com",
     "storage.googleapis.com",
-  ])
+    ],
+    var.vpc == null ? [] : ["compute.googleapis.com"],
+  ))
 
-  project = var.project
+  project = var.project_id
   service = each.value
   # Other things in the project may use them.
   disable_on_destroy = false
 }
 
-resource "google_pubsub_topic" "trigger" {
-  #checkov:skip=CKV_GCP_83:A message is {}, or a tenant's name: nothing to keep secret.
-  project = var.project
-  name    = "${local.name}-trigger"
-
-  depends_on = [google_project_service.needed]
-}
-
-# Where an event goes that failed again and again: the subscription keeps it to be looked at.
-resource "google_pubsub_topic" "dead_letter" {
-  #checkov:skip=CKV_GCP_83:A message is {}, or a tenant's name: nothing to keep secret.
-  project = var.project
-  name    = "${local.name}-dead-letter"
-
-  depends_on = [google_project_service.needed]
-}
-
-resource "google_pubsub_subscription" "dead_letter" {
-  project                    = var.project
-  name                       = google_pubsub_topic.dead_letter.name
-  topic                      = google_pubsub_topic.dead_letter.id
-  message_retention_duration = "604800s"
-
-  expiration_policy {
-    ttl = "" # never
-  }
-}
-
 resource "google_cloudfunctions2_function" "collector" {
-  project     = var.project
-  location    = var.region
-  name        = local.name
-  description = "Proofpoint TAP forensics → gs://${var.bucket}/${local.prefix}/"
+  project      = var.project_id
+  location     = var.region
+  name         = local.name
+  description  = "Proofpoint TAP forensics → gs://${var.bucket}/${local.prefix}/"
+  kms_key_name = var.kms_key_name
+  labels       = var.labels
 
   build_config {
-    runtime     = "python313"
-    entry_point = "main"
+    runtime           = "python313"
+    entry_point       = "main"
+    service_account   = google_service_account.build.id
+    docker_repository = google_artifact_registry_repository.images.id
 
     source {
       storage_source {
@@ -105,6 +83,18 @@ resource "google_cloudfunctions2_function" "collector" {
     service_account_email            = google_service_account.collector.email
     environment_variables            = local.environment
 
+    # All traffic, because TAP is on the internet: it leaves by the network's own NAT, with that one's address.
+    direct_vpc_egress = var.vpc == null ? null : "VPC_EGRESS_ALL_TRAFFIC"
+
+    dynamic "direct_vpc_network_interface" {
+      for_each = var.vpc[*]
+      content {
+        network    = direct_vpc_network_interface.value.network
+        subnetwork = direct_vpc_network_interface.value.subnetwork
+        tags       = direct_vpc_network_interface.value.tags
+      }
+    }
+
     dynamic "secret_volumes" {
       for_each = local.credentials
       content {
@@ -121,20 +111,13 @@ resource "google_cloudfunctions2_function" "collector" {
     }
   }
 
-  event_trigger {
-    trigger_region        = var.region
-    event_type            = "google.cloud.pubsub.topic.v1.messagePublished"
-    pubsub_topic          = google_pubsub_topic.trigger.id
-    service_account_email = google_service_account.collector.email
-    # A run that failed is tried again within seconds, not at the next hour; what goes on failing
-    # ends in the dead-letter topic.
-    retry_policy = "RETRY_POLICY_RETRY"
-  }
-
-  # Cloud Run looks whether the secrets can be read when it makes a revision.
+  # Cloud Run looks whether the secrets can be read when it makes a revision, and the build whether it may build.
   depends_on = [
     google_project_service.needed,
     google_secret_manager_secret_iam_member.collector_reads,
     google_secret_manager_secret_version.blank,
+    google_artifact_registry_repository_iam_member.build_writes,
+    google_project_iam_member.build,
+    google_storage_bucket_iam_member.build_reads,
   ]
 }

@@ -4,12 +4,16 @@ locals {
   log           = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.name}\""
   final_line    = "${local.log} AND jsonPayload.run.outcome:*"
   finished_line = "${local.log} AND jsonPayload.run.outcome=(\"complete\" OR \"incomplete\")"
-  metric_prefix = "tap_forensics"
+  # Metrics and dashboards are for the whole project: a second copy has its own.
+  first_copy    = local.name == "tap-forensics-collector"
+  metric_prefix = local.first_copy ? "tap_forensics" : replace(local.name, "-", "_")
 
   # Of the state, known to runs that finished; of the run, known to all.
   state_figures = {
     cursor_lag_seconds     = "How far the collected time lies behind now"
     threats_left           = "Threats on the backlog"
+    threats_covered        = "Threats on the backlog whose campaign's report is delivered"
+    threats_uncovered      = "Threats on the backlog without any report"
     oldest_backlog_seconds = "How long the oldest threat has waited on the backlog"
     gaps                   = "Open windows"
     oldest_gap_seconds     = "How far back the oldest gap begins"
@@ -18,6 +22,9 @@ locals {
     threats_new      = "New threats"
     threats_fetched  = "Threats whose forensics were delivered"
     reports          = "Reports delivered"
+    threat_reports   = "Threats' own reports delivered"
+    campaign_reports = "Campaigns' reports delivered"
+    summaries        = "Threat summaries delivered"
     siem_429s        = "SIEM calls that TAP throttled"
     forensics_429s   = "Forensics calls that TAP throttled"
     windows_failed   = "Intervals that could not be read"
@@ -35,7 +42,7 @@ locals {
 resource "google_logging_metric" "figure" {
   for_each = local.figures
 
-  project          = var.project
+  project          = var.project_id
   name             = "${local.metric_prefix}_${each.key}"
   description      = "${each.value.says}, a run"
   filter           = each.value.filter
@@ -57,7 +64,7 @@ resource "google_logging_metric" "figure" {
 }
 
 resource "google_logging_metric" "runs" {
-  project          = var.project
+  project          = var.project_id
   name             = "${local.metric_prefix}_runs"
   description      = "Runs by outcome: complete, incomplete, busy or failed"
   filter           = local.final_line
@@ -81,13 +88,14 @@ resource "google_logging_metric" "runs" {
 }
 
 # A filter cannot look back, so what only time shows is counted: runs after which the backlog was longer, or not.
+# A threat whose campaign's report is delivered may wait: a backlog of those alone does not count as longer.
 resource "google_logging_metric" "backlog" {
   for_each = {
-    grew = "jsonPayload.run.backlog_growth>0"
-    held = "jsonPayload.run.backlog_growth<=0"
+    grew = "jsonPayload.run.backlog_growth>0 AND jsonPayload.run.threats_uncovered>0"
+    held = "(jsonPayload.run.backlog_growth<=0 OR jsonPayload.run.threats_uncovered=0)"
   }
 
-  project          = var.project
+  project          = var.project_id
   name             = "${local.metric_prefix}_backlog_${each.key}"
   description      = "Finished runs after which the backlog ${each.key == "grew" ? "was longer than before" : "was no longer than before"}"
   filter           = "${local.finished_line} AND ${each.value}"
@@ -129,8 +137,8 @@ locals {
     refused-credentials = {
       title    = "TAP's credentials are missing or refused"
       severity = "CRITICAL"
-      # Whatever the fault, its message names the variable, or the tenant's file.
-      filter = "severity>=ERROR AND (\"TAP_PRINCIPAL\" OR \"TAP_SECRET\" OR \"credentials.json\")"
+      # The kind of error, which no text can imitate: another fault's message may hold any words.
+      filter = "jsonPayload.error=(\"AuthenticationFailed\" OR \"InvalidCredentials\")"
     }
   }
   count_alerts = {
@@ -171,7 +179,9 @@ locals {
   # Heading, as in a link → paragraph.
   runbook = {
     for part in split("\n## ", file("${path.module}/../RUNBOOK.md")) :
-    replace(lower(split("\n", part)[0]), " ", "-") => trimspace(join("\n", slice(split("\n", part), 1, length(split("\n", part)))))
+    replace(lower(split("\n", part)[0]), " ", "-") => replace(
+      trimspace(join("\n", slice(split("\n", part), 1, length(split("\n", part))))), "tap-forensics-collector", local.name
+    )
   }
   channels = concat(var.notification_channels, google_monitoring_notification_channel.email[*].name)
 }
@@ -179,10 +189,11 @@ locals {
 resource "google_monitoring_notification_channel" "email" {
   count = var.alert_email == null ? 0 : 1
 
-  project      = var.project
+  project      = var.project_id
   display_name = "${local.name} alerts"
   type         = "email"
   labels       = { email_address = var.alert_email }
+  user_labels  = var.labels
 
   depends_on = [google_project_service.needed]
 }
@@ -190,11 +201,12 @@ resource "google_monitoring_notification_channel" "email" {
 resource "google_monitoring_alert_policy" "on_log" {
   for_each = local.log_alerts
 
-  project               = var.project
+  project               = var.project_id
   display_name          = "${local.name}: ${each.value.title}"
   combiner              = "OR"
   severity              = each.value.severity
   notification_channels = local.channels
+  user_labels           = var.labels
 
   conditions {
     display_name = each.value.title
@@ -233,11 +245,12 @@ resource "google_monitoring_alert_policy" "on_log" {
 resource "google_monitoring_alert_policy" "on_count" {
   for_each = local.count_alerts
 
-  project               = var.project
+  project               = var.project_id
   display_name          = "${local.name}: ${each.value.title}"
   combiner              = "AND"
   severity              = each.value.severity
   notification_channels = local.channels
+  user_labels           = var.labels
 
   dynamic "conditions" {
     for_each = each.value.conditions
@@ -282,9 +295,10 @@ locals {
   charts = {
     "Runs by outcome"            = ["runs"]
     "Lag of the cursor"          = ["cursor_lag_seconds"]
-    "Backlog"                    = ["threats_left"]
+    "Backlog"                    = ["threats_left", "threats_covered", "threats_uncovered"]
     "Age of the backlog"         = ["oldest_backlog_seconds"]
     "Threats and reports, a run" = ["threats_new", "threats_fetched", "reports"]
+    "Reports by kind, a run"     = ["threat_reports", "campaign_reports", "summaries"]
     "Throttled calls (429)"      = ["siem_429s", "forensics_429s"]
     "Gaps"                       = ["gaps"]
     "Age of the oldest gap"      = ["oldest_gap_seconds"]
@@ -295,17 +309,17 @@ locals {
     { for name, metric in google_logging_metric.figure : name => { metric = metric.name, legend = name, reducer = "REDUCE_MEAN", by = [] } },
     # Of a state there is one a tenant.
     { for name in keys(local.state_figures) : name => {
-      metric = google_logging_metric.figure[name].name, legend = "$${metric.labels.tenant}", reducer = "REDUCE_MEAN", by = ["metric.label.tenant"]
+      metric = google_logging_metric.figure[name].name, legend = "${name} $${metric.labels.tenant}", reducer = "REDUCE_MEAN", by = ["metric.label.tenant"]
     } if !local.single },
     { runs = { metric = google_logging_metric.runs.name, legend = "$${metric.labels.outcome}", reducer = "REDUCE_SUM", by = ["metric.label.outcome"] } },
   )
 }
 
 resource "google_monitoring_dashboard" "collector" {
-  project = var.project
+  project = var.project_id
 
   dashboard_json = jsonencode({
-    displayName = "Proofpoint TAP forensics"
+    displayName = "Proofpoint TAP forensics${local.first_copy ? "" : " (${local.name})"}"
     # To look at one tenant alone.
     dashboardFilters = local.single ? [] : [{ labelKey = "tenant", filterType = "METRIC_LABEL" }]
     mosaicLayout = {

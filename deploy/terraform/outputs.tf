@@ -14,9 +14,23 @@ output "tenant_feeds" {
   }
 }
 
+output "bucket" {
+  description = "The bucket with evidence and state."
+  value       = google_storage_bucket.evidence.name
+}
+
+output "service_accounts" {
+  description = "Who runs the function, who starts it, who builds it."
+  value = {
+    run   = google_service_account.collector.email
+    push  = google_service_account.push.email
+    build = google_service_account.build.email
+  }
+}
+
 output "dashboard" {
   description = "The collector's dashboard in Cloud Monitoring."
-  value       = "https://console.cloud.google.com/monitoring/dashboards?project=${var.project}"
+  value       = "https://console.cloud.google.com/monitoring/dashboards?project=${var.project_id}"
 }
 
 output "next_steps" {
@@ -25,18 +39,12 @@ output "next_steps" {
     1. Add the credentials (typed or pasted, not shown; Enter ends each):
 
 ${local.how_to_add_credentials}
-    2. Let events that fail ten times go to the dead-letter topic (the trigger's subscription is Eventarc's, not Terraform's):
+    2. Force a run and read its log:
 
-       subscription=$(gcloud eventarc triggers describe ${basename(google_cloudfunctions2_function.collector.event_trigger[0].trigger)} --project=${var.project} --location=${var.region} --format='value(transport.pubsub.subscription)')
-       gcloud pubsub subscriptions add-iam-policy-binding "$subscription" --project=${var.project} --member=serviceAccount:${local.pubsub_agent} --role=roles/pubsub.subscriber
-       gcloud pubsub subscriptions update "$subscription" --project=${var.project} --dead-letter-topic=${google_pubsub_topic.dead_letter.name} --max-delivery-attempts=10
+       gcloud scheduler jobs run ${values(google_cloud_scheduler_job.start)[0].name} --project=${var.project_id} --location=${var.region}
+       gcloud functions logs read ${local.name} --project=${var.project_id} --region=${var.region} --gen2
 
-    3. Force a run and read its log:
-
-       gcloud scheduler jobs run ${values(google_cloud_scheduler_job.start)[0].name} --project=${var.project} --location=${var.region}
-       gcloud functions logs read ${local.name} --project=${var.project} --region=${var.region} --gen2
-
-    4. Make the feeds in SecOps from the output "${local.single ? "feeds" : "tenant_feeds"}", unless secops made them; see deploy/README.md.
+    3. Make the feeds in SecOps from the output "${local.single ? "feeds" : "tenant_feeds"}", unless secops made them; see deploy/README.md.
   EOT
 }
 
@@ -44,12 +52,12 @@ locals {
   # The proxy's address is typed like a credential: a password may be in it.
   how_to_add_values = [
     for name in ["principal", "secret", "proxy"] :
-    "       read -rs v && printf %s \"$v\" | gcloud secrets versions add ${local.credentials[name].secret_id} --project=${var.project} --data-file=-; unset v\n"
+    "       read -rs v && printf %s \"$v\" | gcloud secrets versions add ${local.credentials[name].secret_id} --project=${var.project_id} --data-file=-; unset v\n"
     if contains(keys(local.credentials), name)
   ]
   how_to_add_credentials = join("\n", concat(local.how_to_add_values, local.single ? [] : concat([
     "       add() { read -rp \"$1, principal: \" p && read -rsp \"$1, secret: \" s && echo &&",
-    "         p=$p s=$s jq -n '{principal: env.p, secret: env.s}' | gcloud secrets versions add \"${local.name}-tenant-$1\" --project=${var.project} --data-file=-; unset p s; }",
+    "         p=$p s=$s jq -n '{principal: env.p, secret: env.s}' | gcloud secrets versions add \"${local.name}-tenant-$1\" --project=${var.project_id} --data-file=-; unset p s; }",
     ], [for name in keys(var.tenants) : "       add ${name}"], [""])
   ))
 }

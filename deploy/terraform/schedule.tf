@@ -1,7 +1,7 @@
 # Scheduler → Pub/Sub: one job for the single tenant, or one for each of the tenants.
 
 locals {
-  schedule_forms = "^(?P<minutes>\\d{1,2}|\\*/\\d{1,2}) (?P<hours>\\*|\\*/(?:[2-9]|10)) \\* \\* \\*$"
+  schedule_forms = "^(?:\\*/(?:[1-9]|[1-5][0-9]) \\*|[1-5]?[0-9] \\*|[1-5]?[0-9] \\*/(?:[2-9]|10)) \\* \\* \\*$"
 
   period_minutes = local.periods[var.schedule]
   # M * * * *: 60 minutes. */N * * * *: N. M */N * * *: 60 × N.
@@ -34,7 +34,7 @@ locals {
 resource "google_cloud_scheduler_job" "start" {
   for_each = local.jobs
 
-  project     = var.project
+  project     = var.project_id
   region      = var.region
   name        = "${local.name}-${each.key}"
   description = "Starts a run of ${local.name}"
@@ -46,5 +46,6 @@ resource "google_cloud_scheduler_job" "start" {
     data       = base64encode(each.value.message)
   }
 
-  depends_on = [google_cloud_run_v2_service_iam_member.trigger_invokes]
+  # A message before there is a subscription is lost.
+  depends_on = [google_pubsub_subscription.trigger]
 }

@@ -29,11 +29,24 @@ locals {
 resource "google_secret_manager_secret" "credential" {
   for_each = local.credentials
 
-  project   = var.project
+  project   = var.project_id
   secret_id = each.value.secret_id
+  labels    = var.labels
 
+  # In one region, where the function is: no copy leaves it.
   replication {
-    auto {}
+    user_managed {
+      replicas {
+        location = var.region
+
+        dynamic "customer_managed_encryption" {
+          for_each = var.kms_key_name[*]
+          content {
+            kms_key_name = customer_managed_encryption.value
+          }
+        }
+      }
+    }
   }
 
   depends_on = [google_project_service.needed]

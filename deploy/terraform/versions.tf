@@ -6,12 +6,7 @@ terraform {
     google = {
       source = "hashicorp/google"
       # The version this was checked with; google_chronicle_feed is young.
-      version = "~> 8.7"
+      version = ">= 8.7, < 9"
     }
   }
-}
-
-provider "google" {
-  project = var.project
-  region  = var.region
 }

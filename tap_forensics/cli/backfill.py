@@ -12,11 +12,11 @@ import click
 from google.cloud.storage import Client
 
 from tap_forensics.cli.context import CommandContext, Exit, cli_command
+from tap_forensics.cli.moments import Moment
 from tap_forensics.cli.progress import watched_run
 from tap_forensics.cli.run import summary
 from tap_forensics.cli.terminal import lasting, print_fields, safe_text
 from tap_forensics.clock import Deadline, floor_to_second, iso
-from tap_forensics.config import validators as allowed
 from tap_forensics.config.settings import Settings
 from tap_forensics.config.state_location import state_location
 from tap_forensics.errors import LeaseHeld
@@ -34,18 +34,6 @@ _EDGE_MARGIN = timedelta(minutes=2)
 # Part of the SIEM limit: of 1,800 calls an hourly schedule needs 48 a day, a schedule of 5 minutes about 575.
 _SCHEDULE_SHARE = 0.35
 _LOOK_AGAIN_SECONDS = 1
-
-
-class Moment(click.ParamType[datetime]):
-    """ISO 8601; without an offset it is UTC."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            return floor_to_second(allowed.timestamp(value))
-        except ValueError as error:
-            self.fail(f"{value!r}: give {error}", param, ctx)
 
 
 @dataclass

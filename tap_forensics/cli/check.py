@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tap_forensics.cli.check_bucket import check_objects, check_rights, check_state
+from tap_forensics.cli.check_bucket import check_objects, check_state
+from tap_forensics.cli.check_rights import check_rights
 from tap_forensics.cli.check_tap import check_tap
 from tap_forensics.cli.context import CommandContext, Exit, cli_command
 from tap_forensics.cli.diagnosis import Finding, ok, wrong

@@ -1,15 +1,12 @@
-"""The bucket's part of the health check: rights, the state object, and what a feed would fail on."""
+"""The bucket's part of the health check: the state object, and what a feed would fail on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
 
-from google.api_core.exceptions import NotFound
 from google.cloud.storage import Client
-from google.cloud.storage.retry import DEFAULT_RETRY
 
-from tap_forensics.cli.context import CommandContext
 from tap_forensics.cli.diagnosis import Finding, ok, warning, wrong
 from tap_forensics.cli.objects import Feed, Listing, ObjectInfo, feeds, list_objects, storage_errors
 from tap_forensics.cli.state_findings import index_findings, place_finding, state_findings
@@ -17,69 +14,18 @@ from tap_forensics.cli.terminal import many
 from tap_forensics.clock import Clock
 from tap_forensics.config.settings import Settings
 from tap_forensics.config.state_location import state_location
-from tap_forensics.errors import RunFailed, StorageFailed
+from tap_forensics.errors import RunFailed
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.bucket import Bucket
-from tap_forensics.storage.remedies import COLLECTOR_ROLE
 from tap_forensics.storage.state_store import find_state
 from tap_forensics.tap.windows import RETENTION
 
-# What the function needs, and what for.
-NEEDED = {
-    "storage.objects.get": "to read the state",
-    "storage.objects.create": "to write evidence",
-    "storage.objects.delete": "to write over the state object",
-    "storage.objects.list": "to tell a missing object from a forbidden one",
-}
-# More than a collector should have: an attacker could publish or destroy the evidence with these.
-UNWANTED = ("storage.buckets.delete", "storage.buckets.setIamPolicy", "storage.buckets.update")
-_TIMEOUT = (10, 30)
 _MAX_NAMES = 20_000
 # A line over 4 MB makes the whole SecOps feed fail; only larger objects can hold one.
 _LONGEST_LINE_BYTES = 4_000_000
 _MAX_READ = 10
 _CHUNK_BYTES = 1024 * 1024
 _EXAMPLES = 3
-
-
-def check_rights(context: CommandContext, client: Client, settings: Settings) -> Iterator[Finding]:
-    """The rights of whoever runs this. Raises `StorageFailed` if the bucket cannot be asked at all."""
-    where = f"gs://{settings.bucket.name}"
-    try:
-        with storage_errors(f"ask for the rights on {where}"):
-            held = set(
-                client.bucket(settings.bucket.name).test_iam_permissions(
-                    [*NEEDED, *UNWANTED], timeout=_TIMEOUT, retry=DEFAULT_RETRY.with_timeout(30)
-                )
-            )
-    except StorageFailed as error:
-        if context.emulated and isinstance(error.__cause__, NotFound):
-            yield warning("rights", f"an emulator has no rights: not checked on {where}")
-            return
-        raise
-    who = _identity(client)
-    for right, why in NEEDED.items():
-        if right not in held:
-            remedy = f"give the function's service account {COLLECTOR_ROLE} on this bucket"
-            yield wrong("rights", f"{who} lacks {right} on {where}, {why}", remedy)
-    if set(NEEDED) <= held:
-        yield ok("rights", f"{who} may do on {where} what the function does")
-    for right in UNWANTED:
-        if right in held:
-            yield warning(
-                "rights", f"{who} has {right} on {where}, which the function never needs", _TOO_MUCH
-            )
-
-
-_TOO_MUCH = (
-    "if that is the function's account, take it away; if it is you, check as the function: "
-    "gcloud auth application-default login --impersonate-service-account=ACCOUNT"
-)
-
-
-def _identity(client: Client) -> str:
-    email = getattr(client._credentials, "service_account_email", None)
-    return escape_unprintable(str(email)) if email and email != "default" else "this identity"
 
 
 def check_state(bucket: Bucket, settings: Settings, clock: Clock) -> Iterator[Finding]:

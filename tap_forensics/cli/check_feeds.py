@@ -18,13 +18,9 @@ from tap_forensics.log import escape_unprintable
 from tap_forensics.secops.connection import Secops
 from tap_forensics.secops.failures import SecopsFailed
 from tap_forensics.secops.feeds import SecopsFeed, feed_account
+from tap_forensics.storage.remedies import DELETING_ROLES, LISTING_ROLES, OWNING_ROLES, READING_ROLES
 
 _TIMEOUT = (10, 30)
-# Either role of a set is enough: the first is the one that deploy/ grants.
-_READS = ("roles/storage.objectViewer", "roles/storage.objectUser", "roles/storage.objectAdmin")
-_LISTS = ("roles/storage.legacyBucketReader", "roles/storage.legacyBucketWriter")
-_DELETES = ("roles/storage.legacyBucketWriter",)
-_ALL = ("roles/storage.admin", "roles/storage.legacyBucketOwner")
 
 
 def check_feeds(
@@ -140,7 +136,9 @@ def _account(account: str, bucket: str, held: set[str], *, deletes: bool) -> Fin
         remedy = "compare by hand: a feed's page shows it under Get a service account"
         return warning("feed account", "SecOps does not name the account that reads the bucket", remedy)
     lacking = [
-        roles[0] for roles in (_READS, _LISTS, *([_DELETES] if deletes else [])) if not held & {*roles, *_ALL}
+        roles[0]
+        for roles in (READING_ROLES, LISTING_ROLES, *([DELETING_ROLES] if deletes else []))
+        if not held & {*roles, *OWNING_ROLES}
     ]
     name = escape_unprintable(account)
     if lacking:

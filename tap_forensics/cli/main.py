@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("Check settings, credentials, bucket, state, objects, clock and calls.", "check:check"),
     "status": ("Show last run, cursor, backlog, gaps, calls and newest objects.", "status:status"),
     "backfill": ("Read a past interval within TAP's 7 days again.", "backfill:backfill"),
+    "audit": ("Prove that the bucket has what TAP shows of a past interval.", "audit:audit"),
     "state": ("Show the state object, repair it, or start anew.", "state:state"),
     "udm": ("Show the UDM events that SecOps' default parser is documented to make.", "udm:udm"),
     "report": ("Make one HTML page of the evidence, with its indicators.", "report:report"),

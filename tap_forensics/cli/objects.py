@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage import Client
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from tap_forensics.config.settings import Settings
@@ -22,17 +23,18 @@ _TIMEOUT = (10, 30)
 _PATIENCE_SECONDS = 60
 _FIELDS = "items(name,size,updated,generation,timeDeleted),nextPageToken"
 _NEVER = datetime.fromtimestamp(0, UTC)
-_RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_\d{4,})?\.ndjson$")
+_RUN_ID = re.compile(r"_(\d{8}_\d{6})(?:_(\d{4,}))?\.ndjson$", re.ASCII)
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object, or one version of it, which `generation` names."""
+    """One object, or one version of it, which `generation` names. `noncurrent`: deleted or replaced."""
 
     name: str
     size_bytes: int
     updated: datetime
     generation: int
+    noncurrent: bool = False
 
     @property
     def run_id(self) -> str:
@@ -40,13 +42,19 @@ class ObjectInfo:
         found = _RUN_ID.search(self.name)
         return found[1] if found else ""
 
+    @property
+    def number(self) -> int:
+        """The object's number in its run; 0 if the name is not one of the function's."""
+        found = _RUN_ID.search(self.name)
+        return int(found[2] or 1) if found else 0
+
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
     """Turns the errors of the storage library into `StorageFailed`, with the remedy."""
     try:
         yield
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+    except (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, OSError) as error:
         raise StorageFailed(storage_fault(what, error)) from error
 
 
@@ -110,7 +118,11 @@ def list_objects(client: Client, bucket: str, listing: Listing) -> Iterator[Obje
         )
         for blob in found:
             yield ObjectInfo(
-                blob.name, int(blob.size or 0), blob.updated or _NEVER, int(blob.generation or 0)
+                blob.name,
+                int(blob.size or 0),
+                blob.updated or _NEVER,
+                int(blob.generation or 0),
+                blob.time_deleted is not None,
             )
 
 

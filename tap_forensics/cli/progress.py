@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from google.cloud.storage import Client
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from tap_forensics.cli.activity import shown_live
 from tap_forensics.cli.context import CommandContext
 from tap_forensics.cli.terminal import lasting, many, safe_text
 from tap_forensics.clock import Clock
@@ -23,7 +23,6 @@ from tap_forensics.stats import RunStats
 from tap_forensics.tap.windows import Window
 
 _BAR_COLUMNS = 30
-_REFRESHES_PER_SECOND = 5
 # The rate is not meaningful before so many are done.
 _DONE_BEFORE_ESTIMATE = 3
 
@@ -76,25 +75,8 @@ def watched_run(
 ) -> RunStats:
     """`collect` with progress. Raises what it raises."""
     watched = Progress(stats, context.clock, settings.run.budget_seconds)
-    with _shown_live(context, watched):
+    with shown_live(context.err, watched.render):
         return collect(settings, open_client, context.clock, _log(context), RunOptions(stats, again))
-
-
-@contextmanager
-def _shown_live(context: CommandContext, watched: Progress) -> Iterator[None]:
-    if not context.err.is_terminal:
-        yield
-        return
-    with Live(
-        console=context.err,
-        get_renderable=watched.render,
-        refresh_per_second=_REFRESHES_PER_SECOND,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        # The summary replaces it.
-        transient=True,
-    ):
-        yield
 
 
 class _ToConsole(logging.Handler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tap_forensics.cli.source_records import left_out, selected_records, selection_options
 from tap_forensics.cli.terminal import json_line
 from tap_forensics.log import escape_unprintable
-from tap_forensics.report.records import Tally, read_records
-from tap_forensics.report.source import source_lines
+from tap_forensics.report.records import Tally
+from tap_forensics.report.selection import Selection
 
 if TYPE_CHECKING:
     # Its libraries are part of another extra.
@@ -24,10 +24,12 @@ Examples:
   tap-forensics report gs://BUCKET/ -o report.html
   tap-forensics report folder/ -o report.html --csv iocs.csv --stix iocs.json
   tap-forensics report --malicious-only big/ -o small.html
+  tap-forensics report gs://BUCKET/ --since 2026-11-20 --until 2026-11-21 --tenant acme -o acme.html
 
 \b
-With --json: {"written": {path: bytes}, "reports": n, "events": n, "indicators": n,
-              "left_out": {status: indicators}, "odd_lines": n, "odd": [{"place": …, "why": …}]}
+With --json: {"written": {path: bytes}, "reports": n, "summaries": n, "events": n, "indicators": n,
+              "left_out": {status: indicators}, "without_time": n,
+              "odd_lines": n, "odd": [{"place": …, "why": …}]}
 
 \b
 Exit codes: 0 the page was written, 1 nothing readable in SOURCE, 2 wrong usage or no such SOURCE,
@@ -51,6 +53,7 @@ class Options:
     malicious_only: bool
     withdrawn: bool
     as_json: bool
+    selection: Selection
 
 
 @click.command(epilog=_EPILOG)
@@ -63,43 +66,48 @@ class Options:
     "--withdrawn", is_flag=True, help="Also list indicators that TAP calls false positives or cleared."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as one JSON object.")
-def report(**options: Any) -> None:
+@selection_options
+def report(since: datetime | None, until: datetime | None, tenant: str | None, **options: Any) -> None:
     """Make one self-contained HTML page of the evidence, with its malicious indicators.
 
     SOURCE is a file, a folder, gs://bucket/prefix, or - for stdin. If it also has SIEM event lines (the whole
-    bucket, for example), the page shows when mails and clicks came, and which threats were clicked on. The
+    bucket, for example), the page shows when mails and clicks came, and which threats were clicked on. If it
+    has threat summaries, the page and the CSV show severity, actors, families, malware and techniques. The
     page loads nothing, and nothing in the evidence can run: it opens from a mail as well as from a disk.
     """
-    wanted = Options(**options)
+    wanted = Options(**options, selection=Selection(since, until, tenant))
     _refuse_same(wanted.output, wanted.csv_file, wanted.stix_file)
     try:
         from tap_forensics.report.page import findings, render  # noqa: F401, PLC0415 - part of another extra
     except ModuleNotFoundError as error:
         raise click.UsageError(_NO_EXTRA.format(name=error.name)) from None
     tally = Tally()
-    records = read_records(source_lines(wanted.source, sys.stdin.buffer), tally)
-    found = findings.find(records, malicious_only=wanted.malicious_only)
-    if not found.entries:
-        raise click.ClickException(_nothing(tally))
-    result = _write_all(wanted, found, tally)
+    with selected_records(wanted.source, wanted.selection, tally) as (records, say):
+        found = findings.find(records, malicious_only=wanted.malicious_only)
+        if not found.entries:
+            raise click.ClickException(_nothing(tally))
+        say(f"Making the page of {len(found.entries):,} reports")
+        result = _write_all(wanted, found, tally)
     (_print_json if wanted.as_json else _print)(result, tally)
 
 
 def _write_all(wanted: Options, findings: Findings, tally: Tally) -> dict[str, Any]:
     """The page and the exports. Returns what was written and what was left out."""
-    from tap_forensics.report.page.exports import csv_text, left_out, list_indicators, stix_text  # noqa: PLC0415 - as above
+    from tap_forensics.report.page import exports as made_of  # noqa: PLC0415 - as above
     from tap_forensics.report.page.render import Exports, Origin, render_page  # noqa: PLC0415 - as above
 
     made = datetime.now(UTC)
-    indicators = list_indicators(findings.entries, withdrawn=wanted.withdrawn)
-    exports = Exports(csv_text(indicators, findings.entries), stix_text(indicators, findings.entries, made))
+    entries = findings.entries
+    indicators = made_of.list_indicators(entries, withdrawn=wanted.withdrawn)
+    exports = Exports(made_of.csv_text(indicators, entries), made_of.stix_text(indicators, entries, made))
     page = render_page(Origin(wanted.source, made, tally), findings, indicators, exports)
     texts = {wanted.output: page, wanted.csv_file: exports.csv, wanted.stix_file: exports.stix}
     return {
         "written": {str(path): _write(path, text) for path, text in texts.items() if path},
         "reports": len(findings.entries),
+        "summaries": sum(any(entry.summary) for entry in findings.entries),
         "indicators": len(indicators),
-        "left_out": dict(left_out(findings.entries, indicators)),
+        "left_out": dict(made_of.left_out(entries, indicators)),
     }
 
 
@@ -112,6 +120,7 @@ def _refuse_same(*paths: Path | None) -> None:
 def _nothing(tally: Tally) -> str:
     named = "".join(f"\n  {place}: {why}" for place, why in tally.odd[:5])
     counts = f"{tally.lines:,} lines, {tally.events:,} events, {tally.odd_count:,} invalid"
+    counts += f", {tally.without_time:,} without a time" if tally.without_time else ""
     return f"no report in SOURCE ({counts}){named}"
 
 
@@ -127,7 +136,8 @@ def _write(path: Path, text: str) -> int:
 
 def _print_json(result: dict[str, Any], tally: Tally) -> None:
     odd = [{"place": place, "why": why} for place, why in tally.odd]
-    click.echo(json_line(result | {"events": tally.events, "odd_lines": tally.odd_count, "odd": odd}))
+    counts = {"events": tally.events, "without_time": tally.without_time, "odd_lines": tally.odd_count}
+    click.echo(json_line(result | counts | {"odd": odd}))
 
 
 def _print(result: dict[str, Any], tally: Tally) -> None:
@@ -141,6 +151,8 @@ def _print(result: dict[str, Any], tally: Tally) -> None:
             f"Left out, because TAP withdrew their reports: {by_status} indicators (--withdrawn lists them).",
             err=True,
         )
+    if words := left_out(tally):
+        click.echo(words, err=True)
     if tally.odd_count:
         click.echo(f"{tally.odd_count:,} invalid lines or parts of lines skipped:", err=True)
         for place, why in tally.odd:

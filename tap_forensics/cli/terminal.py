@@ -50,12 +50,13 @@ def print_fields(out: Console, title: str, rows: Iterable[tuple[str, object]]) -
 
 
 def print_grid(out: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows under a heading and column names, the first 20 of them.
+    """Rows under a heading (if it is not empty) and column names, the first 20 of them.
 
     On a terminal that is too narrow, each row becomes some lines: a table would break names.
     """
     cells = [[safe_text(value) for value in row] for row in rows]
-    out.print(safe_text(title, "bold"), soft_wrap=True)
+    if title:
+        out.print(safe_text(title, "bold"), soft_wrap=True)
     table = _table(columns, cells[:_MAX_ROWS])
     if out.measure(table, options=out.options.update(width=_UNLIMITED_WIDTH)).maximum <= out.width:
         out.print(table)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tap_forensics.config import validators
-from tap_forensics.errors import InvalidSettings
+from tap_forensics.errors import InvalidCredentials, InvalidSettings
 
 MISSING_WORDING = "Error: Missing required environment variables"
 
@@ -363,7 +363,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         faults.insert(0, f"{MISSING_WORDING}: {', '.join(missing)}{_remedy(missing)}")
     faults += [*_feed_faults(values), *_emulator_faults(environ)]
     if faults:
-        raise InvalidSettings(faults)
+        usable = None not in (values["TAP_PRINCIPAL"], values["TAP_SECRET"])
+        raise InvalidSettings(faults) if usable else InvalidCredentials(faults)
     return _group(values)
 
 

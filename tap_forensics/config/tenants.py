@@ -16,7 +16,7 @@ import msgspec
 from tap_forensics.config import validators
 from tap_forensics.config.settings import Settings, load_settings
 from tap_forensics.config.state_location import state_location
-from tap_forensics.errors import InvalidSettings
+from tap_forensics.errors import InvalidCredentials, InvalidSettings
 from tap_forensics.log import escape_unprintable
 
 CREDENTIALS_FILE = "credentials.json"
@@ -140,9 +140,9 @@ def _credentials(environ: Mapping[str, str], tenant: str) -> tuple[str, str]:
         raise InvalidSettings([f"tenant '{tenant}' is unknown: there is no {file}"]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "invalid path"
-        raise InvalidSettings([f"{file} cannot be read ({reason}): check the mounted secret"]) from None
+        raise InvalidCredentials([f"{file} cannot be read ({reason}): check the mounted secret"]) from None
     if not content:
-        raise InvalidSettings([f"{file} is empty: add a version to the mounted secret"])
+        raise InvalidCredentials([f"{file} is empty: add a version to the mounted secret"])
     return _parse(content, file)
 
 
@@ -151,14 +151,14 @@ def _parse(content: bytes, file: str) -> tuple[str, str]:
         credentials = msgspec.json.decode(content, type=_Credentials)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         shape = '{"principal": "…", "secret": "…"}'
-        raise InvalidSettings([f"{file} is not valid: give {shape}"]) from None
+        raise InvalidCredentials([f"{file} is not valid: give {shape}"]) from None
     faults: list[str] = []
     pair = (
         _checked("principal", credentials.principal, validators.principal, file, faults),
         _checked("secret", credentials.secret, validators.secret, file, faults),
     )
     if faults:
-        raise InvalidSettings(faults)
+        raise InvalidCredentials(faults)
     return pair
 
 

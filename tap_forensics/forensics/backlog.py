@@ -12,10 +12,10 @@ from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
 from tap_forensics.errors import QuotaExceeded, RateLimited, Retryable, Unavailable
 from tap_forensics.forensics.evidence_writer import EvidenceWriter
-from tap_forensics.forensics.planner import Step, Waiting, next_step, open_campaigns
+from tap_forensics.forensics.planner import Step, Waiting, due_campaigns, next_step
 from tap_forensics.forensics.responses import FetchedReports, parse_reports
 from tap_forensics.log import escape_unprintable
-from tap_forensics.storage.open_items import campaign_failed, mark_collected
+from tap_forensics.storage.open_items import campaign_failed, is_covered, mark_collected
 from tap_forensics.storage.state import OpenItem
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import (
@@ -79,16 +79,17 @@ def _select(run: RunContext, client: TapClient) -> Waiting:
     now, limit = run.clock.now(), run.settings.forensics.max_threats
     with run.store.transaction() as state:
         due = {threat_id: threat for threat_id, threat in state.backlog.items() if threat.due(now)}
-        campaigns = open_campaigns(state, due, now, run.settings.forensics.dedup_hours)
+        campaigns = due_campaigns(state, due, now, run.settings.forensics.dedup_hours)
+        uncovered = {threat.campaign for threat in due.values() if not is_covered(state, threat)}
+        # What killed a run must not come with a member's call either.
+        uncovered -= {name for name, item in state.failed_campaigns.items() if item.kills}
     by_threat = (FORENSICS, THREAT_FORENSICS)
     threats = _without_surplus(run, client, due, by_threat)
     if len(threats) > limit:
         run.log.warning("Reached max threats limit (%d)", limit)
         run.log.info("%d threats stay on the backlog for the next run", len(threats) - limit)
-    due_campaigns = {name: item for name, item in campaigns.items() if item.due(now)}
-    requested = _without_surplus(run, client, due_campaigns, (CAMPAIGN_FORENSICS,))
-    failed = {name for name, item in campaigns.items() if name not in requested and not item.kills}
-    return Waiting(threats, requested, failed=failed)
+    campaigns = _without_surplus(run, client, campaigns, (CAMPAIGN_FORENSICS,))
+    return Waiting(threats, campaigns, {campaign for campaign in uncovered if campaign})
 
 
 def _without_surplus(
@@ -124,12 +125,12 @@ def _next_step(work: _Work) -> Step | None:
     step = next_step(waiting, forensics.campaign_first)
     if step is None:
         return None
-    most = forensics.max_threats
-    if step.pool != CAMPAIGN_FORENSICS:
-        answered = work.run.stats.threats_answered
-        most -= answered
-        work.run.stats.threats_chosen = answered + min(most, len(step.requests))
-    return replace(step, requests=step.requests[:most]) if most else None
+    if step.pool == CAMPAIGN_FORENSICS:
+        return step
+    answered = work.run.stats.threats_answered
+    requests = step.requests[: forensics.max_threats - answered]
+    work.run.stats.threats_chosen = answered + len(requests)
+    return Step(step.pool, requests) if requests else None
 
 
 def _fetch_step(work: _Work, step: Step) -> None:
@@ -183,12 +184,14 @@ def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
     run, request = work.run, outcome.request
     if request.campaign:
         work.waiting.campaigns.pop(request.campaign, None)
-        if isinstance(outcome, Rejected) or (isinstance(outcome, Failed) and not outcome.too_large):
-            work.waiting.failed.add(request.campaign)
+        if isinstance(outcome, Failed) and outcome.too_large:
+            # With a member's own report it would be too large as well.
+            work.waiting.uncovered.discard(request.campaign)
     else:
         work.waiting.threats.pop(request.threat_id, None)
         run.stats.threats_answered += 1
     if isinstance(outcome, FetchedReports):
+        work.waiting.uncovered.discard(request.linked_campaign or "")
         writer.add(outcome)
     elif isinstance(outcome, Rejected):
         run.store.answered(request.name)

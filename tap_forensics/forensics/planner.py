@@ -29,35 +29,33 @@ class Step:
 
 @dataclass
 class Waiting:
-    """What a run may still request: threats by ID, and campaigns that are not covered.
+    """What a run may still request: threats by ID, and campaigns with a call of their own.
 
-    `failed`: campaigns that are not covered either, but get no call of their own now, because that failed.
-    `left`: calls left in each pool; None if no limit is known. `probe`: the usual calls may be unlimited
-    again, which one of them tells.
+    `uncovered`: campaigns without a delivered report, which may come with a member's call. `left`: calls left
+    in each pool; None if no limit is known. `probe`: the usual calls may be unlimited again, which one of
+    them tells.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
+    uncovered: set[str] = field(default_factory=set)
     left: Mapping[str, int | None] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
     probe: bool = False
 
-    def may_bring(self, campaign: str | None) -> bool:
-        """Whether the call for a member is to bring the campaign's report; one that killed a run is not."""
-        item = self.campaigns.get(campaign) if campaign else None
-        return campaign in self.failed or (item is not None and not item.kills)
 
-
-def open_campaigns(
+def due_campaigns(
     state: State, threats: Mapping[str, Threat], now: datetime, dedup_hours: int
 ) -> dict[str, OpenItem]:
-    """The campaigns of these threats whose report was not delivered within `dedup_hours`."""
+    """The campaigns of these threats whose report was not delivered within `dedup_hours`, unless a failed one
+    has to wait.
+    """
     oldest = dedup_start(state, now, dedup_hours)
     named = {threat.campaign for threat in threats.values() if threat.campaign}
+    items = {name: state.failed_campaigns.get(name, OpenItem()) for name in named}
     return {
-        name: state.failed_campaigns.get(name, OpenItem())
-        for name in named
-        if state.campaigns.get(name, _EARLIEST) < oldest
+        name: item
+        for name, item in items.items()
+        if item.due(now) and state.campaigns.get(name, _EARLIEST) < oldest
     }
 
 
@@ -122,8 +120,8 @@ def _groups(waiting: Waiting) -> tuple[list[_Entry], list[_Entry], list[_Entry]]
     entries = list(waiting.threats.items())
     alone = [entry for entry in entries if not entry[1].campaign]
     members = sorted((entry for entry in entries if entry[1].campaign), key=_by_priority)
-    uncovered = [entry for entry in members if waiting.may_bring(entry[1].campaign)]
-    covered = [entry for entry in members if not waiting.may_bring(entry[1].campaign)]
+    uncovered = [entry for entry in members if entry[1].campaign in waiting.uncovered]
+    covered = [entry for entry in members if entry[1].campaign not in waiting.uncovered]
     return sorted(alone, key=_by_age), uncovered, covered
 
 

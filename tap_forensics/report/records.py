@@ -1,4 +1,4 @@
-"""Lines → records: reports of either shape, their parts joined again, and SIEM events of either shape."""
+"""Lines → records: reports of either shape, their parts joined again, SIEM events, threat summaries."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 from tap_forensics.records.event_lines import EVENT_TYPES, UNREADABLE
 from tap_forensics.records.ndjson import sanitize_utf8
 from tap_forensics.report.source import Line
+from tap_forensics.report.summaries import Summary, summary_of
 
 _MAX_NAMED = 20
 # Per line. The longest lines of the function, 3.5 MB of TAP's evidence, have about 120,000.
@@ -19,11 +20,16 @@ _MAX_VALUES = 500_000
 
 @dataclass
 class Tally:
-    """What was read and what was skipped; `odd` has the first `(place, why)` of `odd_count`."""
+    """What was read and what was skipped; `odd` has the first `(place, why)` of `odd_count`.
+
+    `without_time`: records that a selection by time leaves out, because they have none.
+    """
 
     lines: int = 0
     reports: int = 0
     events: int = 0
+    summaries: int = 0
+    without_time: int = 0
     odd_count: int = 0
     odd: list[tuple[str, str]] = field(default_factory=list)
 
@@ -63,13 +69,18 @@ class EventLine:
     fields: dict[str, Any]
 
 
-def read_records(lines: Iterable[Line], tally: Tally) -> Iterator[Report | EventLine]:
+Record = Report | EventLine | Summary
+
+
+def read_records(lines: Iterable[Line], tally: Tally) -> Iterator[Record]:
     """Every record. `tally` counts them, and what is invalid, which never raises."""
     for record in _linked(_parsed(lines, tally), tally):
         if isinstance(record, Report):
             tally.reports += not record.continues
-        else:
+        elif isinstance(record, EventLine):
             tally.events += 1
+        else:
+            tally.summaries += 1
         yield record
 
 
@@ -77,7 +88,7 @@ def text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | EventLine]:
+def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Record]:
     for line in lines:
         tally.lines += 1
         if line.data is None:
@@ -96,7 +107,7 @@ def _parsed(lines: Iterable[Line], tally: Tally) -> Iterator[Report | EventLine]
             found = True
             yield record
         if not found and tally.odd_count == before and not _is_empty_answer(document):
-            tally.skip(line.place, "neither a report nor an event")
+            tally.skip(line.place, "neither a report nor an event nor a summary")
 
 
 def _values(line: bytes) -> int:
@@ -104,7 +115,7 @@ def _values(line: bytes) -> int:
     return line.count(b",") + line.count(b"{") + line.count(b"[")
 
 
-def _records(document: Any, place: str, tally: Tally) -> Iterator[Report | EventLine]:
+def _records(document: Any, place: str, tally: Tally) -> Iterator[Record]:
     if not isinstance(document, dict):
         return
     if document.get("_eventType") in EVENT_TYPES:
@@ -117,6 +128,8 @@ def _records(document: Any, place: str, tally: Tally) -> Iterator[Report | Event
                 tally.skip(place, f"report {number} is not an object")
     elif "forensics" in document or "scope" in document:
         yield _report(document, document, place, tally)
+    elif summary := summary_of(document):
+        yield summary
     else:
         yield from _events(document, place, tally)
 
@@ -159,7 +172,7 @@ def _part(around: dict[str, Any]) -> tuple[int, int] | None:
     return (number, count) if isinstance(number, int) and isinstance(count, int) else None
 
 
-def _linked(records: Iterable[Report | EventLine], tally: Tally) -> Iterator[Report | EventLine]:
+def _linked(records: Iterable[Record], tally: Tally) -> Iterator[Record]:
     """Joins the parts of a report, which follow one another in one object, and notes missing ones."""
     before: Report | None = None
     for record in records:

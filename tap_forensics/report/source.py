@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,11 +24,17 @@ from tap_forensics.storage.remedies import storage_fault
 # The function writes no line over 3.5 MB, and SecOps accepts none over 4.
 LONGEST_LINE_BYTES = 8 * 1024 * 1024
 _READ_AT_ONCE_BYTES = 4 * 1024 * 1024
+_BUFFER_BYTES = 256 * 1024
 _SUFFIXES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
+_WANTED = " or ".join(_SUFFIXES[:2])
 _GS = "gs://"
+SUMMARIES_STEM = "tap_threat_summaries_"
 _TIMEOUT_SECONDS = (10, 60)
 _RETRY = DEFAULT_RETRY.with_timeout(60)
 _BROKEN = (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption)
+
+
+Wants = Callable[[str], bool]
 
 
 class SourceFault(click.ClickException):
@@ -50,23 +56,29 @@ class Line:
     why: str = ""
 
 
-def source_lines(source: str, stdin: BinaryIO) -> Iterator[Line]:
-    """Every line that is not blank, object by object in order of name, never more than one in memory.
+def source_lines(source: str, stdin: BinaryIO, wants: Wants = lambda _: True) -> Iterator[Line]:
+    """Every line that is not blank, object by object, never more than one in memory: first the summaries,
+    which tell more about the threats in the others, each in order of name.
 
     In a folder or under a prefix, only objects with an NDJSON suffix count, gzipped or not: a state object
-    is not evidence. Raises `SourceFault`.
+    is not evidence. `wants` gets the name of each. Raises `SourceFault`.
     """
     if source == "-":
         yield from _lines("stdin", stdin)
         return
-    for name, stream in _objects(source) if source.startswith(_GS) else _files(Path(source)):
+    for name, stream in _objects(source, wants) if source.startswith(_GS) else _files(Path(source), wants):
         with stream, _unpacked(name, stream) as lines:
             yield from _lines(name, lines)
 
 
-def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _is_summary(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(SUMMARIES_STEM)
+
+
+def _files(path: Path, wants: Wants) -> Iterator[tuple[str, BinaryIO]]:
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.name.endswith(_SUFFIXES) and p.is_file())
+        named = (p for p in path.rglob("*") if p.name.endswith(_SUFFIXES) and p.is_file())
+        found = sorted((p for p in named if wants(p.as_posix())), key=lambda p: (not _is_summary(p.name), p))
     elif path.exists():
         found = [path]
     else:
@@ -75,7 +87,7 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
             "give a file, a folder, gs://bucket/prefix, or - for stdin"
         )
     if not found:
-        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} file in {escape_unprintable(str(path))}")
+        raise SourceFault(f"no {_WANTED} file in {escape_unprintable(str(path))}")
     for file in found:
         try:
             stream = file.open("rb")
@@ -84,7 +96,7 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
         yield str(file), stream
 
 
-def _objects(source: str) -> Iterator[tuple[str, BinaryIO]]:
+def _objects(source: str, wants: Wants) -> Iterator[tuple[str, BinaryIO]]:
     """The objects under gs://bucket/prefix. As everywhere in GCS, names begin with the prefix."""
     bucket, _, prefix = source.removeprefix(_GS).partition("/")
     if not bucket:
@@ -94,19 +106,22 @@ def _objects(source: str) -> Iterator[tuple[str, BinaryIO]]:
     except StorageFailed as error:
         raise SourceFault(str(error)) from None
     with client:
-        yield from _opened(_listed(client, bucket, prefix), source, prefix)
+        count = 0
+        # Listed twice, so that not all names are in memory.
+        for summaries in (True, False):
+            for blob in _listed(client, bucket, prefix):
+                is_meant = blob.name.endswith(_SUFFIXES) or blob.name == prefix
+                if is_meant and _is_summary(blob.name) is summaries and wants(blob.name):
+                    count += 1
+                    yield f"{_GS}{bucket}/{blob.name}", _opened(blob)
+        if not count:
+            raise SourceFault(f"no {_WANTED} object under {escape_unprintable(source)}")
 
 
-def _opened(blobs: Iterator[Any], source: str, prefix: str) -> Iterator[tuple[str, BinaryIO]]:
-    count = 0
-    for blob in blobs:
-        if not blob.name.endswith(_SUFFIXES) and blob.name != prefix:
-            continue
-        count += 1
-        reader = blob.open("rb", chunk_size=_READ_AT_ONCE_BYTES, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
-        yield f"{_GS}{blob.bucket.name}/{blob.name}", reader
-    if not count:
-        raise SourceFault(f"no {' or '.join(_SUFFIXES[:2])} object under {escape_unprintable(source)}")
+def _opened(blob: Any) -> BinaryIO:
+    reader = blob.open("rb", chunk_size=_READ_AT_ONCE_BYTES, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
+    # Alone, it would be read byte by byte to find a line's end.
+    return io.BufferedReader(reader, _BUFFER_BYTES)
 
 
 def _listed(client: Any, bucket: str, prefix: str) -> Iterator[Any]:

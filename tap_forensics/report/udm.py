@@ -16,6 +16,7 @@ from tap_forensics.clock import iso
 from tap_forensics.log import escape_unprintable
 from tap_forensics.report import fields
 from tap_forensics.report.records import Report
+from tap_forensics.report.summaries import Names, Summary
 
 Udm = dict[str, Any]
 _MAX_FIELDS_NAMED = 200
@@ -24,6 +25,13 @@ _PROTOCOLS = frozenset(
 )
 _STATUSES = {"active": "ACTIVE", "cleared": "CLEARED", "falsePositive": "FALSE_POSITIVE"}
 _WINDOWS_NAMES = ("win", "windows")
+_SEVERITIES = frozenset(("INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL"))
+_CATEGORIES = {
+    "malware": "SOFTWARE_MALICIOUS",
+    "phish": "MAIL_PHISHING",
+    "spam": "MAIL_SPAM",
+    "impostor": "MAIL_SPOOFING",
+}
 
 ASSUMED = (
     "One event for each evidence item: `principal.port`, `url`, `domain` and `file` hold one value each.",
@@ -36,6 +44,12 @@ ASSUMED = (
     "`malicious` and `threat_type`.",
     "`_security_result` contains the report's id, name and status: the table does not say what is merged.",
     "A line without a valid `generated` gets the time of ingestion.",
+)
+
+# Only if there are summaries.
+ASSUMED_OF_SUMMARIES = (
+    "What threat summaries say (severity, category, actors, families, malware, techniques) is in "
+    "`security_result`, though this parser never sees them: they have a feed and a log type of their own.",
 )
 
 WRONG = {
@@ -56,6 +70,7 @@ class Notes:
     events: int = 0
     not_mappable: int = 0
     without_time: int = 0
+    with_summary: int = 0
     not_mapped: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
 
@@ -65,24 +80,29 @@ class Notes:
         self.not_mapped[escape_unprintable(name, 80) if known else "(further fields)"] += 1
 
 
-def udm_events(report: Report, notes: Notes) -> Iterator[Udm]:
-    """One event for each item of a report's evidence that is an object; `notes` counts them and the rest."""
+def udm_events(report: Report, notes: Notes, summary: Summary | None = None) -> Iterator[Udm]:
+    """One event for each item of a report's evidence that is an object; `notes` counts them and the rest.
+
+    `summary`: of the report's threat.
+    """
+    result = _result(report, summary)
     for item in report.evidence:
         if isinstance(item, dict):
             notes.events += 1
-            yield _event(report, item, notes)
+            notes.with_summary += summary is not None
+            yield _event(report, item, result, notes)
         else:
             notes.not_mappable += 1
 
 
-def _event(report: Report, item: dict[str, Any], notes: Notes) -> Udm:
+def _event(report: Report, item: dict[str, Any], result: list[Udm], notes: Notes) -> Udm:
     kind = fields.text(item.get("type"))
     what = item.get("what")
     principal, network = _principal(kind, what if isinstance(what, dict) else {}, notes)
     _note_item(item, notes)
     _note_faults(principal, item, notes)
     event: Udm = {"metadata": _metadata(report, principal, notes), "principal": principal}
-    parts = (("network", network), ("additional", _labels(kind, item)), ("security_result", _result(report)))
+    parts = (("network", network), ("additional", _labels(kind, item)), ("security_result", result))
     return event | {name: part for name, part in parts if part}
 
 
@@ -188,14 +208,41 @@ def _labels(kind: str | None, item: dict[str, Any]) -> Udm:
     }
 
 
-def _result(report: Report) -> list[Udm]:
+def _result(report: Report, summary: Summary | None) -> list[Udm]:
     known = {
         "threat_id": fields.text(report.id or report.threat_id),
-        "threat_name": fields.text(report.name),
-        "threat_status": _STATUSES.get(report.status or ""),
+        "threat_name": fields.text(report.name) or (summary and fields.text(summary.name)),
+        "threat_status": _STATUSES.get(report.status or (summary.status if summary else "")),
+        **(_of_summary(summary) if summary else {}),
     }
     result = {name: value for name, value in known.items() if value}
     return [result] if result else []
+
+
+def _of_summary(summary: Summary) -> Udm:
+    """Enumerations only where TAP's word is one of UDM's; the words themselves in any case."""
+    severity, category = summary.severity.upper(), _CATEGORIES.get(summary.category.lower())
+    actors = _associations(summary.actors, "THREAT_ACTOR")
+    malware = _associations((*summary.families, *summary.malware), "MALWARE")
+    techniques = [
+        {key: value for key, value in (("id", known_by), ("name", name)) if value}
+        for known_by, name in summary.techniques
+    ]
+    return {
+        "severity": severity if severity in _SEVERITIES else None,
+        "severity_details": summary.severity_words(),
+        "category": [category] if category else None,
+        "category_details": [summary.category] if summary.category else None,
+        "associations": [*actors, *malware],
+        "attack_details": {"techniques": techniques} if techniques else None,
+    }
+
+
+def _associations(names: Names, kind: str) -> list[Udm]:
+    return [
+        {"type": kind, **{key: value for key, value in (("id", known_by), ("name", name)) if value}}
+        for known_by, name in dict.fromkeys(names)
+    ]
 
 
 def _note_item(item: dict[str, Any], notes: Notes) -> None:

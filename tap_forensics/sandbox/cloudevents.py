@@ -74,8 +74,9 @@ def curl_line(url: str) -> str:
 class FunctionServer:
     """A function under functions-framework in its own process group, as a context manager.
 
-    Its environment is `env` plus PATH and PYTHONUNBUFFERED. `log` holds the lines of stdout and stderr
-    together; `echo` is called with each new line. Raises RuntimeError with the log if it does not start.
+    Its environment is `env`, and what `env` leaves out of PATH, PYTHONUNBUFFERED and the signature type of a
+    function with an event trigger. `log` holds the lines of stdout and stderr together; `echo` is called with
+    each new line. Raises RuntimeError with the log if it does not start.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class FunctionServer:
         self.source = Path(source).resolve()
         self.port = port or free_port()
         folder = str(Path(sys.executable).parent)
-        self.env = {"PATH": f"{folder}:/usr/local/bin:/usr/bin:/bin", "PYTHONUNBUFFERED": "1"} | dict(env)
+        path = f"{folder}:/usr/local/bin:/usr/bin:/bin"
+        ours = {"PATH": path, "PYTHONUNBUFFERED": "1", "FUNCTION_SIGNATURE_TYPE": "cloudevent"}
+        self.env = ours | dict(env)
         self.log: list[str] = []
         self._echo = echo
         self._grew = threading.Condition()
@@ -104,8 +107,7 @@ class FunctionServer:
 
     def __enter__(self) -> FunctionServer:
         command = [sys.executable, "-m", "functions_framework", "--target", "main"]
-        command += ["--signature-type", "cloudevent", "--source", str(self.source)]
-        command += ["--host", HOST, "--port", str(self.port)]
+        command += ["--source", str(self.source), "--host", HOST, "--port", str(self.port)]
         self._process = subprocess.Popen(  # noqa: S603 (this Python, with our own arguments)
             command,
             env=self.env,

@@ -12,7 +12,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 import google.auth
-from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed, from_http_response
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPIError,
+    NotFound,
+    PreconditionFailed,
+    from_http_response,
+)
 from google.auth import compute_engine
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
@@ -215,14 +221,29 @@ class Bucket:
         except PreconditionFailed:
             # A feed may already have deleted what this call created.
             stored = self.read(name) if generation else self.read_ever(name)
-            if stored is None or stored.data != data:
-                raise Conflict(name, stored) from None
-            return stored.generation
+            return _generation_if_ours(name, stored, data)
+        except StorageFailed as failure:
+            stored = None if generation else self._hidden_by(failure, name)
+            if stored is None:
+                raise
+            return _generation_if_ours(name, stored, data)
         except NotFound as error:
             raise StorageFailed(self._describe("write", name, error)) from None
         except _SessionLost as error:
             raise StorageFailed(f"could not write gs://{self.name}/{name}: {error}") from error
         return int(blob.generation)
+
+    def _hidden_by(self, failure: StorageFailed, name: str) -> Stored | None:
+        """The object at the name of a forbidden `create`, if there is one and it can be read.
+
+        Overwriting needs the right to delete, which the function does not have for evidence. So a name that
+        is taken may be answered with 403 instead of 412.
+        """
+        if not isinstance(failure.__cause__, Forbidden):
+            return None
+        with suppress(StorageFailed):
+            return self.read(name)
+        return None
 
     def _wait_seconds(self) -> float:
         return min(max(self._remaining_seconds(), self._min_wait_seconds), _MAX_WAIT_SECONDS)
@@ -251,6 +272,12 @@ class Bucket:
 
     def _describe(self, verb: str, name: str, error: Exception) -> str:
         return storage_fault(f"{verb} gs://{self.name}/{name}", error)
+
+
+def _generation_if_ours(name: str, stored: Stored | None, data: bytes) -> int:
+    if stored is None or stored.data != data:
+        raise Conflict(name, stored) from None
+    return stored.generation
 
 
 class _SessionLost(Exception):

@@ -31,6 +31,9 @@ _ALL_BITS = (1 << 64) - 1
 # An odd number spreads a version over all bits (the golden ratio, after Knuth).
 _SPREAD = 0x9E3779B97F4A7C15
 _MAX_HEAD_BYTES = 1000
+_EPOCH = datetime.fromtimestamp(0, UTC)
+# Of a year that `datetime` has, whatever is in the object.
+_LATEST_MINUTE = 1_000_000_000
 
 
 class _Head(msgspec.Struct):
@@ -176,6 +179,15 @@ def prune(
         oldest = _oldest_of_newest(seen.entries, max_entries)
         seen.entries = {k: value for k, value in seen.entries.items() if value & _MINUTE_BITS >= oldest}
     return before - len(seen.entries)
+
+
+def complete_from(seen: EventIndex) -> datetime | None:
+    """Since when the index has every event that was delivered, if no gap is open; None if it is empty.
+
+    What was dropped is older than all that is left.
+    """
+    oldest = min((value & _MINUTE_BITS for value in seen.entries.values()), default=None)
+    return None if oldest is None else _EPOCH + timedelta(minutes=min(oldest, _LATEST_MINUTE))
 
 
 def _oldest_of_newest(entries: dict[int, int], most: int) -> int:

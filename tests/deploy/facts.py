@@ -20,22 +20,23 @@ def last(calls: list[Call], path: str) -> Any:
 
 
 def roles(policy: dict[str, Any]) -> list[str]:
-    """`role who`, with the account's name alone where it is the project's or Google's own."""
-    given = []
-    for binding in policy.get("policy", policy)["bindings"]:
-        for member in binding["members"]:
-            who, domain = member.removeprefix("serviceAccount:").split("@")
-            if domain == "demo-proj.iam.gserviceaccount.com":
-                given.append(f"{binding['role']} {who}")
-            elif domain.startswith("gcp-sa"):
-                given.append(f"{binding['role']} {domain.split('.')[0]}")
-            else:
-                given.append(f"{binding['role']} {who}@{domain}")
-    return sorted(given)
+    """`role who condition`, with the account's name alone where it is the project's or Google's own."""
+    return sorted(
+        f"{binding['role']} {_short(member)} {binding.get('condition', {}).get('expression', '')}".rstrip()
+        for binding in policy.get("policy", policy)["bindings"]
+        for member in binding["members"]
+    )
+
+
+def _short(member: str) -> str:
+    who, domain = member.removeprefix("serviceAccount:").split("@")
+    if domain == "demo-proj.iam.gserviceaccount.com":
+        return who
+    return domain.split(".")[0] if domain.startswith("gcp-sa") else f"{who}@{domain}"
 
 
 def function_facts(function: dict[str, Any]) -> dict[str, Any]:
-    build, service, trigger = function["buildConfig"], function["serviceConfig"], function["eventTrigger"]
+    build, service = function["buildConfig"], function["serviceConfig"]
     return {
         "name": function["name"].rsplit("/", 1)[1],
         "runtime": build["runtime"],
@@ -47,9 +48,14 @@ def function_facts(function: dict[str, Any]) -> dict[str, Any]:
         "max_instances": service["maxInstanceCount"],
         "concurrency": service["maxInstanceRequestConcurrency"],
         "ingress": service["ingressSettings"],
+        "runs_as": service["serviceAccountEmail"].split("@")[0],
+    }
+
+
+def trigger_facts(trigger: dict[str, Any]) -> dict[str, Any]:
+    return {
         "event_type": trigger["eventType"],
         "retry_policy": trigger["retryPolicy"],
-        "runs_as": service["serviceAccountEmail"].split("@")[0],
         "trigger_calls_as": trigger["serviceAccountEmail"].split("@")[0],
     }
 

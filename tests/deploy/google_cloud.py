@@ -26,7 +26,14 @@ SUBSCRIPTION = f"{PROJECT}/subscriptions/eventarc-demo-sub"
 _UPLOAD = "/upload/source.zip"
 # What gcloud asks by an address of its own. Cloud Run's is not here: gcloud puts the region in front of it.
 _SERVICES = (
-    *("artifactregistry", "cloudbuild", "cloudfunctions", "cloudresourcemanager", "cloudscheduler"),
+    *(
+        "artifactregistry",
+        "cloudbilling",
+        "cloudbuild",
+        "cloudfunctions",
+        "cloudresourcemanager",
+        "cloudscheduler",
+    ),
     *("eventarc", "iam", "pubsub", "secretmanager", "serviceusage"),
 )
 # Fields in which a PATCH carries the thing itself.
@@ -50,9 +57,14 @@ class Call:
 
 
 class GoogleCloud:
-    """The server, as a context manager. `things` are kept by service and name: `pubsub/projects/…`."""
+    """The server, as a context manager. `things` are kept by service and name: `pubsub/projects/…`.
+
+    `refused`: replies to every request whose method and path match a pattern.
+    """
 
     def __init__(self) -> None:
+        self.refused: dict[str, Reply] = {}
+        self.billing = True
         self.calls: list[Call] = []
         self.things: dict[str, dict[str, Any]] = {}
         self.upload = b""
@@ -109,6 +121,9 @@ class GoogleCloud:
             body = json.loads(data) if data else {}
             call = Call(method, unquote(url.path), dict(parse_qsl(url.query)), body)
             self.calls.append(call)
+            for pattern, reply in self.refused.items():
+                if re.search(pattern, f"{method} {call.path}"):
+                    return reply
             service, _, path = call.path.lstrip("/").partition("/")
             # Less the version, which differs between gcloud's commands for one thing.
             path = re.sub(r"^v\d\w*/", "", path)
@@ -130,14 +145,14 @@ class GoogleCloud:
     def create(self, service: str, name: str, body: dict[str, Any]) -> Reply:
         key = f"{service}/{name}"
         if key in self.things:
-            return _error(409, "ALREADY_EXISTS", f"{name} already exists")
+            return error(409, "ALREADY_EXISTS", f"{name} already exists")
         self.things[key] = {**body, "name": name}
         return 200, self.things[key]
 
     def stored(self, call: Call, key: str) -> Reply:
         """A thing that is there is read, changed or deleted."""
         if key not in self.things:
-            return _error(404, "NOT_FOUND", f"{key} was not found")
+            return error(404, "NOT_FOUND", f"{key} was not found")
         if call.method == "DELETE":
             del self.things[key]
             return 200, {}
@@ -165,6 +180,9 @@ class GoogleCloud:
             return None
         return 200, {"projectId": PROJECT_ID, "projectNumber": PROJECT_NUMBER, "lifecycleState": "ACTIVE"}
 
+    def billing_of(self, _: Call, path: str) -> Reply:
+        return 200, {"name": path, "projectId": PROJECT_ID, "billingEnabled": self.billing}
+
     def services(self, call: Call, path: str) -> Reply | None:
         if call.method == "POST":
             self._enabled |= set(call.body.get("serviceIds", []))
@@ -189,6 +207,7 @@ class GoogleCloud:
             return self.policy(f"storage/{name}", call.body or None)
         if call.method == "POST" and not name:
             same = {"kind": "storage#bucket", "id": call.body["name"], "metageneration": "1"}
+            same["projectNumber"] = PROJECT_NUMBER
             return self.create("storage", call.body["name"], {**call.body, **same})
         return self.stored(call, f"storage/{name}")
 
@@ -231,6 +250,7 @@ class GoogleCloud:
 
 
 _OWN_RULES: dict[str, Callable[[GoogleCloud, Call, str], Reply | None]] = {
+    "cloudbilling": GoogleCloud.billing_of,
     "cloudresourcemanager": GoogleCloud.projects,
     "serviceusage": GoogleCloud.services,
     "iam": GoogleCloud.accounts,
@@ -247,7 +267,7 @@ def _merged(old: Any, new: Any) -> Any:
     return new
 
 
-def _error(code: int, status: str, message: str) -> Reply:
+def error(code: int, status: str, message: str) -> Reply:
     return code, {"error": {"code": code, "status": status, "message": message}}
 
 

@@ -22,32 +22,16 @@ from tests.deploy.facts import (
     mounted,
     roles,
     schedule_facts,
+    trigger_facts,
 )
-from tests.deploy.google_cloud import PROJECT, SUBSCRIPTION, Call, GoogleCloud
-from tests.support.tools import CHECKOUT, command
+from tests.deploy.google_cloud import PROJECT, PROJECT_ID, PROJECT_NUMBER, SUBSCRIPTION, Call, GoogleCloud
+from tests.deploy.quickstart import Quickstart
+from tests.support.events_lab import EVENTS
+from tests.support.tools import CHECKOUT
 
 PROXY = "tap-forensics-collector-proxy"
 # One gcloud command takes about a second, a run of the script some thirty.
 pytestmark = pytest.mark.timeout(600)
-
-
-class Quickstart:
-    """The script with a cloud of its own. `output` is what each run of it printed."""
-
-    def __init__(self, cloud: GoogleCloud, folder: Path) -> None:
-        self.cloud = cloud
-        path = f"{Path(command('gcloud')).parent}:{Path(sys.executable).parent}:{os.defpath}"
-        self._env = cloud.environment(folder) | {"PATH": path}
-        self.output: list[str] = []
-
-    def run(self, *options: str) -> list[Call]:
-        """One run of the script; returns what gcloud asked for meanwhile."""
-        before = len(self.cloud.calls)
-        words = [str(CHECKOUT / "deploy" / "quickstart.sh"), "--bucket", FACTS["bucket"]["name"], *options]
-        ended = subprocess.run(words, env=self._env, capture_output=True, text=True, check=False)  # noqa: S603
-        self.output.append(ended.stdout)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        return self.cloud.calls[before:]
 
 
 @pytest.fixture
@@ -68,6 +52,7 @@ def test_it_makes_what_the_facts_say(installed: tuple[Quickstart, list[Call]]) -
     _, calls = installed
     function = last(calls, "/functions")
     assert function_facts(function) == FACTS["function"]
+    assert trigger_facts(function["eventTrigger"]) == FACTS["quickstart_trigger"]
     assert function["eventTrigger"]["pubsubTopic"] == f"{PROJECT}/topics/{FACTS['topic']}"
     assert function["serviceConfig"]["environmentVariables"] == FACTS["environment"]
     assert mounted(function["serviceConfig"]) == FACTS["mounted"]
@@ -130,11 +115,34 @@ def test_the_address_of_a_proxy_is_a_mounted_secret(installed: tuple[Quickstart,
     assert f"versions add {PROXY} " in installed[0].output[-1]
 
 
+def test_a_folder_of_events_has_rights_of_its_own_and_rights_on_the_whole_bucket_are_taken_away(
+    installed: tuple[Quickstart, list[Call]],
+) -> None:
+    bucket = f"storage/{FACTS['bucket']['name']}"
+    account = f"serviceAccount:{FACTS['function']['runs_as']}@{PROJECT_ID}.iam.gserviceaccount.com"
+    _, policy = installed[0].cloud.policy(bucket, None)
+    # As an earlier version of the script gave it.
+    policy["bindings"].append({"role": "roles/storage.objectUser", "members": [account]})
+    calls = installed[0].run("--feed-service-account", "feed@example.com", "--set", f"EVENTS_PREFIX={EVENTS}")
+    given = roles(last(calls, f"/b/{FACTS['bucket']['name']}/iam"))
+    assert given == sorted(FACTS["roles"]["bucket"] + FACTS["roles_for_events"])
+
+
 def test_a_dry_run_changes_nothing_and_says_what_it_would_do(quickstart: Quickstart) -> None:
     calls = quickstart.run("--dry-run", "--schedule", "*/15 * * * *")
     assert [call for call in calls if call.changes()] == []
     for words in ("buckets create", "functions deploy", "scheduler jobs create", "nothing was changed"):
         assert words in quickstart.output[-1].lower()
+
+
+def test_the_lifecycle_rules_of_a_bucket_that_is_there_are_not_replaced(quickstart: Quickstart) -> None:
+    rules = {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 30}}]}
+    here = {"projectNumber": PROJECT_NUMBER, "lifecycle": rules}
+    quickstart.cloud.create("storage", FACTS["bucket"]["name"], here)
+    quickstart.run("--dry-run")
+    assert "buckets update" in quickstart.output[-1]
+    assert "--lifecycle-file" not in quickstart.output[-1]
+    assert "its lifecycle rules stay as they are" in quickstart.output[-1]
 
 
 def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(quickstart: Quickstart) -> None:
@@ -161,7 +169,14 @@ def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(quickstart:
         ("--set", "GCS_PREFIX=state/tap"),
         ("--set", "GCS_PREFIX="),
         ("--set", "EVENTS_PREFIX=/state/events/"),
+        ("--set", "EVENTS_PREFIX=tap//events"),
+        ("--set", 'EVENTS_PREFIX=tap"events'),
+        ("--set", "NO_PROXY=a|GCS_BUCKET=never-here"),
+        ("--set", "TENANTS_DIR=/tenants"),
         ("--set", "MAX_THREATS"),
+        ("--set", "MAX_THREAT=5"),
+        ("--set", "PATH=/never-here"),
+        ("--set", "=5"),
         ("--bucket",),
         ("--unknown",),
     ],

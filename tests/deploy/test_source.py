@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.support.tools import CHECKOUT, command, tracked_files
 # From starting the server to its first answer; deploy/README.md lists what `--log-cli-level=INFO` shows here.
 COLD_START_AT_MOST = timedelta(seconds=10)
 AT_HOME = (
+    "tap_forensics/audit/",
     "tap_forensics/sandbox/",
     "tap_forensics/cli/",
     "tap_forensics/report/",
@@ -91,8 +93,42 @@ def test_terraform_leaves_out_the_same() -> None:
 
 
 def test_the_same_source_gives_the_same_archive(archive: Path, tmp_path: Path) -> None:
-    run(sys.executable, "deploy/archive.py", tmp_path / "again.zip")
+    """Whenever it was checked out, and by whom."""
+    for name in to_be_deployed():
+        copy = tmp_path / "elsewhere" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((CHECKOUT / name).read_bytes())
+        copy.chmod(0o600)
+        os.utime(copy, (1_700_000_000, 1_700_000_000))
+    script = tmp_path / "elsewhere" / "deploy" / "archive.py"
+    script.parent.mkdir()
+    script.write_bytes((CHECKOUT / "deploy" / "archive.py").read_bytes())
+    run(sys.executable, script, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
+
+
+def test_nothing_in_the_archive_is_up_to_the_version_of_zlib(archive: Path) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        kinds = {
+            (entry.compress_type, entry.create_system, entry.external_attr) for entry in packed.infolist()
+        }
+    assert kinds == {(zipfile.ZIP_STORED, 3, 0o644 << 16)}
+
+
+@pytest.mark.parametrize("linked", ["requirements.txt", "tap_forensics/more.py", "tap_forensics/folder"])
+def test_a_symbolic_link_is_refused_by_name(a_checkout: Path, linked: str) -> None:
+    outside = a_checkout.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (a_checkout / linked).unlink(missing_ok=True)
+    (a_checkout / linked).symlink_to(outside)
+    made = a_checkout / "made.zip"
+    words = [sys.executable, str(a_checkout / "deploy" / "archive.py"), str(made)]
+    refused = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 (our own script)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"archive.py: {linked}: a symbolic link is not packed; put the file itself there\n"
+    )
+    assert not made.exists()
 
 
 def test_gcloud_would_upload_the_same_files() -> None:

@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tap_forensics.config.settings import VARIABLES
+from tap_forensics.errors import AuthenticationFailed, InvalidCredentials
 from tap_forensics.stats import RunStats
 from tests.support.tools import CHECKOUT, command, tracked_files
 
@@ -58,6 +60,51 @@ def test_the_module_is_valid_and_passes_its_own_tests(module_copy: Path) -> None
     assert "0 failed" in checked.stdout
 
 
+USED_FROM_GIT = """
+module "tap_forensics" {
+  source = "git::file://%s//deploy/terraform?ref=v9.9.9"
+
+  project_id = "my-project"
+  region     = "us-central1"
+  bucket     = "my-bucket"
+}
+"""
+
+
+def test_a_tag_s_subdirectory_is_a_module_that_packs_that_tag_s_source(
+    module_copy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`terraform get` fetches modules only, so this needs no provider."""
+    checkout, root = module_copy.parents[1], tmp_path_factory.mktemp("root")
+    as_somebody = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
+    for words in (("init",), ("add", "--all"), ("commit", "-m", "A release"), ("tag", "v9.9.9")):
+        subprocess.run([command("git"), *as_somebody, *words], cwd=checkout, check=True, capture_output=True)  # noqa: S603
+    packed_there = pack(checkout, root / "there.zip")
+    (checkout / "main.py").write_text("raise SystemExit  # after the tag\n", encoding="utf-8")
+    (root / "main.tf").write_text(USED_FROM_GIT % checkout, encoding="utf-8")
+    fetched = terraform(root, "get", "-no-color")
+    assert fetched.returncode == 0, fetched.stdout + fetched.stderr
+    (module,) = root.glob(".terraform/modules/tap_forensics/deploy/terraform")
+    assert (module.parent / "RUNBOOK.md").is_file()
+    assert pack(module.parents[1], root / "here.zip") == packed_there
+
+
+def pack(checkout: Path, archive: Path) -> bytes:
+    words = [sys.executable, str(checkout / "deploy" / "archive.py"), str(archive)]
+    subprocess.run(words, check=True)  # noqa: S603 (our own script)
+    return archive.read_bytes()
+
+
+def test_each_example_is_planned_and_alone_says_which_provider() -> None:
+    planned = (MODULE / "tests" / "examples.tftest.hcl").read_text(encoding="utf-8")
+    examples = [folder for folder in (MODULE / "examples").iterdir() if folder.is_dir()]
+    assert sorted(re.findall(r'source = "\./examples/(.+)"', planned)) == sorted(e.name for e in examples)
+    assert all('provider "google" {' in (e / "main.tf").read_text(encoding="utf-8") for e in examples)
+    assert not [
+        f for f in MODULE.glob("*.tf") if re.search(r"^provider ", f.read_text(encoding="utf-8"), re.M)
+    ]
+
+
 def test_each_alert_has_its_paragraph_in_the_runbook() -> None:
     monitoring = (MODULE / "monitoring.tf").read_text(encoding="utf-8")
     runbook = (CHECKOUT / "deploy" / "RUNBOOK.md").read_text(encoding="utf-8")
@@ -75,6 +122,13 @@ def test_metrics_and_alerts_read_figures_that_a_run_logs() -> None:
     named |= set(re.findall(r"jsonPayload\.run\.(\w+)", monitoring))
     assert named
     assert named <= set(RunStats().as_fields())
+
+
+def test_the_alert_on_credentials_reads_the_kind_of_error_that_the_log_has() -> None:
+    monitoring = (MODULE / "monitoring.tf").read_text(encoding="utf-8")
+    (kinds,) = re.findall(r"jsonPayload\.error=\((.+?)\)", monitoring)
+    named = re.findall(r"\w+", kinds.replace("OR", ""))
+    assert named == [AuthenticationFailed.__name__, InvalidCredentials.__name__]
 
 
 def test_the_environment_is_the_collectors_own() -> None:

@@ -20,6 +20,7 @@ from tap_forensics.stats import RunStats
 from tap_forensics.storage import state as state_document
 from tap_forensics.storage.state import Gap, Lease, LostInterval, State, Threat
 from tap_forensics.tap.quota import Pool
+from tests.docs import terraform_docs
 
 _NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
 _THREAT_ID = "87d887777969260bd6f351a32daec847d5b39da539f36c2986c712307f5a328b"
@@ -190,4 +191,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "state fields": state_fields,
     "state sample": state_sample,
     "errors": error_tree,
+    "terraform requirements": terraform_docs.requirements,
+    "terraform inputs": terraform_docs.inputs,
+    "terraform outputs": terraform_docs.outputs,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -101,7 +102,8 @@ def screens() -> dict[str, str]:
                 "state show": "state show",
             }.items()
         }
-        return {**shown, "udm": _udm(tenant), **_secops(tenant), **_repair(tenant)}
+        secops = _secops(tenant)
+        return {**shown, "udm": _udm(tenant), **secops, **_audit(tenant), **_repair(tenant)}
 
 
 def _hour(tenant: LocalTenant, hours_ago: int) -> str:
@@ -151,6 +153,27 @@ _NO_ACCESS = {
     "errorCause": "The account may not list the bucket",
     "errorAction": "Grant it roles/storage.legacyBucketReader",
 }
+
+
+def _audit(tenant: LocalTenant) -> dict[str, str]:
+    """Of what the run has read: first complete, then with a threat that was lost."""
+    # Not by the hour: the same events are in it whenever this runs.
+    line = f"audit --from {tenant.now - timedelta(hours=2, minutes=45):%Y-%m-%dT%H:%MZ}"
+    complete = tenant.screen(f"{line} --html completeness.html")
+    _lose_a_threat(tenant)
+    return {"audit": complete, "audit repair": tenant.screen(f"{line} --repair", code=1)}
+
+
+def _lose_a_threat(tenant: LocalTenant) -> None:
+    """Neither the bucket nor the state has it, as if it had never been collected."""
+    [name] = [name for name in tenant.bucket.names("tap-forensics/") if name.endswith(".ndjson")]
+    lines = [json.loads(line) for line in tenant.bucket.get(name).splitlines()]
+    lost = next(line["_threatId"] for line in lines if "_campaignId" not in line)
+    kept = [json.dumps(line) + "\n" for line in lines if line["_threatId"] != lost]
+    tenant.bucket.put(name, "".join(kept))
+    state = json.loads(tenant.bucket.get(STATE))
+    del state["collected"][lost]
+    tenant.bucket.put(STATE, json.dumps(state))
 
 
 def _repair(tenant: LocalTenant) -> dict[str, str]:

@@ -28,10 +28,12 @@ def links(path: Path) -> list[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """As GitHub makes them from headings."""
-    headings = re.findall(r"^#+ +(.+?)\s*$", _FENCE.sub("", path.read_text(encoding="utf-8")), re.M)
+    """As GitHub makes them from headings, and those that are set by name."""
+    text = _FENCE.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.+?)\s*$", text, re.M)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+    return made | set(re.findall(r'<a name="([^"]+)"></a>', text))
 
 
 def wrong(path: Path) -> list[str]:
@@ -39,7 +41,7 @@ def wrong(path: Path) -> list[str]:
     for link in links(path):
         if re.match(r"[a-z]+:", link):
             continue
-        name, _, anchor = link.partition("#")
+        name, _, anchor = link.replace("\\_", "_").partition("#")
         target = (path.parent / name).resolve() if name else path
         outside = not target.is_relative_to(CHECKOUT)
         if outside or not target.exists() or (anchor and anchor not in anchors(target)):

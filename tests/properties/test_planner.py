@@ -34,13 +34,14 @@ lefts = st.fixed_dictionaries({pool: st.none() | st.integers(0, 12) for pool in 
 def played(backlog: dict[str, Threat], left: dict[str, int | None], mode: str) -> list[Step]:
     """All steps of a run in which every call is answered."""
     named = {threat.campaign for threat in backlog.values() if threat.campaign}
-    waiting = Waiting(dict(backlog), {campaign: OpenItem() for campaign in named}, dict(left))
+    waiting = Waiting(dict(backlog), {campaign: OpenItem() for campaign in named}, named, dict(left))
     steps = []
     while step := next_step(waiting, mode):
         steps.append(step)
         for request in step.requests:
             if request.campaign:
                 del waiting.campaigns[request.campaign]
+                waiting.uncovered.discard(request.campaign)
             else:
                 del waiting.threats[request.threat_id]
         before = waiting.left[step.pool]

@@ -98,7 +98,7 @@ def once_a_second() -> Rule:
 
 
 def behind(
-    gate: Gate, fake: FakeBucket, remaining_seconds: Callable[[], float] = lambda: 30.0, **options: float
+    gate: Through, fake: FakeBucket, remaining_seconds: Callable[[], float] = lambda: 30.0, **options: float
 ) -> Bucket:
     """The bucket, asked through the gate; `options` as of `Bucket`."""
     client = fake.client()

@@ -89,7 +89,11 @@ class LabBucket(FakeBucket):
         return client
 
     def keep_versions(self) -> None:
-        """Deleted and replaced objects stay as noncurrent versions, as in the Terraform module's bucket."""
-        bucket = self._own.get_bucket(self.name)
-        bucket.versioning_enabled = True
-        bucket.patch()
+        keep_versions(self)
+
+
+def keep_versions(fake: FakeBucket) -> None:
+    """Deleted and replaced objects stay as noncurrent versions, as in the Terraform module's bucket."""
+    bucket = fake.client().get_bucket(fake.name)
+    bucket.versioning_enabled = True
+    bucket.patch()

@@ -7,7 +7,7 @@ mock_provider "google" {
 }
 
 variables {
-  project     = "demo"
+  project_id  = "demo-project"
   region      = "us-central1"
   bucket      = "example-com-tap"
   alert_email = "soc@example.com"
@@ -32,6 +32,14 @@ run "hourly" {
   assert {
     condition     = strcontains(google_monitoring_alert_policy.on_log["cursor-lag"].conditions[0].condition_matched_log[0].filter, "jsonPayload.run.cursor_lag_seconds>7200")
     error_message = "Over two hours."
+  }
+  assert {
+    condition     = endswith(google_monitoring_alert_policy.on_log["refused-credentials"].conditions[0].condition_matched_log[0].filter, " AND jsonPayload.error=(\"AuthenticationFailed\" OR \"InvalidCredentials\")")
+    error_message = "A field, and no text that another message may hold."
+  }
+  assert {
+    condition     = endswith(google_logging_metric.backlog["grew"].filter, " AND jsonPayload.run.backlog_growth>0 AND jsonPayload.run.threats_uncovered>0") && endswith(google_logging_metric.backlog["held"].filter, " AND (jsonPayload.run.backlog_growth<=0 OR jsonPayload.run.threats_uncovered=0)")
+    error_message = "A backlog of covered threats alone raises no alert; each run counts as one or the other."
   }
   assert {
     condition     = google_logging_metric.figure["reports"].value_extractor == "EXTRACT(jsonPayload.run.reports)"

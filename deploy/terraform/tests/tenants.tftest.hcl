@@ -6,21 +6,16 @@ mock_provider "google" {
   }
   mock_resource "google_service_account" {
     defaults = {
-      email  = "tap-forensics-collector-sa@demo.iam.gserviceaccount.com"
-      member = "serviceAccount:tap-forensics-collector-sa@demo.iam.gserviceaccount.com"
-    }
-  }
-  mock_resource "google_cloudfunctions2_function" {
-    defaults = {
-      event_trigger = { trigger = "projects/demo/locations/us-central1/triggers/t-1" }
+      email  = "tap-forensics-collector-sa@demo-project.iam.gserviceaccount.com"
+      member = "serviceAccount:tap-forensics-collector-sa@demo-project.iam.gserviceaccount.com"
     }
   }
 }
 
 variables {
-  project = "demo"
-  region  = "us-central1"
-  bucket  = "example-com-tap"
+  project_id = "demo-project"
+  region     = "us-central1"
+  bucket     = "example-com-tap"
 
   tenants = { acme = {}, globex = {}, initech = { schedule = "*/15 * * * *" }, umbrella = {} }
 }
@@ -159,23 +154,6 @@ run "metrics_and_alerts_tell_tenants_apart" {
   assert {
     condition     = alltrue([for policy in google_monitoring_alert_policy.on_log : policy.conditions[0].condition_matched_log[0].label_extractors["tenant"] == "EXTRACT(labels.tenant)"])
     error_message = "The alert names the tenant."
-  }
-}
-
-run "feeds_in_secops_have_the_tenant_as_namespace" {
-  command = plan
-  variables {
-    feed_service_account = "feed@example.com"
-    secops               = { instance = "11111111-2222-3333-4444-555555555555", location = "us" }
-    tenants              = { acme = {}, globex = {} }
-  }
-
-  assert {
-    condition = { for name, feed in google_chronicle_feed.this : name => "${feed.details[0].asset_namespace} ${feed.details[0].gcs_v2_settings[0].bucket_uri}" } == {
-      "acme/forensics"   = "acme gs://example-com-tap/tap-forensics/acme/"
-      "globex/forensics" = "globex gs://example-com-tap/tap-forensics/globex/"
-    }
-    error_message = "A feed a tenant."
   }
 }
 

@@ -22,6 +22,7 @@ from tap_forensics.report.page.findings import ThreatEntry
 from tap_forensics.report.page.shown import shown_indicator
 
 _MOST_REFERENCES = 20
+_OF_SUMMARIES = ("severity", "actors", "families", "malware", "techniques")
 _COLUMNS = (
     "type",
     "indicator",
@@ -32,6 +33,7 @@ _COLUMNS = (
     "first_seen",
     "found_in",
     "status",
+    *_OF_SUMMARIES,
 )
 # Statuses of withdrawn reports, in lower case.
 _WITHDRAWN = {"falsepositive": "benign", "cleared": "unknown"}
@@ -150,7 +152,14 @@ def _cells(one: ListedIndicator, entries: Sequence[ThreatEntry]) -> list[str]:
         iso(one.first_seen) if one.first_seen else "",
         " ".join(one.fields),
         one.status,
+        *(_of_summaries(held_by, name) for name in _OF_SUMMARIES),
     ]
+
+
+def _of_summaries(entries: Sequence[ThreatEntry], name: str) -> str:
+    """What the summaries of these threats say, each text once."""
+    texts: dict[str, None] = dict.fromkeys(getattr(entry.summary, name) for entry in entries)
+    return ", ".join(text for text in texts if text)
 
 
 def _no_formula(cell: str) -> str:
@@ -197,7 +206,15 @@ def _stix_indicator(
             }
             for e in held_by
         ],
+        **_labels(held_by),
     )
+
+
+def _labels(entries: Sequence[ThreatEntry]) -> dict[str, list[str]]:
+    """What the summaries say, such as `actors: TA-example`; STIX allows no empty list."""
+    texts = {name: _of_summaries(entries, name) for name in _OF_SUMMARIES}
+    labels = [f"{name}: {text}" for name, text in texts.items() if text]
+    return {"labels": labels} if labels else {}
 
 
 def _pattern(one: ListedIndicator) -> stix2.ObservationExpression:

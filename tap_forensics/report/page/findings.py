@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from tap_forensics.report import fields
 from tap_forensics.report.indicators import Indicator, indicators_in
 from tap_forensics.report.page.shown import label, shown_value
-from tap_forensics.report.records import EventLine, Report, text_or_none
+from tap_forensics.report.records import EventLine, Record, Report, text_or_none
 from tap_forensics.report.source import SourceFault
+from tap_forensics.report.summaries import Names, Summary, SummaryIndex
 
 MOST_ROWS = 500
 MOST_FIELDS = 60
@@ -26,11 +27,24 @@ _MOST_KINDS = 200
 _ENTRY_WEIGHT, _FIELD_WEIGHT, _INDICATOR_WEIGHT = 3000, 150, 2500
 _SIGHTING_WEIGHT, _MOMENT_WEIGHT = 600, 150
 _OWN_FIELDS = frozenset(("type", "malicious", "what", "engine", "platforms", "display"))
+_NO_NAME = "(no name)"
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class TooMuch(SourceFault):
     """SOURCE has more than fits on one page."""
+
+
+class ShownSummary(NamedTuple):
+    """A threat's summary as displayed text: all values of one kind are joined."""
+
+    severity: str = ""
+    category: str = ""
+    actors: str = ""
+    families: str = ""
+    malware: str = ""
+    techniques: str = ""
+    brands: str = ""
 
 
 class Row(NamedTuple):
@@ -63,6 +77,7 @@ class ThreatEntry:
     not_listed: int
     classification: str = ""
     seen: Counter[str] = field(default_factory=Counter)
+    summary: ShownSummary = field(default_factory=ShownSummary)
 
     @property
     def malicious(self) -> int:
@@ -83,7 +98,7 @@ class Sighting:
 @dataclass
 class Findings:
     """`moments` are the times of events, by kind. `older` counts reports that a newer one replaced. `weight`
-    is roughly the memory, in bytes, that the entries, their page and exports need.
+    is roughly the memory, in bytes, that the entries, their page and exports need. `summaries`: by threat.
     """
 
     entries: list[ThreatEntry] = field(default_factory=list)
@@ -92,9 +107,10 @@ class Findings:
     older: int = 0
     without_report: int = 0
     weight: int = 0
+    summaries: SummaryIndex = field(default_factory=SummaryIndex)
 
 
-def find(records: Iterable[Report | EventLine], *, malicious_only: bool) -> Findings:
+def find(records: Iterable[Record], *, malicious_only: bool) -> Findings:
     """Entries in an analyst's order: malicious evidence first, then clicks let through, then newest.
 
     Raises `TooMuch`.
@@ -106,6 +122,9 @@ def find(records: Iterable[Report | EventLine], *, malicious_only: bool) -> Find
     for record in records:
         if isinstance(record, EventLine):
             _take_event(record, findings, sightings)
+        elif isinstance(record, Summary):
+            # The last one is the newest.
+            findings.summaries.add(label(record.threat_id), record)
         elif record.continues and last:
             _extend(last, _entry(record, malicious_only), findings)
         else:
@@ -145,6 +164,7 @@ def _weight(entry: ThreatEntry) -> int:
 
 def _refuse_too_much(findings: Findings, sightings: dict[str, Sighting]) -> None:
     seen = _SIGHTING_WEIGHT * len(sightings) + _MOMENT_WEIGHT * len(findings.moments)
+    seen += findings.summaries.weight
     if findings.weight + seen > MOST_WEIGHT:
         raise TooMuch(
             "SOURCE has more than fits on one page: give a part of it (a prefix such as "
@@ -158,7 +178,9 @@ def _join(
     for (is_campaign, name), entry in newest.items():
         if is_campaign:
             findings.campaigns[name] = entry.name
-        elif sighting := sightings.get(name):
+            continue
+        _add_summary(entry, findings.summaries.get(name))
+        if sighting := sightings.get(name):
             entry.seen, entry.classification = sighting.seen, sighting.classification
             entry.campaign_id = entry.campaign_id or sighting.campaign_id
             if sighting.is_update or not entry.status:
@@ -167,6 +189,23 @@ def _join(
     findings.without_report = len(
         sightings.keys() - {name for is_campaign, name in newest if not is_campaign}
     )
+
+
+def _add_summary(entry: ThreatEntry, summary: Summary | None) -> None:
+    if summary is None:
+        return
+    of_names = (summary.actors, summary.families, summary.malware, summary.techniques, summary.brands)
+    entry.summary = ShownSummary(
+        label(summary.severity_words()), label(summary.category), *map(_joined, of_names)
+    )
+    entry.status = entry.status or label(summary.status)
+    if entry.name == _NO_NAME and summary.name:
+        entry.name = shown_value("name", summary.name)
+
+
+def _joined(names: Names) -> str:
+    """The names; where there is none, the id."""
+    return ", ".join(dict.fromkeys(label(name or known_by) for known_by, name in names))
 
 
 def _urgency(entry: ThreatEntry) -> tuple[bool, bool, datetime, str]:
@@ -189,7 +228,7 @@ def _entry(report: Report, malicious_only: bool) -> ThreatEntry:
     return ThreatEntry(
         label(report_id),
         is_campaign,
-        shown_value("name", report.name or "(no name)"),
+        shown_value("name", report.name or _NO_NAME),
         label(report.status or ""),
         label(report.id if is_campaign and report.id else report.campaign_id or "") or None,
         fields.moment(report.generated),

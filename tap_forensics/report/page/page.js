@@ -32,6 +32,7 @@
   const words = (row, from) => row.slice(from).filter((_, at) => at % 2).join("\n");
   const haystack = (report) =>
     plain([report.id, report.name, report.status, report.classification, report.campaign,
+      ...Object.values(report.summary),
       campaigns.get(report.campaign) || "",
       ...report.rows.map((row) => `${data.words[row[0]]} ${data.words[row[3]]} ${words(row, 4)}`)].join("\n"));
   const searched = (item, text) => (item.hay ??= text(item));
@@ -135,8 +136,11 @@
     growing(body, more, MORE.rows, evidenceRow).show(report.rows, MORE.rows);
     const left = report.total - report.rows.length;
     const scope = make("span", "name", report.is_campaign ? "campaign" : "threat");
+    const about = Object.entries(report.summary).filter(([, text]) => text).flatMap(([name, text]) =>
+      [make("span", "pair", make("span", "name", name), " ", foreign("", text)), " "]);
     return make("div", "evidence",
       make("p", "ids", scope, " ", foreign("mono", report.id)),
+      ...(about.length ? [make("p", "about", ...about)] : []),
       make("table", "list", make("thead", "", head), body), more,
       ...(left > 0 ? [make("p", "hint", `${count(left)} more items are not in this page.`)] : []));
   };
@@ -144,6 +148,7 @@
   const facts = (report) => {
     const told = [];
     if (report.status) told.push(foreign(report.status === "active" ? "pill active" : "pill", report.status));
+    if (report.summary.severity) told.push(foreign("", `severity ${report.summary.severity}`));
     if (report.classification) told.push(foreign("", report.classification));
     for (const [kind, [one, many]] of Object.entries(SEEN)) {
       const seen = report.seen[kind];

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from tap_forensics.clock import iso
 from tap_forensics.report.indicators import INDICATOR_TYPES
 from tap_forensics.report.page.exports import ListedIndicator, left_out
-from tap_forensics.report.page.findings import Findings, Row, ThreatEntry
+from tap_forensics.report.page.findings import Findings, Row, ShownSummary, ThreatEntry
 from tap_forensics.report.page.overview import charts, key_figures
 from tap_forensics.report.page.shown import shown_indicator, visible
 from tap_forensics.report.records import Tally
@@ -127,6 +127,7 @@ def _entry(entry: ThreatEntry, number: Callable[[str], int]) -> dict[str, Any]:
         "campaign": entry.campaign_id or "",
         "generated": iso(entry.generated.replace(microsecond=0)) if entry.generated else "",
         "seen": dict(entry.seen),
+        "summary": dict(zip(ShownSummary._fields, entry.summary, strict=True)),
         "malicious": entry.malicious,
         "total": entry.kinds.total(),
         "rows": [_row(row, number) for row in entry.rows],

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import urllib3
@@ -107,12 +108,16 @@ def site() -> Iterator[Site]:
 class Gate:
     """Stands before the bucket's server: answers what that one cannot, and keeps a journal of the rest.
 
-    `rights` are those that it says are held; `policy` has the members of each role, or is a status.
+    `rights` are those that it says are held, `object_rights` those on names that begin so, `object_status`
+    the status of that answer; `policy` has the members of each role, or is a status; `refuses` is a status
+    for every request.
     """
 
     url: str
     asked: list[str]
     rights: list[str] | None = None
+    object_rights: dict[str, list[str]] = field(default_factory=dict)
+    object_status: int = 200
     policy: dict[str, list[str]] | int | None = None
     refuses: int | None = None
 
@@ -121,7 +126,7 @@ class Gate:
         if self.refuses:
             return self.refuses, {}
         if "/iam/testPermissions" in path and self.rights is not None:
-            return 200, {"kind": "storage#testIamPermissionsResponse", "permissions": self.rights}
+            return self._held(path, self.rights)
         if "/iam?" not in path or self.policy is None:
             return None
         if isinstance(self.policy, int):
@@ -129,10 +134,19 @@ class Gate:
         bindings = [{"role": role, "members": members} for role, members in self.policy.items()]
         return 200, {"kind": "storage#policy", "version": 3, "bindings": bindings}
 
+    def _held(self, path: str, rights: list[str]) -> tuple[int, dict[str, Any]]:
+        """Which of some permissions are held on the bucket or on an object."""
+        url = urlsplit(path)
+        name = unquote(url.path.partition("/o/")[2])
+        held = [*rights]
+        for start, on_objects in self.object_rights.items():
+            held += on_objects if name.startswith(start) else []
+        permissions = [right for right in parse_qs(url.query)["permissions"] if right in held]
+        return self.object_status if name else 200, {"permissions": permissions}
+
 
 @contextmanager
 def gate_before(bucket: FakeBucket) -> Iterator[Gate]:
-    """`refuses` is a status for every request."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

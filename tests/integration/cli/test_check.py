@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 import trustme
 
-from tap_forensics.cli.check_bucket import NEEDED, UNWANTED
+from tap_forensics.cli.check_rights import CREATE, DELETE, GET, LIST, UNWANTED
 from tap_forensics.sandbox.faults import Fault
 from tap_forensics.sandbox.processes import free_port
 from tap_forensics.sandbox.tap_api import utc_now
+from tap_forensics.storage.remedies import GIVE_FUNCTION_ROLES
 from tests.integration.cli.conftest import Site, gate_before, lease_ran_out, live_lease
 from tests.support.loopback import Answering, answer, serving
 from tests.support.settings import STATE
@@ -105,28 +107,76 @@ def test_the_clock_is_compared_with_taps(site: Site, minutes: int, mark: str) ->
     assert "ahead" in words or minutes >= 0
 
 
+# As deployed: on the bucket only listing, everything else on names in these folders.
+DEPLOYED = {"state/tap-forensics/": [GET, CREATE, DELETE], "tap-forensics/": [CREATE, GET]}
+IN_A_FOLDER = {"STATE_KEY": STATE}
+
+
 @contextmanager
-def with_rights(site: Site, *rights: str) -> Iterator[dict[str, str]]:
+def with_rights(site: Site, *rights: str, **on_names: list[str]) -> Iterator[dict[str, str]]:
     with gate_before(site.bucket) as gate:
-        gate.rights = list(rights)
-        yield {"STORAGE_EMULATOR_HOST": gate.url}
+        gate.rights, gate.object_rights = list(rights), on_names
+        yield {"STORAGE_EMULATOR_HOST": gate.url, **IN_A_FOLDER}
 
 
-@pytest.mark.parametrize("lacking", NEEDED)
-def test_each_right_that_is_lacking_is_named_with_its_use(site: Site, lacking: str) -> None:
-    with with_rights(site, *(NEEDED.keys() - {lacking})) as env:
+def test_the_rights_that_are_deployed_suffice_and_nothing_is_written(site: Site) -> None:
+    before = site.bucket.objects()
+    with with_rights(site, LIST, **DEPLOYED) as env:
+        assert the_one(site, "rights", **env)[0] == "ok"
+    assert site.bucket.objects() == before
+
+
+@pytest.mark.parametrize(
+    ("folder", "right", "purpose"),
+    [
+        (folder, right, "state" if "state" in folder else "died")
+        for folder in DEPLOYED
+        for right in DEPLOYED[folder]
+    ],
+)
+def test_a_right_that_is_lacking_in_a_folder_is_named_with_its_use(
+    site: Site, folder: str, right: str, purpose: str
+) -> None:
+    less = {**DEPLOYED, folder: [held for held in DEPLOYED[folder] if held != right]}
+    with with_rights(site, LIST, **less) as env:
         found, words = the_one(site, "rights", **env)
     assert found == "wrong"
-    assert lacking in words
-    assert NEEDED[lacking] in words
+    assert f"lacks {right} on gs://{site.bucket.name}/{folder}" in words
+    assert purpose in words
+    assert GIVE_FUNCTION_ROLES in words
 
 
-def test_rights_that_suffice_are_good_and_more_is_warned_of(site: Site) -> None:
-    with with_rights(site, *NEEDED) as env:
-        assert the_one(site, "rights", **env)[0] == "ok"
-    with with_rights(site, *NEEDED, *UNWANTED) as env:
+def test_without_the_right_to_list_this_is_told_of_the_bucket(site: Site) -> None:
+    with with_rights(site, **DEPLOYED) as env:
+        assert f"lacks {LIST} on gs://{site.bucket.name}, to tell" in the_one(site, "rights", **env)[1]
+
+
+def test_each_folder_and_the_published_functions_state_are_asked_about(site: Site) -> None:
+    """Its variables have no STATE_KEY, so its state is in the evidence folder, where nothing is replaced."""
+    with with_rights(site, LIST, **DEPLOYED) as env:
+        words = [
+            found["words"]
+            for found in findings(site, "rights", EVENTS_PREFIX="tap-siem", **{**env, "STATE_KEY": ""})
+        ]
+    assert [re.sub(r"^.* lacks (.*), to .*$", r"\1", each) for each in words] == [
+        f"{CREATE}, {GET} on gs://{site.bucket.name}/tap-siem/tap_siem_events_check.ndjson",
+        f"{DELETE} on gs://{site.bucket.name}/tap-forensics/state.json",
+    ]
+
+
+def test_a_service_that_does_not_tell_rights_on_objects_is_a_warning(site: Site) -> None:
+    with gate_before(site.bucket) as gate:
+        gate.rights, gate.object_status = [LIST], 404
+        env = {"STORAGE_EMULATOR_HOST": gate.url, **IN_A_FOLDER}
         marks = [found["mark"] for found in findings(site, "rights", **env)]
-        assert marks == ["ok", "warning", "warning", "warning"]
+    assert marks == ["warning", "warning"]
+
+
+def test_rights_on_the_whole_bucket_suffice_and_more_is_warned_of(site: Site) -> None:
+    with with_rights(site, CREATE, GET, LIST, *UNWANTED) as env:
+        found = findings(site, "rights", **env)
+        assert [each["mark"] for each in found] == ["ok", *["warning"] * len(UNWANTED)]
+        assert f"{DELETE} on all of" in found[1]["words"]
         assert site.call("check", **env).exit_code == 0
 
 

@@ -18,6 +18,7 @@ WITH_SETTINGS = [
     ("check",),
     ("status",),
     ("backfill", "--resume"),
+    ("audit", "--from", "2026-11-20"),
     ("state", "show"),
     ("state", "repair", "--yes"),
     ("state", "reset", "--yes"),

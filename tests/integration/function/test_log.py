@@ -103,3 +103,24 @@ def test_an_api_that_repeats_the_credentials_brings_them_into_no_log_and_no_stat
     assert len(warnings) == 2
     assert all('text (under 1 KiB) with the words "bad gateway"' in line for line in warnings)
     assert deployment.bucket.get(STATE)  # what it says is looked through at the end of each test
+
+
+ALERTED = [
+    pytest.param({}, "AuthenticationFailed", id="refused"),
+    pytest.param({"TAP_SECRET": " "}, "InvalidCredentials", id="empty"),
+    pytest.param({"TAP_PRINCIPAL_FILE": "/nowhere", "TAP_PRINCIPAL": ""}, "InvalidCredentials", id="no file"),
+    # Not an alert on credentials, although the line names one of their variables.
+    pytest.param({"GCS_PREFIX": "TAP_SECRET//credentials.json"}, "InvalidSettings", id="a text like it"),
+]
+
+
+@pytest.mark.parametrize(("variables", "kind"), ALERTED)
+def test_the_line_that_says_why_has_the_kind_of_error_as_a_field(
+    variables: dict[str, str], kind: str, deployment: Deployment
+) -> None:
+    with deployment.serving(deployment.env(**variables)) as function:
+        deployment.tap.secret = "renewed elsewhere"  # noqa: S105 (of the stand-in)
+        deployment.post(function)
+    why = next(entry for entry in entries(function) if entry["severity"] == "ERROR")
+    assert why["error"] == kind
+    assert [entry for entry in entries(function) if "error" in entry] == [why]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_forensics.report.records import EventLine, Report, Tally, read_records
+from tap_forensics.report.records import EventLine, Record, Report, Tally, read_records
 from tap_forensics.report.source import LONGEST_LINE_BYTES, Line, NoSource, SourceFault, source_lines
 from tests.support.lab import Lab, open_lab
 from tests.support.report.commands import run
@@ -21,7 +21,7 @@ ITEM = {"type": "url", "what": {"url": "https://host.example.com/a"}}
 REPORT = {"scope": "THREAT", "id": "a", "name": "n", "forensics": [ITEM]}
 
 
-def records(*documents: Any) -> tuple[list[Report | EventLine], Tally]:
+def records(*documents: Any) -> tuple[list[Record], Tally]:
     lines = (Line(f"x:{n}", json.dumps(document).encode()) for n, document in enumerate(documents, 1))
     tally = Tally()
     return list(read_records(lines, tally)), tally
@@ -34,12 +34,12 @@ def only_report(*documents: Any) -> Report:
     return found[0]
 
 
-def read(source: object, stdin: bytes = b"") -> tuple[list[Report | EventLine], Tally]:
+def read(source: object, stdin: bytes = b"") -> tuple[list[Record], Tally]:
     tally = Tally()
     return list(read_records(source_lines(str(source), io.BytesIO(stdin)), tally)), tally
 
 
-def evidence_of(found: list[Report | EventLine]) -> list[Any]:
+def evidence_of(found: list[Record]) -> list[Any]:
     return [record.evidence for record in found if isinstance(record, Report)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tap_forensics.config.settings import Settings, load_settings
 from tap_forensics.config.state_location import StateLocation, state_location
 from tap_forensics.config.tenants import checked_name, load_tenant, requested_tenant
-from tap_forensics.errors import InvalidSettings
+from tap_forensics.errors import InvalidCredentials, InvalidSettings
 from tests.support.loopback import Answering, ConnectProxy, serving
 from tests.support.settings import REQUIRED
 from tests.unit.conftest import connected
@@ -205,6 +205,19 @@ def test_a_wrong_file_is_named_and_nothing_of_it_is_shown(
     assert "TENANTS_DIR/acme/credentials.json" in fault
     assert SECRET not in fault
     assert SECRET[:8] not in fault
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"principal": "p", "secret": " "}'])
+def test_a_fault_of_the_credentials_is_an_error_of_its_own(
+    content: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """An alert is raised for it, but not for a tenant that any message may invent."""
+    mount(tmp_path, content)
+    with pytest.raises(InvalidCredentials):
+        acme(environ)
+    with pytest.raises(InvalidSettings) as unknown:
+        load_tenant(environ, "nobody")
+    assert type(unknown.value) is InvalidSettings
 
 
 def test_both_fields_that_are_wrong_are_named(environ: dict[str, str], tmp_path: Path) -> None:

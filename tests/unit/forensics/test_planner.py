@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tap_forensics.forensics.planner import Waiting, next_step, open_campaigns
+from tap_forensics.forensics.planner import Waiting, due_campaigns, next_step
 from tap_forensics.storage.state import VERSION, Lease, OpenItem, State, Threat
 from tap_forensics.tap.quota import CAMPAIGN_FORENSICS, FORENSICS, THREAT_FORENSICS
 from tests.support.clocks import NOW
@@ -44,27 +44,35 @@ MIXED = {
 
 
 def test_without_limits_each_threat_gets_one_call_with_its_campaign() -> None:
-    waiting = Waiting(MIXED, campaigns(MIXED), left(None, None))
+    waiting = Waiting(MIXED, campaigns(MIXED), {"c"}, left(None, None))
     assert calls(waiting) == (FORENSICS, ["clicked", "member", "alone"])
 
 
 @pytest.mark.parametrize("by_threat", [3, 100])
 def test_while_enough_calls_are_left_nothing_changes(by_threat: int) -> None:
-    waiting = Waiting(MIXED, campaigns(MIXED), left(by_threat, 1800, 0))
+    waiting = Waiting(MIXED, campaigns(MIXED), {"c"}, left(by_threat, 1800, 0))
     assert calls(waiting) == (FORENSICS, ["clicked", "member", "alone"])
 
 
 def test_if_more_threats_wait_than_calls_are_left_campaigns_come_first() -> None:
-    waiting = Waiting(dict(MIXED), campaigns(MIXED), left(2, 1800, 0))
+    waiting = Waiting(dict(MIXED), campaigns(MIXED), {"c"}, left(2, 1800, 0))
     assert calls(waiting) == (CAMPAIGN_FORENSICS, ["c"])
     waiting.campaigns.clear()
+    waiting.uncovered.clear()
     assert calls(waiting) == (FORENSICS, ["alone"])
     del waiting.threats["alone"]
     assert calls(waiting, "on") == (FORENSICS, ["clicked", "member"])
 
 
+def test_a_campaign_whose_own_call_failed_comes_with_a_member() -> None:
+    waiting = Waiting(dict(MIXED), {}, {"c"}, left(9, 9, 9))
+    assert calls(waiting, "on") == (THREAT_FORENSICS, ["alone"])
+    del waiting.threats["alone"]
+    assert calls(waiting, "on") == (FORENSICS, ["clicked", "member"])
+
+
 def test_a_campaigns_call_names_its_most_urgent_member() -> None:
-    step = next_step(Waiting(MIXED, campaigns(MIXED), left(0, 1, 0)), "auto")
+    step = next_step(Waiting(MIXED, campaigns(MIXED), {"c"}, left(0, 1, 0)), "auto")
     assert step
     assert [(request.threat_id, request.campaign) for request in step.requests] == [("clicked", "c")]
 
@@ -76,16 +84,16 @@ def test_members_of_covered_campaigns_wait_for_those_of_others() -> None:
         "old": threat(DELIVERED, "d", ago=2),
         "new": threat(DELIVERED, "d"),
     }
-    waiting = Waiting(threats, {"d": OpenItem()}, left(2, 0, 0))
+    waiting = Waiting(threats, {"d": OpenItem()}, {"d"}, left(2, 0, 0))
     # A campaign without a call of its own comes with its members' calls, the most recently seen first.
     assert calls(waiting) == (FORENSICS, ["new", "old"])
 
 
 def test_the_other_type_is_used_if_the_fitting_one_has_no_calls_left() -> None:
     threats = {name: threat() for name in "abc"}
-    assert calls(Waiting(threats, {}, left(0, 0, 2))) == (THREAT_FORENSICS, ["a", "b"])
-    assert calls(Waiting(threats, {}, left(2, 0, 0))) == (FORENSICS, ["a", "b"])
-    assert calls(Waiting(threats, {}, left(0, 0, 0))) is None
+    assert calls(Waiting(threats, {}, set(), left(0, 0, 2))) == (THREAT_FORENSICS, ["a", "b"])
+    assert calls(Waiting(threats, {}, set(), left(2, 0, 0))) == (FORENSICS, ["a", "b"])
+    assert calls(Waiting(threats, {}, set(), left(0, 0, 0))) is None
 
 
 @pytest.mark.parametrize(
@@ -93,17 +101,17 @@ def test_the_other_type_is_used_if_the_fitting_one_has_no_calls_left() -> None:
     [("on", (CAMPAIGN_FORENSICS, ["c"])), ("off", (FORENSICS, ["clicked", "member", "alone"]))],
 )
 def test_the_setting_decides_whatever_is_left(mode: str, expected: tuple[str, list[str]]) -> None:
-    assert calls(Waiting(MIXED, campaigns(MIXED), left(None, None)), mode) == expected
+    assert calls(Waiting(MIXED, campaigns(MIXED), {"c"}, left(None, None)), mode) == expected
 
 
 def test_off_makes_no_call_of_another_type() -> None:
-    assert calls(Waiting(MIXED, campaigns(MIXED), left(0, None)), "off") is None
+    assert calls(Waiting(MIXED, campaigns(MIXED), {"c"}, left(0, None)), "off") is None
 
 
 def test_failed_ones_come_last_but_before_the_calls_are_used_up() -> None:
     threats = {"failed": threat(CLICKED, attempts=1), **{name: threat() for name in "abc"}}
-    assert calls(Waiting(threats, {}, left(0, 0, 3))) == (THREAT_FORENSICS, ["a", "b", "failed"])
-    assert calls(Waiting(threats, {}, left(9, 0, 0))) == (FORENSICS, ["a", "b", "c", "failed"])
+    assert calls(Waiting(threats, {}, set(), left(0, 0, 3))) == (THREAT_FORENSICS, ["a", "b", "failed"])
+    assert calls(Waiting(threats, {}, set(), left(9, 0, 0))) == (FORENSICS, ["a", "b", "c", "failed"])
 
 
 def test_a_campaign_is_due_once_in_dedup_hours_and_a_failed_one_after_its_wait() -> None:
@@ -116,8 +124,6 @@ def test_a_campaign_is_due_once_in_dedup_hours_and_a_failed_one_after_its_wait()
         campaigns={"old": int((NOW - 25 * HOUR).timestamp()), "fresh": int((NOW - HOUR).timestamp())},
         failed_campaigns={"failing": failing, "failed": failed},
     )
-    campaigns = open_campaigns(state, threats, NOW, 24)
-    assert campaigns.keys() == {"new", "old", "failing", "failed"}
-    due = {name: item for name, item in campaigns.items() if item.due(NOW)}
+    due = due_campaigns(state, threats, NOW, 24)
     assert due.keys() == {"new", "old", "failed"}
     assert due["failed"] is failed

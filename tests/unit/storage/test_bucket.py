@@ -200,7 +200,7 @@ def test_refused_access_names_verb_bucket_object_and_remedy() -> None:
         with pytest.raises(StorageFailed) as written:
             bucket.create(NAME, b"x", TEXT)
     remedy = f"Forbidden (403); {REMEDIES[403]}"
-    assert "give the function's service account roles/storage.objectUser on this bucket" in remedy
+    assert "give the function's service account roles/storage.legacyBucketReader on the bucket" in remedy
     assert str(read.value) == f"could not read gs://{BUCKET}/{NAME}: {remedy}"
     assert str(written.value) == f"could not write gs://{BUCKET}/{NAME}: {remedy}"
 

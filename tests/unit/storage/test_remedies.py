@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from tap_forensics.errors import StorageFailed
 from tap_forensics.report.source import SourceFault, _listed
 from tap_forensics.sandbox.gcs import FakeBucket
 from tap_forensics.storage.bucket import Bucket
-from tap_forensics.storage.remedies import COLLECTOR_ROLE, REMEDIES, storage_fault
+from tap_forensics.storage.remedies import FUNCTION_ROLES, REMEDIES, storage_fault
 from tests.unit.storage.test_bucket import BUCKET, StubServer, stub
 
 CODE = Path(tap_forensics.__file__).parent
@@ -35,18 +36,24 @@ def test_each_way_to_the_bucket_names_the_same_remedy() -> None:
         assert str(error.value).endswith(f"Forbidden (403); {REMEDIES[403]}")
 
 
-def test_the_role_that_is_named_is_the_one_that_is_deployed() -> None:
-    deploy = CODE.parent / "deploy"
-    for file in ("quickstart.sh", "terraform/identity.tf"):
-        assert COLLECTOR_ROLE in (deploy / file).read_text(encoding="utf-8")
-    assert COLLECTOR_ROLE in REMEDIES[403]
+def test_the_roles_that_are_named_are_those_that_are_deployed() -> None:
+    """tests/deploy holds Terraform and the quick start to facts.json."""
+    facts = json.loads((CODE.parent / "tests" / "deploy" / "facts.json").read_text(encoding="utf-8"))
+    who = facts["function"]["runs_as"]
+    assert {line.split()[0] for line in facts["roles"]["bucket"] if f" {who}" in line} == set(FUNCTION_ROLES)
+    for file in ("SECURITY.md", "deploy/quickstart.sh", "deploy/terraform/identity.tf"):
+        text = (CODE.parent / file).read_text(encoding="utf-8")
+        assert [role for role in FUNCTION_ROLES if role not in text] == [], file
+    assert all(role in REMEDIES[403] for role in FUNCTION_ROLES)
 
 
 def test_no_other_module_names_a_role() -> None:
     naming = [
         path.name
         for path in CODE.rglob("*.py")
-        if re.search(r"object(Admin|User|Viewer)|roles/storage", path.read_text(encoding="utf-8"))
+        if re.search(
+            r"object(Admin|Creator|User|Viewer)|legacyBucket|roles/storage", path.read_text(encoding="utf-8")
+        )
     ]
     assert naming == ["remedies.py"]
 
