@@ -68,6 +68,7 @@ screenshot: $(VENV)/ready
 bench: $(VENV)/ready
 	$(RUN) -m tests.bench
 	$(RUN) -m tests.bench.events
+	$(RUN) -m tests.bench.month
 	$(RUN) -m tests.bench.tenants
 	$(RUN) -m tests.bench.page
 

@@ -187,11 +187,13 @@ def _explain(
 ) -> tuple[str, Defect] | None:
     """Why a threat has no line, as far as the state knows."""
     state = known.state
-    if item := state.backlog.get(threat_id):
-        words = f"on the backlog since {iso(item.first_seen)} ({item.attempts} failed attempts)"
-        return "threats_open", Defect(threat_id, words)
+    item = state.backlog.get(threat_id)
+    waits = f"on the backlog since {iso(item.first_seen)} ({item.attempts} failed attempts)" if item else ""
     if threat.campaign and (threat.campaign in state.campaigns or threat.campaign in lines.campaigns):
-        return "threats_covered", Defect(threat_id, f"the report of campaign {threat.campaign} was delivered")
+        words = "; ".join(filter(None, [f"the report of campaign {threat.campaign} was delivered", waits]))
+        return "threats_covered", Defect(threat_id, words)
+    if waits:
+        return "threats_open", Defect(threat_id, waits)
     if threat_id in state.collected:
         if known.deleted_evidence:
             words = f"TAP had no report, or its line was deleted: {known.deleted_evidence}"

@@ -30,6 +30,8 @@ from tap_forensics.workers import Failed, Outcome, Rejected, Request, WorkerPool
 Item = TypeVar("Item", bound=OpenItem)
 
 _PROGRESS_EVERY = 50
+# The part of a limit that threats covered by their campaign leave to those of the next runs.
+_RESERVE_DIVISOR = 6
 # Requests per worker that are announced with one commit.
 _GROUP_SIZE_PER_WORKER = 4
 
@@ -117,9 +119,11 @@ def _next_step(work: _Work) -> Step | None:
     for pool in FORENSICS_POOLS:
         probe = quota.status(pool, now) is PoolStatus.PROBE
         left[pool] = 0 if pool in work.closed else 1 if probe else quota.left(pool, now)
+    reserved = {pool: (quota.limit(pool) or 0) // _RESERVE_DIVISOR for pool in FORENSICS_POOLS}
     waiting = replace(
         work.waiting,
         left=left,
+        reserved=reserved,
         probe=bool(left[FORENSICS]) and quota.status(FORENSICS, now) is PoolStatus.PROBE,
     )
     step = next_step(waiting, forensics.campaign_first)
@@ -269,7 +273,7 @@ def _log_stop(work: _Work) -> Retryable | None:
     run, waiting = work.run, len(work.waiting.threats)
     more_allowed = run.stats.threats_answered < run.settings.forensics.max_threats
     if work.stop_reason is None and waiting and more_allowed:
-        no_calls = QuotaExceeded("all forensics calls of the last 24 hours are used")
+        no_calls = QuotaExceeded("no forensics calls are left for them within the limits of 24 hours")
         work.stop_reason = next(iter(work.closed.values()), no_calls)
     if work.stop_reason is None:
         return None

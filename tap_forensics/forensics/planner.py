@@ -2,13 +2,14 @@
 
 While enough calls by threatId are left, each waiting threat gets one that includes its campaign's reports.
 Otherwise campaigns come first: one call by campaignId covers all threats of a campaign. Then the calls by
-threatId go to threats without a campaign, to members of campaigns that are not covered, and to the rest.
+threatId go to threats without a campaign, to members of campaigns that are not covered, and to the rest. The
+rest leaves a sixth of the limit to threats that the next runs find: these are not covered by anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tap_forensics.storage.open_items import dedup_start
@@ -32,14 +33,15 @@ class Waiting:
     """What a run may still request: threats by ID, and campaigns with a call of their own.
 
     `uncovered`: campaigns without a delivered report, which may come with a member's call. `left`: calls left
-    in each pool; None if no limit is known. `probe`: the usual calls may be unlimited again, which one of
-    them tells.
+    in each pool; None if no limit is known. `reserved`: of these, calls that covered threats may not use.
+    `probe`: the usual calls may be unlimited again, which one of them tells.
     """
 
     threats: dict[str, Threat]
     campaigns: dict[str, OpenItem] = field(default_factory=dict)
     uncovered: set[str] = field(default_factory=set)
     left: Mapping[str, int | None] = field(default_factory=dict)
+    reserved: Mapping[str, int] = field(default_factory=dict)
     probe: bool = False
 
 
@@ -47,15 +49,19 @@ def due_campaigns(
     state: State, threats: Mapping[str, Threat], now: datetime, dedup_hours: int
 ) -> dict[str, OpenItem]:
     """The campaigns of these threats whose report was not delivered within `dedup_hours`, unless a failed one
-    has to wait.
+    has to wait. An older report is requested again only for a threat that is new since then.
     """
     oldest = dedup_start(state, now, dedup_hours)
-    named = {threat.campaign for threat in threats.values() if threat.campaign}
-    items = {name: state.failed_campaigns.get(name, OpenItem()) for name in named}
+    newest: dict[str, int] = {}
+    for threat in threats.values():
+        if threat.campaign:
+            first_seen = int(threat.first_seen.timestamp())
+            newest[threat.campaign] = max(first_seen, newest.get(threat.campaign, first_seen))
+    items = {name: state.failed_campaigns.get(name, OpenItem()) for name in newest}
     return {
         name: item
         for name, item in items.items()
-        if item.due(now) and state.campaigns.get(name, _EARLIEST) < oldest
+        if item.due(now) and state.campaigns.get(name, _EARLIEST) < min(oldest, newest[name])
     }
 
 
@@ -88,7 +94,9 @@ def _in_pool(pool: str, requests: list[Request], waiting: Waiting) -> Step | Non
 
 
 def _campaign_requests(waiting: Waiting) -> list[Request]:
-    """One for each campaign, with the member that is the most urgent one."""
+    """One for each campaign, with the member that is the most urgent one. A repeated report covers nothing
+    new, so it comes after the others.
+    """
     members: dict[str, str] = {}
     for threat_id, threat in sorted(waiting.threats.items(), key=_by_priority):
         if threat.campaign in waiting.campaigns:
@@ -97,22 +105,34 @@ def _campaign_requests(waiting: Waiting) -> list[Request]:
         Request(threat_id, waiting.campaigns[campaign], campaign, campaign)
         for campaign, threat_id in members.items()
     ]
-    return sorted(requests, key=lambda request: (request.item.kills == 0, request.item.attempts))
+
+    def order(request: Request) -> tuple[bool, int, bool]:
+        return (request.item.kills == 0, request.item.attempts, request.name not in waiting.uncovered)
+
+    return sorted(requests, key=order)
 
 
 def _by_threat(waiting: Waiting) -> Step | None:
     """The first of three groups, in the pool that fits it, or in the other one if that has no calls left."""
     alone, uncovered, covered = _groups(waiting)
-    for threats, pools in (
-        (alone, (THREAT_FORENSICS, FORENSICS)),
+    for threats, pools, of in (
+        (alone, (THREAT_FORENSICS, FORENSICS), waiting),
         # The campaign's report comes with it.
-        (uncovered, (FORENSICS, THREAT_FORENSICS)),
-        (covered, (THREAT_FORENSICS, FORENSICS)),
+        (uncovered, (FORENSICS, THREAT_FORENSICS), waiting),
+        (covered, (THREAT_FORENSICS, FORENSICS), _without_reserve(waiting)),
     ):
         for pool in pools:
-            if step := _in_pool(pool, _requests(threats), waiting):
+            if step := _in_pool(pool, _requests(threats), of):
                 return step
     return None
+
+
+def _without_reserve(waiting: Waiting) -> Waiting:
+    left = {
+        pool: None if calls is None else max(0, calls - waiting.reserved.get(pool, 0))
+        for pool, calls in waiting.left.items()
+    }
+    return replace(waiting, left=left)
 
 
 def _groups(waiting: Waiting) -> tuple[list[_Entry], list[_Entry], list[_Entry]]:

@@ -23,6 +23,7 @@ from tap_forensics.sandbox.world import World
 
 PREFIX = "tap-forensics"
 EVENTS_PREFIX = "tap-siem"
+SUMMARIES_PREFIX = "tap-summaries"
 WORKING_STATE = f"state/{PREFIX}/state.json"
 LOOKBACK_HOURS = 3
 
@@ -78,16 +79,19 @@ def _two_events(tenant: Tenant) -> tuple[list[str], str]:
     """The faults found, and what came in one paragraph."""
     bucket, function = tenant.bucket, tenant.function
     faults = _run(function, "First event: {} posted as Eventarc posts it")
-    before, events = lines_by_threat(bucket.objects(PREFIX)), _event_lines(bucket)
+    before, events = lines_by_threat(bucket.objects(PREFIX)), _lines(bucket, EVENTS_PREFIX)
+    summaries = _lines(bucket, SUMMARIES_PREFIX)
     _show_results(bucket, before, events)
     faults += _run(function, "Second event, right after the first")
     after = lines_by_threat(bucket.objects(PREFIX))
-    faults += event_faults(events, _event_lines(bucket))
+    faults += feed_faults("event", events, _lines(bucket, EVENTS_PREFIX))
+    faults += feed_faults("summary", summaries, _lines(bucket, SUMMARIES_PREFIX))
     expected = _expected(tenant.world)
     faults += verdict(expected, before, after)
     return faults, (
         f"All {len(expected)} threats with evidence have their lines: {_count(before)} after the first event "
-        f"and {_count(after)} after the second, no line twice. {len(events)} events have one line each."
+        f"and {_count(after)} after the second, no line twice. {len(events)} events and the summaries of "
+        f"{len(summaries)} threats have one line each."
     )
 
 
@@ -160,20 +164,18 @@ def verdict(expected: set[str], before: Lines, after: Lines) -> list[str]:
     return faults
 
 
-def event_faults(before: list[bytes], after: list[bytes]) -> list[str]:
-    """What is wrong with the event lines: none at all, some twice, or more after the second event."""
-    faults = [] if before else ["no event has a line"]
+def feed_faults(kind: str, before: list[bytes], after: list[bytes]) -> list[str]:
+    """What is wrong with the lines of one feed: none at all, some twice, or more after the second event."""
+    faults = [] if before else [f"there is no {kind} line"]
     if len(set(after)) < len(after):
-        faults.append(f"{len(after) - len(set(after))} event lines came twice")
+        faults.append(f"{len(after) - len(set(after))} {kind} lines came twice")
     if len(after) != len(before):
-        faults.append(f"the second event brought {len(after) - len(before)} more event lines")
+        faults.append(f"the second event brought {len(after) - len(before)} more {kind} lines")
     return faults
 
 
-def _event_lines(bucket: FakeBucket) -> list[bytes]:
-    return [
-        line for data in bucket.objects(f"{EVENTS_PREFIX}/").values() for line in data.split(b"\n") if line
-    ]
+def _lines(bucket: FakeBucket, folder: str) -> list[bytes]:
+    return [line for data in bucket.objects(f"{folder}/").values() for line in data.split(b"\n") if line]
 
 
 def _environment(api: TapServer, bucket: FakeBucket) -> dict[str, str]:
@@ -182,6 +184,7 @@ def _environment(api: TapServer, bucket: FakeBucket) -> dict[str, str]:
         "GCS_BUCKET": bucket.name,
         "LOOKBACK_HOURS": str(LOOKBACK_HOURS),
         "STORAGE_EMULATOR_HOST": bucket.url,
+        "SUMMARIES_PREFIX": SUMMARIES_PREFIX,
         "TAP_API_BASE": api.url,
         "TAP_PRINCIPAL": api.principal,
         "TAP_SECRET": api.secret,

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tap_forensics.sandbox import console as display
@@ -14,6 +15,7 @@ from tap_forensics.sandbox import console as display
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Each would change what the commands do, and a proxy is not needed on loopback.
 CONFLICTING = [
+    "CAMPAIGN_FIRST",
     "CAMPAIGN_REPORTS",
     "DEDUP_HOURS",
     "END_LAG_SECONDS",
@@ -31,6 +33,7 @@ CONFLICTING = [
     "RUN_BUDGET_SECONDS",
     "SINCE_TIME",
     "STATE_KEY",
+    "TAP_CAMPAIGN_FORENSICS_DAILY_LIMIT",
     "TAP_FORENSICS_DAILY_LIMIT",
     "TAP_PRINCIPAL_FILE",
     "TAP_SECRET_FILE",
@@ -53,7 +56,13 @@ def show_next_steps(variables: Mapping[str, str], curl: str) -> None:
     display.heading("The tenant stays up until Ctrl-C. In a second terminal:")
     print("\n".join(_exports(variables)))
     print("\nThen try:")
-    for words in ("check", "status", f"report gs://{variables['GCS_BUCKET']}/ -o report.html"):
+    since = datetime.now(UTC) - timedelta(hours=2, minutes=30)
+    for words in (
+        "check",
+        "status",
+        f"audit --from {since:%Y-%m-%dT%H:%MZ}",
+        f"report gs://{variables['GCS_BUCKET']}/ -o report.html",
+    ):
         print(f"  {command} {words}")
     print(f"\nAnother event for the function:\n  {curl}", flush=True)
 

@@ -97,7 +97,8 @@ class World:
     The same seed creates the same world. `messages_per_hour` counts mails; each has one event per recipient.
     Tests add their own data with `add_threat`, `add_campaign` and `add_event`. They can set the exact bytes
     of a response: of a threat's or a campaign's forensics in `overrides`, of a threat's summary in
-    `summary_overrides`. `members` has the threats of each campaign.
+    `summary_overrides`. `members` has the threats of each campaign. Of the threats that are added together,
+    every `clicked_every`th is clicked.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class World:
     ) -> None:
         self.seed, self.start, self.end = seed, start, end
         self.odds = odds
+        self.clicked_every = 5
         self.events: list[WorldEvent] = []
         self.threats: dict[str, WorldThreat] = {}
         self.overrides: dict[str, bytes] = {}
@@ -178,7 +180,7 @@ class World:
     def add_threats(
         self, count: int, start: datetime, end: datetime, *, campaign_sizes: Iterable[int] = ()
     ) -> list[WorldThreat]:
-        """Adds so many threats, with events spread over [start, end) and every fifth clicked.
+        """Adds so many threats, with events spread over [start, end) and some clicked (`clicked_every`).
 
         There is one new campaign per number in `campaign_sizes`, with so many members. The members are mixed
         with the other threats. `campaign_sizes` (the function) makes up sizes.
@@ -199,7 +201,7 @@ class World:
             threat = self.add_threat(campaign=campaign)
             created = start + number * (end - start) / len(homes)
             self.add_event("messagesDelivered", [threat.id], created=created)
-            if number % 5 == 0:
+            if number % self.clicked_every == 0:
                 self.add_event("clicksPermitted", [threat.id], created=created)
             threats.append(threat)
         return threats

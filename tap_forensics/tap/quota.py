@@ -146,6 +146,12 @@ class Quota:
                 return max(0, limit - self._used(name, now))
             return None if pool.learned is None else max(0, pool.learned - pool.answered(now))
 
+    def limit(self, name: str) -> int | None:
+        """The limit, configured or learned; None if none is known."""
+        with self._lock:
+            configured = self._limits[name]
+            return self._pools[name].learned if configured is None else configured
+
     def count_429(self, name: str, now: datetime) -> None:
         with self._lock:
             pool = self._pools[name]

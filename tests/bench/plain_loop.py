@@ -49,7 +49,7 @@ class PlainLoop:
         while start < end:
             until = min(start + _STEP, end)
             query = {"format": "json", "interval": f"{start:%Y-%m-%dT%H:%M:%SZ}/{until:%Y-%m-%dT%H:%M:%SZ}"}
-            found.update(_named(self._get("/v2/siem/all", query)))
+            found.update(threat_ids_in(self._get("/v2/siem/all", query)))
             start = until
         return found
 
@@ -67,7 +67,7 @@ class PlainLoop:
         return document
 
 
-def _named(events: dict[str, Any]) -> Iterator[str]:
+def threat_ids_in(events: dict[str, Any]) -> Iterator[str]:
     for kind in ("messagesBlocked", "messagesDelivered"):
         for message in events.get(kind) or []:
             yield from map(_threat_id, message.get("threatsInfoMap") or [])

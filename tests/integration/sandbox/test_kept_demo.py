@@ -105,6 +105,13 @@ def test_status_works_with_the_printed_lines(kept: Kept, tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"tap-forensics/tap_forensics_\d{8}_\d{6}\.ndjson", done.stdout)
     assert re.search(r"tap-siem/tap_siem_events_\d{8}_\d{6}\.ndjson", done.stdout)
+    assert re.search(r"tap-summaries/tap_threat_summaries_\d{8}_\d{6}\.ndjson", done.stdout)
+
+
+def test_audit_works_with_the_printed_lines(kept: Kept, tmp_path: Path) -> None:
+    done = pasted(kept, kept.command("audit"), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Complete" in done.stdout
 
 
 def test_report_works_with_the_printed_lines(kept: Kept, tmp_path: Path) -> None:
@@ -120,6 +127,7 @@ def test_every_other_variable_of_the_function_is_unset() -> None:
         "EVENTS_PREFIX",
         "GCS_BUCKET",
         "LOOKBACK_HOURS",
+        "SUMMARIES_PREFIX",
         "TAP_API_BASE",
         "TAP_PRINCIPAL",
         "TAP_SECRET",

@@ -57,14 +57,15 @@ def test_a_threat_with_a_line_is_no_finding() -> None:
     assert compared.findings.is_complete() is True
 
 
-def test_what_is_on_the_backlog_is_open_even_if_its_campaign_was_delivered() -> None:
+@pytest.mark.parametrize("covered", [False, True])
+def test_what_is_on_the_backlog_is_open_unless_its_campaign_covers_it(covered: bool) -> None:
     threat = Threat(priority=1, first_seen=NOW, last_seen=NOW, attempts=3)
-    state = State(VERSION, backlog={"a": threat}, campaigns={"c": 1})
+    state = State(VERSION, backlog={"a": threat}, campaigns={"c": 1} if covered else {})
     compared = compare(shown_threats("a", campaign="c"), no_lines(), known(state))
-    assert kinds(compared) == {
-        "threats_open": "on the backlog since 2026-03-04T10:00:00Z (3 failed attempts)"
-    }
-    assert compared.findings.is_complete() is False
+    waits = "on the backlog since 2026-03-04T10:00:00Z (3 failed attempts)"
+    by_campaign = {"threats_covered": f"the report of campaign c was delivered; {waits}"}
+    assert kinds(compared) == (by_campaign if covered else {"threats_open": waits})
+    assert compared.findings.is_complete() is covered
 
 
 @pytest.mark.parametrize("by_line", [True, False])

@@ -91,6 +91,13 @@ def test_a_campaigns_report_repeats_as_the_setting_says(once: bool, counts: tupl
     assert other_run.campaigns == {"r"}
 
 
+def test_a_campaigns_line_is_not_the_report_of_the_threat_that_it_names() -> None:
+    lines = bucket_lines()
+    add(lines, 0, evidence("a", "CAMPAIGN"), evidence("b"))
+    assert lines.threats == {"b"}
+    assert lines.campaigns
+
+
 def test_parts_and_reports_without_an_id_are_not_the_same() -> None:
     lines = bucket_lines()
     parts = [evidence(_part=number, _parts=2) for number in (1, 2)]

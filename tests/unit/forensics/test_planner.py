@@ -77,6 +77,12 @@ def test_a_campaigns_call_names_its_most_urgent_member() -> None:
     assert [(request.threat_id, request.campaign) for request in step.requests] == [("clicked", "c")]
 
 
+def test_a_campaign_without_a_report_comes_before_a_repeated_report() -> None:
+    threats = {"covered": threat(CLICKED, "old"), "uncovered": threat(BLOCKED, "new")}
+    waiting = Waiting(threats, campaigns(threats), {"new"}, left(0, 1, 0))
+    assert calls(waiting) == (CAMPAIGN_FORENSICS, ["new"])
+
+
 def test_members_of_covered_campaigns_wait_for_those_of_others() -> None:
     threats = {
         "covered": threat(CLICKED, "c"),
@@ -87,6 +93,17 @@ def test_members_of_covered_campaigns_wait_for_those_of_others() -> None:
     waiting = Waiting(threats, {"d": OpenItem()}, {"d"}, left(2, 0, 0))
     # A campaign without a call of its own comes with its members' calls, the most recently seen first.
     assert calls(waiting) == (FORENSICS, ["new", "old"])
+
+
+@pytest.mark.parametrize(("calls_left", "expected"), [(9, 1), (8, 0), (0, 0), (None, 3)])
+def test_covered_threats_leave_the_reserve_to_later_ones(calls_left: int | None, expected: int) -> None:
+    threats = {name: threat(campaign="c") for name in "abc"}
+    reserve = {FORENSICS: 8, THREAT_FORENSICS: 8}
+    waiting = Waiting(threats, {}, set(), left(0, 0, calls_left), reserve)
+    step = next_step(waiting, "on")
+    assert (len(step.requests) if step else 0) == expected
+    waiting.threats["d"] = threat()
+    assert calls(waiting, "on") == (None if calls_left == 0 else (THREAT_FORENSICS, ["d"]))
 
 
 def test_the_other_type_is_used_if_the_fitting_one_has_no_calls_left() -> None:
@@ -127,3 +144,15 @@ def test_a_campaign_is_due_once_in_dedup_hours_and_a_failed_one_after_its_wait()
     due = due_campaigns(state, threats, NOW, 24)
     assert due.keys() == {"new", "old", "failed"}
     assert due["failed"] is failed
+
+
+def test_a_delivered_campaign_is_due_again_only_for_a_threat_that_is_new_since() -> None:
+    delivered = int((NOW - 30 * HOUR).timestamp())
+    state = State(VERSION, campaigns={"c": delivered, "d": delivered})
+    threats = {
+        "c before": threat(campaign="c", ago=31),
+        "c with it": threat(campaign="c", ago=30),
+        "d before": threat(campaign="d", ago=31),
+        "d since": threat(campaign="d", ago=29),
+    }
+    assert due_campaigns(state, threats, NOW, 24).keys() == {"d"}
