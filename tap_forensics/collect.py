@@ -17,7 +17,14 @@ from tap_forensics.context import RunContext
 from tap_forensics.discovery.discover import discover
 from tap_forensics.discovery.event_writer import EventWriter, open_events
 from tap_forensics.discovery.window_reader import Discovery
-from tap_forensics.errors import CollectorError, LeaseHeld, LeaseLost, RateLimited, Retryable
+from tap_forensics.errors import (
+    AuthenticationFailed,
+    CollectorError,
+    LeaseHeld,
+    LeaseLost,
+    RateLimited,
+    Retryable,
+)
 from tap_forensics.forensics.backlog import drain
 from tap_forensics.forensics.evidence_writer import recover_objects
 from tap_forensics.log import log_failure
@@ -144,12 +151,25 @@ def _work(run: RunContext, budget: Deadline) -> list[Retryable]:
         discovery_deadline = Deadline.after(run.clock, deadline.remaining_seconds() * _DISCOVERY_SHARE)
         reasons = [discover(Discovery(run, client, discovery_deadline, events))]
         _log_if_nothing_found(run)
-        if settings.summaries.prefix is not None:
-            summary_deadline = Deadline.after(run.clock, deadline.remaining_seconds() * _SUMMARY_SHARE)
-            reasons.append(fetch_summaries(run, client, summary_deadline))
-        if settings.forensics.enabled:
-            reasons.append(drain(run, client, deadline))
+        reasons += _fetch(run, client, deadline)
     return [reason for reason in reasons if reason]
+
+
+def _fetch(run: RunContext, client: TapClient, deadline: Deadline) -> list[Retryable | None]:
+    """Threat summaries, then forensics. A principal that may not read summaries still gets its forensics."""
+    reasons: list[Retryable | None] = []
+    refused: AuthenticationFailed | None = None
+    if run.settings.summaries.prefix is not None:
+        summary_deadline = Deadline.after(run.clock, deadline.remaining_seconds() * _SUMMARY_SHARE)
+        try:
+            reasons.append(fetch_summaries(run, client, summary_deadline))
+        except AuthenticationFailed as error:
+            refused = error
+    if run.settings.forensics.enabled:
+        reasons.append(drain(run, client, deadline))
+    if refused:
+        raise refused
+    return reasons
 
 
 def _take_over(run: RunContext, events: EventWriter | None) -> None:

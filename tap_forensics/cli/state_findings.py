@@ -118,7 +118,7 @@ def call_pools(state: State, settings: Settings, now: datetime) -> dict[str, dic
 
 
 def _pool(pool: Pool, limit: int | None, left: int | None, now: datetime) -> dict[str, Any]:
-    buckets = counted_buckets(pool, now)
+    buckets = counted_buckets(pool.buckets, now)
     return {
         "used": pool.used(now),
         "limit": pool.learned if limit is None else limit,

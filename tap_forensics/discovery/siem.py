@@ -121,11 +121,11 @@ def _add_threats(kind: str, fields: dict[str, Any], now: datetime, reading: Read
     event_time = next((text for name in _EVENT_TIMES if (text := _short_text(fields.get(name)))), "")
     for entry in _entries(kind, fields, reading):
         if threat_id := _add_threat(entry, _PRIORITIES[kind], now, reading):
-            seen = Summary(
-                last_seen=now, status=_short_text(entry.get("threatStatus")), event_time=event_time
-            )
+            # An old event shows a new status too; then only the time at which TAP gave it is later.
+            at = max(event_time, _short_text(entry.get("threatTime")))
+            seen = Summary(last_seen=now, status=_short_text(entry.get("threatStatus")), event_time=at)
             known = reading.summaries.setdefault(threat_id, seen)
-            if event_time > known.event_time:
+            if at > known.event_time:
                 reading.summaries[threat_id] = seen
 
 

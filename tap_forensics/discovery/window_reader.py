@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -17,6 +18,7 @@ from tap_forensics.storage.open_items import (
     add_threat,
     close,
     drop_surplus,
+    drop_surplus_summaries,
     fail,
     split_off,
     unplan,
@@ -112,7 +114,7 @@ def _record(discovery: Discovery, window: Window, reading: Reading) -> None:
         if run.settings.summaries.prefix is not None:
             for threat_id, summary in reading.summaries.items():
                 add_summary(state, threat_id, summary)
-        surplus = drop_surplus(state)
+        surplus, without_summary = drop_surplus(state), drop_surplus_summaries(state)
         close(state, window)
     run.log.info(
         "Interval %s/%s: %d events, %d unique threats so far",
@@ -123,11 +125,19 @@ def _record(discovery: Discovery, window: Window, reading: Reading) -> None:
     )
     if reading.odd:
         run.log.info("Skipped %d entries without a valid threat ID in %s", reading.odd, window)
-    for threat_id in surplus:
+    _log_surplus(run, surplus, without_summary)
+
+
+def _log_surplus(run: RunContext, threats: Iterable[str], without_summary: Iterable[str]) -> None:
+    for threat_id in threats:
+        run.stats.threats_given_up += 1
         run.log.error(
             "Gave up threat %s: the backlog has over %d threats", escape_unprintable(threat_id), MOST_THREATS
         )
-    run.stats.threats_given_up += len(surplus)
+    for threat_id in without_summary:
+        run.log.error(
+            "Gave up the summary of threat %s: over %d are open", escape_unprintable(threat_id), MOST_THREATS
+        )
 
 
 def bisect_window(discovery: Discovery, window: Window, calls: int) -> int:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
-from tap_forensics.errors import QuotaExceeded, RateLimited, Retryable
+from tap_forensics.errors import QuotaExceeded, RateLimited, Retryable, Unavailable
 from tap_forensics.forensics.evidence_writer import EvidenceWriter
 from tap_forensics.forensics.planner import Step, Waiting, due_campaigns, next_step
 from tap_forensics.forensics.responses import FetchedReports, parse_reports
@@ -83,6 +83,8 @@ def _select(run: RunContext, client: TapClient) -> Waiting:
         due = {threat_id: threat for threat_id, threat in state.backlog.items() if threat.due(now)}
         campaigns = due_campaigns(state, due, now, run.settings.forensics.dedup_hours)
         uncovered = {threat.campaign for threat in due.values() if not is_covered(state, threat)}
+        # What killed a run must not come with a member's call either.
+        uncovered -= {name for name, item in state.failed_campaigns.items() if item.kills}
     by_threat = (FORENSICS, THREAT_FORENSICS)
     threats = _without_surplus(run, client, due, by_threat)
     if len(threats) > limit:
@@ -118,7 +120,12 @@ def _next_step(work: _Work) -> Step | None:
         probe = quota.status(pool, now) is PoolStatus.PROBE
         left[pool] = 0 if pool in work.closed else 1 if probe else quota.left(pool, now)
     reserved = {pool: (quota.limit(pool) or 0) // _RESERVE_DIVISOR for pool in FORENSICS_POOLS}
-    waiting = replace(work.waiting, left=left, reserved=reserved)
+    waiting = replace(
+        work.waiting,
+        left=left,
+        reserved=reserved,
+        probe=bool(left[FORENSICS]) and quota.status(FORENSICS, now) is PoolStatus.PROBE,
+    )
     step = next_step(waiting, forensics.campaign_first)
     if step is None:
         return None
@@ -163,6 +170,7 @@ def _fetch(work: _Work, pool: WorkerPool, requests: list[Request], workers: int)
                 del outcome  # frees its body before the wait for the next one
     finally:
         writer.close()
+    work.run.store.nothing_in_flight()
 
 
 def _announced(run: RunContext, requests: list[Request], group_size: int) -> Iterator[Request]:
@@ -180,6 +188,9 @@ def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
     run, request = work.run, outcome.request
     if request.campaign:
         work.waiting.campaigns.pop(request.campaign, None)
+        if isinstance(outcome, Failed) and outcome.too_large:
+            # With a member's own report it would be too large as well.
+            work.waiting.uncovered.discard(request.campaign)
     else:
         work.waiting.threats.pop(request.threat_id, None)
         run.stats.threats_answered += 1
@@ -193,6 +204,7 @@ def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
         run.store.answered(request.name)
         _requeue(run, outcome)
     else:
+        run.store.answered(request.name)
         _skip(run, request)
     if work.proven:
         _skip_all(run, work.rejected)
@@ -204,7 +216,7 @@ def _skip_all(run: RunContext, rejected: list[Rejected]) -> None:
     """TAP has answered another request, so these rejections are its own answers too."""
     for outcome in rejected:
         if outcome.status != 404:
-            run.log.warning("Skipped %s: %s", _described(outcome.request).lower(), outcome.reason)
+            run.log.warning("Skipped %s: %s", _described(outcome.request), outcome.reason)
         _skip(run, outcome.request)
     rejected.clear()
 
@@ -228,12 +240,13 @@ def _requeue(run: RunContext, outcome: Failed | Rejected) -> None:
         elif threat := state.backlog.get(request.threat_id):
             threat.failed(run.clock.now())
     run.stats.threats_failed += not request.campaign
-    where = "will be requested again" if request.campaign else "stays on the backlog"
-    run.log.warning("%s %s: %s", _described(request), where, outcome.reason)
+    where = "will be requested again while its threats wait" if request.campaign else "stays on the backlog"
+    described = _described(request)
+    run.log.warning("%s %s: %s", described[0].upper() + described[1:], where, outcome.reason)
 
 
 def _described(request: Request) -> str:
-    kind = "Campaign" if request.campaign else "Threat"
+    kind = "campaign" if request.campaign else "threat"
     return f"{kind} {escape_unprintable(request.name)}"
 
 
@@ -244,7 +257,9 @@ def _count_step(work: _Work, pool: WorkerPool) -> None:
         quota.block(name, work.run.store.lease.started)
     elif work.client.limiters[name].ever_succeeded:
         quota.unblock(name, work.run.clock.now())
-    if isinstance(stop_reason, RateLimited | QuotaExceeded):
+    # Calls by threatId may work if those by campaignId do not; if the API is down, they show that too.
+    closes = RateLimited | QuotaExceeded | (Unavailable if name == CAMPAIGN_FORENSICS else RateLimited)
+    if isinstance(stop_reason, closes):
         work.closed[name] = stop_reason
         work.run.log.info("No more calls of the type %s in this run: %s", name, stop_reason)
     elif isinstance(stop_reason, Retryable):
@@ -256,8 +271,10 @@ def _count_step(work: _Work, pool: WorkerPool) -> None:
 def _log_stop(work: _Work) -> Retryable | None:
     """Returns why threats that were due got no call, if it was not MAX_THREATS."""
     run, waiting = work.run, len(work.waiting.threats)
-    if work.stop_reason is None and waiting and work.closed:
-        work.stop_reason = next(iter(work.closed.values()))
+    more_allowed = run.stats.threats_answered < run.settings.forensics.max_threats
+    if work.stop_reason is None and waiting and more_allowed:
+        no_calls = QuotaExceeded("no forensics calls are left for them within the limits of 24 hours")
+        work.stop_reason = next(iter(work.closed.values()), no_calls)
     if work.stop_reason is None:
         return None
     if run.stats.threats_answered:

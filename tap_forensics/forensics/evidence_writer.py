@@ -184,7 +184,11 @@ class EvidenceWriter:
         campaign_id = _campaign_id(fields)
         if campaign_id and self._once and campaign_id in self._campaigns:
             return None
-        provenance = Provenance(request.threat_id, campaign_id or request.linked_campaign, fetched.generated)
+        about = request.threat_id
+        if request.campaign and not campaign_id:
+            # Whoever takes over closes the threat of this line: it must not be the member that still waits.
+            about = _short_id(fields) or request.campaign
+        provenance = Provenance(about, campaign_id or request.linked_campaign, fetched.generated)
         shape = self._run.settings.forensics.record_shape
         split = report_lines(fields, provenance, shape, LONGEST_LINE_BYTES)
         if campaign_id:
@@ -291,8 +295,12 @@ def _campaign_id(fields: Fields) -> str | None:
     """The campaign of a campaign's report; None for any other report."""
     if bytes(fields.get("scope", _NOTHING)) != b'"CAMPAIGN"':
         return None
-    campaign = decode_str(fields.get("id", _NOTHING))
-    return campaign if campaign and len(campaign) <= _MAX_ID_CHARACTERS else None
+    return _short_id(fields)
+
+
+def _short_id(fields: Fields) -> str | None:
+    name = decode_str(fields.get("id", _NOTHING))
+    return name if name and len(name) <= _MAX_ID_CHARACTERS else None
 
 
 class Delivered(NamedTuple):

@@ -32,8 +32,9 @@ class Step:
 class Waiting:
     """What a run may still request: threats by ID, and campaigns with a call of their own.
 
-    `uncovered`: campaigns without a delivered report. `left`: calls left in each pool; None if no limit is
-    known. `reserved`: of these, calls that covered threats may not use.
+    `uncovered`: campaigns without a delivered report, which may come with a member's call. `left`: calls left
+    in each pool; None if no limit is known. `reserved`: of these, calls that covered threats may not use.
+    `probe`: the usual calls may be unlimited again, which one of them tells.
     """
 
     threats: dict[str, Threat]
@@ -41,6 +42,7 @@ class Waiting:
     uncovered: set[str] = field(default_factory=set)
     left: Mapping[str, int | None] = field(default_factory=dict)
     reserved: Mapping[str, int] = field(default_factory=dict)
+    probe: bool = False
 
 
 def due_campaigns(
@@ -78,7 +80,7 @@ def next_step(waiting: Waiting, campaign_first: str) -> Step | None:
 
 def _is_short(waiting: Waiting) -> bool:
     left = waiting.left.get(FORENSICS)
-    return left is not None and len(waiting.threats) > left
+    return left is not None and len(waiting.threats) > left and not waiting.probe
 
 
 def _in_pool(pool: str, requests: list[Request], waiting: Waiting) -> Step | None:

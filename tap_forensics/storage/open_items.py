@@ -141,12 +141,7 @@ def is_covered(state: State, threat: Threat) -> bool:
 
 
 def drop_surplus(state: State, most: int = MOST_THREATS) -> dict[str, Threat]:
-    """Keeps `most` threats of the backlog; returns the rest: the lowest priorities, longest unseen first.
-
-    Keeps as many open summaries, too; each of these has a later chance, when its threat is seen again.
-    """
-    for threat_id in sorted(state.summaries, key=lambda name: state.summaries[name].last_seen)[:-most]:
-        del state.summaries[threat_id]
+    """Keeps `most` threats of the backlog; returns the rest: the lowest priorities, longest unseen first."""
     if len(state.backlog) <= most:
         return {}
     worst_first = sorted(
@@ -156,6 +151,17 @@ def drop_surplus(state: State, most: int = MOST_THREATS) -> dict[str, Threat]:
     surplus = dict(worst_first[: len(worst_first) - most])
     state.backlog = {name: threat for name, threat in state.backlog.items() if name not in surplus}
     return surplus
+
+
+def drop_surplus_summaries(state: State, most: int = MOST_THREATS) -> list[str]:
+    """Keeps the `most` open summaries that were seen last; returns the threats of the rest."""
+    surplus = len(state.summaries) - most
+    if surplus <= 0:
+        return []
+    names = sorted(state.summaries, key=lambda name: state.summaries[name].last_seen)[:surplus]
+    for threat_id in names:
+        del state.summaries[threat_id]
+    return names
 
 
 def count_kills(state: State, dead: Lease, now: datetime) -> list[str]:

@@ -123,7 +123,7 @@ class Gap(OpenItem, rename={"planned_at": "since", "last_attempt_at": "tried"}):
 class Summary(OpenItem):
     """A threat whose summary is not delivered yet, with its status in the latest event that showed it.
 
-    `event_time`: the time of that event, as TAP wrote it.
+    `event_time`: the time of that event, or that of the status if it is later, as TAP wrote them.
     """
 
     last_seen: Moment

@@ -252,6 +252,11 @@ class StateStore:
             lease.reading = [(window.start, window.end) for window in windows]
         self.commit()
 
+    def nothing_in_flight(self) -> None:
+        """All calls are over. What was announced and not requested is no suspect if the run dies later."""
+        with self.transaction():
+            self.lease.asking, self.lease.asking_campaigns, self.lease.asking_summaries = [], [], []
+
     def answered(self, name: str) -> None:
         """The threat or campaign is no longer in flight, and did not kill the run."""
         with self.transaction():

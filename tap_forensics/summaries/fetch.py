@@ -9,7 +9,7 @@ from itertools import islice
 
 from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
-from tap_forensics.errors import DeadlineExceeded, RateLimited, Retryable
+from tap_forensics.errors import RateLimited, Retryable
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import mark_summarized
 from tap_forensics.summaries.summary_writer import FetchedSummary, SummaryWriter, parse_summary
@@ -47,6 +47,8 @@ def fetch_summaries(run: RunContext, client: TapClient, deadline: Deadline) -> R
         run.before_sleep,
     )
     client.expect_429(SUMMARIES)
+    # No wait and no call goes on after it: the rest of the time is for forensics.
+    client.limiters[SUMMARIES].deadline = deadline
     work = _Work(run, pool, SummaryWriter(run))
     # Written before the next one is requested, so that only one at a time can kill the run.
     for request in [request for request in requests if request.item.kills]:
@@ -78,12 +80,9 @@ def _fetch(work: _Work, requests: list[Request], workers: int) -> None:
             for outcome in outcomes:
                 if outcome is not None:
                     _process(work, outcome)
-                elif work.pool.deadline.passed():
-                    # A call that hangs would also use the time for forensics.
-                    work.pool.stop_reason = DeadlineExceeded("the time for threat summaries is over")
-                    break
     finally:
         work.writer.flush()
+    work.run.store.nothing_in_flight()
 
 
 def _announced(run: RunContext, requests: list[Request], group_size: int) -> Iterator[Request]:

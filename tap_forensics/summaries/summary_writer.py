@@ -9,7 +9,14 @@ import msgspec
 
 from tap_forensics.context import RunContext
 from tap_forensics.errors import TooLarge, Unavailable
-from tap_forensics.records.ndjson import LONGEST_LINE_BYTES, Fields, decode_object, sanitize_utf8
+from tap_forensics.records.ndjson import (
+    LONGEST_LINE_BYTES,
+    Fields,
+    decode_object,
+    decode_str,
+    sanitize_utf8,
+    without_depths,
+)
 from tap_forensics.storage.numbered_objects import NumberedObjects
 from tap_forensics.storage.open_items import mark_summarized
 from tap_forensics.tap.client import TapResponse
@@ -17,8 +24,10 @@ from tap_forensics.workers import Fetched, Request, Skipped
 
 STEM = "tap_threat_summaries"
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-# TAP documents both for every threat.
-_REQUIRED = ("id", "name")
+# TAP's own summaries have three levels. A deeper line may be readable to the one who wrote it only.
+_MAX_DEPTH = 100
+# Matching this many brackets takes about a second.
+_MAX_BRACKETS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,8 @@ def parse_summary(response: TapResponse, request: Request) -> FetchedSummary | S
     if response.status == 204:
         return Skipped(request)
     fields = _fields(response.body)
+    if fields is None or not _is_about(fields, request.threat_id):
+        raise Unavailable("the response is not the threat summary that TAP documents")
     line = msgspec.json.encode({**fields, "_threatId": request.threat_id}) + b"\n"
     if len(line) > LONGEST_LINE_BYTES:
         raise TooLarge(f"a threat summary with {len(line)} bytes is too large for a line")
@@ -40,15 +51,26 @@ def parse_summary(response: TapResponse, request: Request) -> FetchedSummary | S
     return FetchedSummary(request, response.release, line)
 
 
-def _fields(body: bytes) -> Fields:
+def _fields(body: bytes) -> Fields | None:
     try:
         # A summary is one object on one line, whatever blanks TAP puts between its values.
-        fields = decode_object(msgspec.Raw(msgspec.json.format(sanitize_utf8(body), indent=-1)))
+        line = msgspec.json.format(sanitize_utf8(body), indent=-1)
+        return None if _is_nested_too_deep(line) else decode_object(msgspec.Raw(line))
     except _UNREADABLE:
-        fields = None
-    if fields is None or not any(name in fields for name in _REQUIRED):
-        raise Unavailable("the response is not the threat summary that TAP documents")
-    return fields
+        return None
+
+
+def _is_nested_too_deep(line: bytes) -> bool:
+    brackets = line.count(b"[") + line.count(b"{")
+    return brackets > _MAX_DEPTH and (brackets > _MAX_BRACKETS or without_depths(line, _MAX_DEPTH) != line)
+
+
+def _is_about(fields: Fields, threat_id: str) -> bool:
+    """TAP documents `id` and `name` for every threat. Gateways use these names too, for other things."""
+    if "id" not in fields:
+        return "name" in fields
+    named = decode_str(fields["id"])
+    return named is not None and named.casefold() == threat_id.casefold()
 
 
 @dataclass
@@ -77,14 +99,16 @@ class SummaryWriter:
         self.run.store.commit_if_due()
 
     def _remaining(self) -> bytes:
+        with self.run.store.transaction() as state:
+            # What a zombie has written is no longer open.
+            self.pending = {name: line for name, line in self.pending.items() if name in state.summaries}
         return b"".join(self.pending.values())
 
     def _record(self, data: bytes) -> None:
-        for threat_id in record_object(self.run, data):
-            self.pending.pop(threat_id, None)
+        record_object(self.run, data)
 
     def _count(self, name: str) -> None:
-        data, stats = self._remaining(), self.run.stats
+        data, stats = b"".join(self.pending.values()), self.run.stats
         record_object(self.run, data)
         stats.summary_objects += 1
         stats.summaries += len(self.pending)
@@ -96,21 +120,15 @@ class SummaryWriter:
 
 def recover_summaries(run: RunContext) -> int:
     """Records a dead run's objects that are not in its last commit. Returns how many there are."""
-
-    def record(data: bytes) -> None:
-        record_object(run, data)
-
-    return _objects(run).recover(record)
+    return _objects(run).recover(lambda data: record_object(run, data))
 
 
-def record_object(run: RunContext, data: bytes) -> list[str]:
-    """Counts one object, and closes its summaries; returns their threats."""
-    threat_ids = list(summarized_in(data))
+def record_object(run: RunContext, data: bytes) -> None:
+    """Counts one object, and closes its summaries."""
     with run.store.transaction() as state:
-        for threat_id in threat_ids:
+        for threat_id in summarized_in(data):
             mark_summarized(state, threat_id, run.clock.now())
         run.store.lease.summary_batches += 1
-    return threat_ids
 
 
 class _Line(msgspec.Struct, rename={"threat_id": "_threatId"}):

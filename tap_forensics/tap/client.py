@@ -117,6 +117,7 @@ class TapClient:
         # Large bodies are read one at a time, because they can only be weighed once they are unpacked.
         self._large_bodies = MemoryBudget(1, self._raise_if_over)
         self._in_flight: dict[int, tuple[float, socket.socket]] = {}
+        self._deadlines: dict[int, Deadline] = {}
         self._tenant = settings.tenant
         self.limiters = {pool: RateLimiter(clock, deadline) for pool in POOLS}
         self._pool = connection_pool(settings, self._started)
@@ -178,6 +179,7 @@ class TapClient:
         self._raise_if_over()
         self.quota.reserve(pool, self._clock.now())
         thread = threading.get_ident()
+        self._deadlines[thread] = self.limiters[pool].deadline
         try:
             response = self._pool.urlopen(
                 "GET",
@@ -197,6 +199,7 @@ class TapClient:
             ) from None
         finally:
             self._in_flight.pop(thread, None)
+            self._deadlines.pop(thread, None)
 
     def _timed_out(self, thread: int, error: Exception) -> bool:
         """Whether the API was too slow to answer. If connecting failed, it never got the request."""
@@ -228,7 +231,7 @@ class TapClient:
         if status in (401, 403):
             return AuthenticationFailed(_authentication_remedy(status, self._tenant))
         if status == 429:
-            self.quota.count_429(pool)
+            self.quota.count_429(pool, self._clock.now())
             return RateLimited("TAP answered 429", retry_after)
         if status == 408 or status >= 500:
             return Unavailable(f"TAP answered {status}: {self._describe(body)}", retry_after, heavy=True)
@@ -241,8 +244,10 @@ class TapClient:
         return describe(body, self._credentials, cut=len(body) >= _ERROR_BODY_BYTES)
 
     def _started(self, sock: socket.socket) -> None:
-        limit = min(self._clock.monotonic() + self._call_seconds, self._deadline.at_seconds)
-        self._in_flight[threading.get_ident()] = (limit, sock)
+        thread = threading.get_ident()
+        deadline = self._deadlines.get(thread, self._deadline)
+        limit = min(self._clock.monotonic() + self._call_seconds, deadline.at_seconds)
+        self._in_flight[thread] = (limit, sock)
         if self._closed:
             shut(sock)
 

@@ -7,7 +7,7 @@ TAP throttles the Forensics API by the type of the request (Proofpoint's documen
     campaign_forensics   by campaignId
 
 A 429 closes one pool. The limit that it teaches is the number of calls answered in the last 24 hours. While
-fewer calls than that were made, more are; beyond it, one call at a time probes for a higher limit.
+fewer calls than that were answered, more are made; beyond it, one call at a time probes for a higher limit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Pool(msgspec.Struct, omit_defaults=True):
-    """One pool in the state: bucket number → calls.
+    """One pool in the state: bucket number → calls. `refused`: those of them that TAP answered with 429.
 
     `limited_at`: start of the last run in which 429 closed it. `learned`: the limit that this taught.
     `refusals`: how often in a row.
@@ -59,10 +59,15 @@ class Pool(msgspec.Struct, omit_defaults=True):
     limited_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     learned: _Count | None = None
     refusals: _Count = 0
+    refused: dict[int, _Count] = {}
 
     def used(self, now: datetime) -> int:
         """Calls that still count."""
-        return sum(counted_buckets(self, now).values())
+        return sum(counted_buckets(self.buckets, now).values())
+
+    def answered(self, now: datetime) -> int:
+        """Of these, calls without a 429: a learned limit is compared with nothing else."""
+        return max(0, self.used(now) - sum(counted_buckets(self.refused, now).values()))
 
     def probe_after(self) -> timedelta:
         """How long after the last 429 one call may probe: an hour, and longer if the limit was confirmed."""
@@ -109,10 +114,10 @@ class Quota:
         """Counts one call before it is made. Raises `QuotaExceeded` if the configured limit is reached."""
         with self._lock:
             pool, limit = self._pools[name], self._limits[name]
-            pool.buckets = counted_buckets(pool, now)
+            pool.buckets = counted_buckets(pool.buckets, now)
             if limit is not None and self._used(name, now) >= limit:
                 raise QuotaExceeded(f"all {limit} {name} calls of the last 24 hours are used")
-            pool.buckets[_bucket(now)] = pool.buckets.get(_bucket(now), 0) + 1
+            _count(pool.buckets, now)
             self.made[name] += 1
 
     def _used(self, name: str, now: datetime) -> int:
@@ -125,6 +130,8 @@ class Quota:
         left = self.left(name, now)
         if left is None:
             return wanted
+        if self.status(name, now) is PoolStatus.PROBE:
+            left = max(1, left)
         with self._lock:
             most = max(1, (left + self.made[name]) // _RETRY_DIVISOR)
             granted = max(0, min(wanted, left, most - self._retried[name]))
@@ -137,7 +144,7 @@ class Quota:
             pool, limit = self._pools[name], self._limits[name]
             if limit is not None:
                 return max(0, limit - self._used(name, now))
-            return None if pool.learned is None else max(0, pool.learned - pool.used(now))
+            return None if pool.learned is None else max(0, pool.learned - pool.answered(now))
 
     def limit(self, name: str) -> int | None:
         """The limit, configured or learned; None if none is known."""
@@ -145,8 +152,11 @@ class Quota:
             configured = self._limits[name]
             return self._pools[name].learned if configured is None else configured
 
-    def count_429(self, name: str) -> None:
+    def count_429(self, name: str, now: datetime) -> None:
         with self._lock:
+            pool = self._pools[name]
+            pool.refused = counted_buckets(pool.refused, now)
+            _count(pool.refused, now)
             self.refused[name] += 1
 
     def block(self, name: str, run_started: datetime) -> None:
@@ -154,9 +164,9 @@ class Quota:
         with self._lock:
             pool = self._pools[name]
             if self._limits[name] is not None:
-                self._pools[name] = Pool(pool.buckets)
+                self._pools[name] = _unlimited(pool)
                 return
-            answered = max(0, pool.used(run_started) - self.refused[name])
+            answered = pool.answered(run_started)
             pool.learned = answered if pool.learned is None else min(answered, pool.learned)
             pool.limited_at, pool.refusals = run_started, pool.refusals + 1
 
@@ -164,8 +174,8 @@ class Quota:
         """Forgets the learned limit, if this run's answered calls went beyond it."""
         with self._lock:
             pool = self._pools[name]
-            if pool.learned is None or pool.used(now) > pool.learned:
-                self._pools[name] = Pool(pool.buckets)
+            if pool.learned is None or pool.answered(now) > pool.learned:
+                self._pools[name] = _unlimited(pool)
 
     def has_learned(self, name: str) -> bool:
         """Whether a 429 has taught the limit."""
@@ -186,14 +196,17 @@ class Quota:
     def dump(self) -> dict[str, Pool]:
         """A copy for the state."""
         with self._lock:
-            return {n: msgspec.structs.replace(p, buckets=dict(p.buckets)) for n, p in self._pools.items()}
+            return {
+                name: msgspec.structs.replace(pool, buckets=dict(pool.buckets), refused=dict(pool.refused))
+                for name, pool in self._pools.items()
+            }
 
 
-def counted_buckets(pool: Pool, now: datetime) -> dict[int, int]:
+def counted_buckets(buckets: dict[int, int], now: datetime) -> dict[int, int]:
     """The buckets whose calls still count."""
     return {
         start: calls
-        for start, calls in pool.buckets.items()
+        for start, calls in buckets.items()
         # Buckets far in the future are from a clock that was wrong; they must not block the pool.
         if abs(start * _BUCKET_SECONDS - now.timestamp() + _BUCKET_SECONDS) < _ROLLING_SECONDS
     }
@@ -211,6 +224,14 @@ def before_the_end(not_failed: list[T], retries: list[T], left: int | None) -> l
     """
     first = len(not_failed) if left is None else max(1, left - len(retries))
     return not_failed[:first] + retries + not_failed[first:]
+
+
+def _unlimited(pool: Pool) -> Pool:
+    return Pool(pool.buckets, refused=pool.refused)
+
+
+def _count(buckets: dict[int, int], now: datetime) -> None:
+    buckets[_bucket(now)] = buckets.get(_bucket(now), 0) + 1
 
 
 def _bucket(now: datetime) -> int:

@@ -48,14 +48,14 @@ class RateLimiter:
 
     A `Retry-After` up to 300 s is obeyed if the deadline allows. Without a usable one the wait starts at
     1 s and doubles. After 30 s with only 429 responses the pool stays blocked for this run. After
-    `limit_is_known` a 429 blocks it at once.
+    `limit_is_known` a 429 blocks it at once. `deadline` may be earlier than the run's own.
 
     An epoch is the time between two 429 responses. Each call reports the epoch in which it began, so that
     late responses of an earlier epoch change nothing.
     """
 
     def __init__(self, clock: Clock, deadline: Deadline) -> None:
-        self._clock, self._deadline, self._limit_is_known = clock, deadline, False
+        self._clock, self.deadline, self._limit_is_known = clock, deadline, False
         self._lock = threading.Lock()
         self._blocked = False
         self._probing = False
@@ -129,7 +129,7 @@ class RateLimiter:
     def _raise_if_over(self) -> None:
         if self._unblocks_at == float("inf"):
             raise RateLimited("TAP keeps answering 429; the rest stays open for the next run", lasting=True)
-        if self._blocked and self._unblocks_at >= self._deadline.at_seconds:
+        if self._blocked and self._unblocks_at >= self.deadline.at_seconds:
             raise RateLimited("TAP answered 429, and the wait would end after the run's deadline")
-        if self._deadline.passed():
+        if self.deadline.passed():
             raise DeadlineExceeded("the run's deadline came first")

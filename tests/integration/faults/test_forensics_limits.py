@@ -58,7 +58,7 @@ def test_nothing_but_429_ends_the_fan_out_cleanly_and_one_call_of_each_type_asks
         lab.clock.step(hours=1)
         lab.run()
         assert once_each(lab)
-        assert "limited_at" not in lab.state()["calls"]["threat_forensics"]
+        assert "limited_at" not in lab.state()["calls"]["forensics"]
 
 
 def test_an_explicit_limit_overrides_what_429_taught() -> None:

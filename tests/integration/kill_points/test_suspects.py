@@ -49,7 +49,8 @@ class Poison:
 def a_day_passes(scene: Scene) -> None:
     """As far as what is quarantined is concerned."""
     state = scene.state()
-    for item in [*state.get("backlog", {}).values(), *state.get("gaps", [])]:
+    named = [state.get(name, {}) for name in ("backlog", "summaries", "failed_campaigns")]
+    for item in [*state.get("gaps", []), *(item for each in named for item in each.values())]:
         if "tried" in item:
             item["tried"] = (datetime.fromisoformat(item["tried"]) - timedelta(days=1)).isoformat()
     scene.put(STATE, json.dumps(state))

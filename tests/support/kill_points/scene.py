@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tap_forensics.sandbox.gcs import FakeBucket
+from tap_forensics.sandbox.routes import FORENSICS, THREAT_SUMMARY
 from tap_forensics.sandbox.tap_api import TapServer, utc_now
 from tap_forensics.sandbox.world import World
 from tests.support.kill_points.gatekeeper import Gatekeeper
@@ -20,6 +21,9 @@ from tests.support.kill_points.runner import Ending, Run
 from tests.support.settings import HANDOVER, PREFIX, STATE
 
 EVIDENCE = re.compile(rf"{PREFIX}/tap_forensics_(\d{{8}}_\d{{6}})(_\d{{4}})?\.ndjson")
+# Scenes with threat summaries have them here.
+SUMMARIES_PREFIX = "tap-summaries"
+SUMMARIES = re.compile(rf"{SUMMARIES_PREFIX}/tap_threat_summaries_\d{{8}}_\d{{6}}(_\d{{4}})?\.ndjson")
 
 MARK = "tap-forensics"
 REPORT_BYTES = 1500
@@ -70,6 +74,10 @@ def writes_evidence(call: Call) -> bool:
     return call.writes and bool(EVIDENCE.fullmatch(call.object_name))
 
 
+def writes_summaries(call: Call) -> bool:
+    return call.writes and bool(SUMMARIES.fullmatch(call.object_name))
+
+
 def asks_for_forensics(call: Call) -> bool:
     return call.path.startswith("/v2/forensics")
 
@@ -77,14 +85,24 @@ def asks_for_forensics(call: Call) -> bool:
 def kind(call: Call) -> str:
     """What a call is for, whatever its number: `write evidence`, `read age`, `tap /v2/forensics` …"""
     if call.target == "tap":
-        return f"tap {call.path.partition('?')[0]}"
+        return _tap_kind(call)
     if "versions=true" in call.path:
         return "list versions"
     if reads_age(call):
         return "read age"
     places = {STATE: "state", HANDOVER: "handover"}
     place = "evidence" if EVIDENCE.fullmatch(call.object_name) else places.get(call.object_name, call.path)
+    place = "summaries" if SUMMARIES.fullmatch(call.object_name) else place
     return f"{'write' if call.writes else 'read'} {place}"
+
+
+def _tap_kind(call: Call) -> str:
+    path, _, query = call.path.partition("?")
+    if path.startswith(THREAT_SUMMARY):
+        return "tap summary"
+    if path != FORENSICS or "includeCampaignForensics" in query:
+        return f"tap {path}"
+    return f"tap by {query.partition('=')[0]}"
 
 
 @dataclass
@@ -158,13 +176,13 @@ class Scene:
 
     def _is_done(self) -> bool:
         state = self.state()
-        return not {"lease", "gaps"} & state.keys() and state.get("backlog", {}).keys() <= _unknown(
-            self.world
-        )
+        open_items = {"lease", "gaps", "summaries"} & state.keys()
+        return not open_items and state.get("backlog", {}).keys() <= _unknown(self.world)
 
     def _let_the_day_of_the_quarantined_pass(self) -> None:
         state = self.state()
-        items = [*state.get("backlog", {}).values(), *state.get("gaps", [])]
+        named = [state.get(name, {}) for name in ("backlog", "summaries", "failed_campaigns")]
+        items = [*state.get("gaps", []), *(item for each in named for item in each.values())]
         quarantined = [item for item in items if item.get("kills", 0) > 1]
         for item in quarantined:
             item["tried"] = (datetime.fromisoformat(item["tried"]) - timedelta(days=1)).isoformat()
@@ -204,7 +222,11 @@ class Scene:
         self._bucket.blob(name).upload_from_string(data)
 
     def evidence(self) -> dict[str, bytes]:
-        return {name: data for name, data in self.objects().items() if name not in (STATE, HANDOVER)}
+        others = (STATE, HANDOVER, *self.summaries())
+        return {name: data for name, data in self.objects().items() if name not in others}
+
+    def summaries(self) -> dict[str, bytes]:
+        return {name: data for name, data in self.objects().items() if SUMMARIES.fullmatch(name)}
 
     def check(self, since: datetime) -> list[str]:
         """What is not as it must be after a last good run that began at `since` or later."""
@@ -213,6 +235,8 @@ class Scene:
         return [
             *(f"threat {name[:8]} is left on the backlog" for name in left),
             *_faults_of_evidence(self.evidence(), self.world),
+            *(_faults_of_summaries(self.summaries(), self.world) if "SUMMARIES_PREFIX" in self.env else ()),
+            *(_repeated_campaigns(self.evidence()) if self.env.get("CAMPAIGN_FIRST") == "on" else ()),
             *_faults_of_state(state, json.loads(self.objects()[HANDOVER]), since),
         ]
 
@@ -238,8 +262,25 @@ def _faults_of_evidence(evidence: dict[str, bytes], world: World) -> list[str]:
     return faults
 
 
+def _repeated_campaigns(evidence: dict[str, bytes]) -> list[str]:
+    """With a call of its own a campaign's report comes once in DEDUP_HOURS, not once a run."""
+    lines = [line for data in evidence.values() for line in _lines(data)]
+    campaigns = Counter(line["id"] for line in lines if line["scope"] == "CAMPAIGN")
+    return [f"campaign {name[:8]} came {n} times" for name, n in campaigns.items() if n > 1]
+
+
+def _faults_of_summaries(summaries: dict[str, bytes], world: World) -> list[str]:
+    faults = [f"{name} is empty or cut" for name, data in summaries.items() if not data.endswith(b"\n")]
+    came = Counter(line["_threatId"] for data in summaries.values() for line in _lines(data))
+    faults += [
+        f"the summary of {name[:8]} was never delivered" for name in world.threats.keys() - came.keys()
+    ]
+    return faults + [f"the summary of {name[:8]} came {n} times" for name, n in came.items() if n > 1]
+
+
 def _faults_of_state(state: dict[str, Any], legacy_key: dict[str, Any], since: datetime) -> list[str]:
-    faults = [f"{key} is left in the state" for key in ("lease", "gaps", "lost") if key in state]
+    done = ("lease", "gaps", "lost", "summaries")
+    faults = [f"{key} is left in the state" for key in done if key in state]
     cursor = datetime.fromisoformat(state["last_event_time"])
     if not since - END_LAG - timedelta(seconds=1) <= cursor <= utc_now() - END_LAG:
         faults.append(f"the cursor is at {cursor}")

@@ -12,6 +12,7 @@ from tap_forensics.storage.open_items import (
     close,
     count_kills,
     drop_surplus,
+    drop_surplus_summaries,
     due_windows,
     expire,
     fail,
@@ -22,7 +23,7 @@ from tap_forensics.storage.open_items import (
     prune,
     reopen,
 )
-from tap_forensics.storage.state import VERSION, Gap, Lease, LostInterval, State, Threat
+from tap_forensics.storage.state import VERSION, Gap, Lease, LostInterval, State, Summary, Threat
 from tap_forensics.tap.windows import EDGE_MARGIN, RETENTION, ReadRange, Window
 from tests.support.clocks import NOW
 
@@ -179,6 +180,14 @@ def test_a_backlog_over_its_limit_gives_up_the_lowest_priority_seen_first() -> N
     assert set(drop_surplus(state, 2)) == {"old"}
     assert set(drop_surplus(state, 1)) == {"new"}
     assert set(state.backlog) == {"click"}
+
+
+def test_of_too_many_open_summaries_those_seen_first_are_given_up_by_name() -> None:
+    summaries = {name: Summary(last_seen=NOW - timedelta(hours=age)) for age, name in enumerate("abc")}
+    state = State(VERSION, summaries=summaries)
+    assert drop_surplus_summaries(state, 3) == []
+    assert drop_surplus_summaries(state, 1) == ["c", "b"]
+    assert set(state.summaries) == {"a"}
 
 
 def test_what_a_dead_run_had_in_flight_is_suspect_if_it_is_still_open() -> None:

@@ -59,7 +59,7 @@ def test_a_limit_that_was_lowered_holds_for_calls_made_before() -> None:
 
 def test_refused_calls_are_counted_apart() -> None:
     quota = ledger_with(None)
-    quota.count_429(FORENSICS)
+    quota.count_429(FORENSICS, NOW)
     assert (quota.refused[SIEM], quota.refused[FORENSICS]) == (0, 1)
     assert not any(quota.made.values())
 
@@ -149,8 +149,39 @@ def test_what_is_left_is_told_where_a_limit_is_set_and_comes_back_when_its_bucke
     quota = ledger_with(10)
     taken(quota, 3)
     assert quota.left(FORENSICS, NOW) == 7
-    (bucket,) = counted_buckets(quota.dump()[FORENSICS], NOW)
+    (bucket,) = counted_buckets(quota.dump()[FORENSICS].buckets, NOW)
     back = counts_until(bucket)
     assert quota.left(FORENSICS, back - timedelta(seconds=1)) == 7
     assert quota.left(FORENSICS, back) == 10
     assert ledger_with(None).left(FORENSICS, NOW) is None
+
+
+def refused(quota: Quota, calls: int, hours: int) -> None:
+    now = NOW + timedelta(hours=hours)
+    for _ in range(calls):
+        quota.reserve(FORENSICS, now)
+        quota.count_429(FORENSICS, now)
+    quota.block(FORENSICS, now)
+
+
+def test_refused_calls_of_earlier_runs_count_neither_for_nor_against_a_learned_limit() -> None:
+    quota = ledger_with(None)
+    taken(quota, 3)
+    refused(quota, 6, hours=0)
+    for hours in (1, 3, 7, 15):
+        quota = ledger_with(None, quota.dump())
+        refused(quota, 1, hours)
+    assert quota.dump()[FORENSICS].learned == 3
+    back = NOW + DAY + timedelta(minutes=10)
+    assert quota.left(FORENSICS, back) == 3
+    for _ in range(3):
+        quota.reserve(FORENSICS, back)
+    quota.unblock(FORENSICS, back)
+    assert quota.left(FORENSICS, back) == 0, "as many as before are no sign of a higher limit"
+
+
+def test_one_failed_item_may_be_the_call_that_tests_a_limit() -> None:
+    quota = ledger_with(None)
+    refused(quota, 1, hours=0)
+    assert quota.reserve_retries(FORENSICS, 5, NOW + timedelta(minutes=30)) == 0
+    assert quota.reserve_retries(FORENSICS, 5, NOW + timedelta(hours=1)) == 1
