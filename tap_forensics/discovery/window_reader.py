@@ -13,6 +13,7 @@ from tap_forensics.discovery.siem import Reading, read_window
 from tap_forensics.errors import DeadlineExceeded, RequestRejected, Unavailable
 from tap_forensics.log import escape_unprintable
 from tap_forensics.storage.open_items import (
+    MOST_SUMMARIES,
     MOST_THREATS,
     add_summary,
     add_threat,
@@ -136,7 +137,9 @@ def _log_surplus(run: RunContext, threats: Iterable[str], without_summary: Itera
         )
     for threat_id in without_summary:
         run.log.error(
-            "Gave up the summary of threat %s: over %d are open", escape_unprintable(threat_id), MOST_THREATS
+            "Gave up the summary of threat %s: over %d are open",
+            escape_unprintable(threat_id),
+            MOST_SUMMARIES,
         )
 
 

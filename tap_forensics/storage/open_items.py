@@ -23,6 +23,8 @@ from tap_forensics.tap.windows import RETENTION, ReadRange, Window, oldest_start
 
 # A state with this many threats is about 20 MB; a small function has memory for two copies.
 MOST_THREATS = 100_000
+# With a full backlog, so many still fit the memory of a small function.
+MOST_SUMMARIES = 50_000
 _MAX_LOST = 50
 _MAX_CAMPAIGNS = 10_000
 
@@ -153,7 +155,7 @@ def drop_surplus(state: State, most: int = MOST_THREATS) -> dict[str, Threat]:
     return surplus
 
 
-def drop_surplus_summaries(state: State, most: int = MOST_THREATS) -> list[str]:
+def drop_surplus_summaries(state: State, most: int = MOST_SUMMARIES) -> list[str]:
     """Keeps the `most` open summaries that were seen last; returns the threats of the rest."""
     surplus = len(state.summaries) - most
     if surplus <= 0:
