@@ -31,8 +31,8 @@ check: $(VENV)/ready
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 
-# Side by side, even on two cores: most tests wait more than they work.
-pytest = $(RUN) -m pytest --numprocesses 3 --dist loadfile
+# Side by side, more than there are cores: most tests wait more than they work.
+pytest = $(RUN) -m pytest --numprocesses 5 --dist loadfile
 
 tests: $(VENV)/ready
 	$(pytest)

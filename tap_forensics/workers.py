@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from tap_forensics.clock import Deadline
 from tap_forensics.errors import RequestRejected, TooLarge, Unavailable
@@ -19,6 +20,8 @@ _ATTEMPTS = 3
 # Consecutive failures before the API counts as down: more calls would only use up the quota.
 _MAX_FAILURES_IN_A_ROW = 20
 _POLL_SECONDS = 0.25
+# Requests per worker that are announced with one commit.
+_GROUP_SIZE_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,16 @@ class WorkerPool:
     stop_reason: Exception | None = None
     failures_in_a_row: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def announced(
+    requests: list[Request], workers: int, announce: Callable[[list[Request]], None]
+) -> Iterator[Request]:
+    """The requests one by one. `announce` gets each group before its first request is made."""
+    remaining = iter(requests)
+    while group := list(islice(remaining, _GROUP_SIZE_PER_WORKER * workers)):
+        announce(group)
+        yield from group
 
 
 def fetch_all(pool: WorkerPool, requests: Iterable[Request], workers: int) -> Generator[Outcome | None]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import TypeVar
 
 from tap_forensics.clock import Deadline
@@ -25,15 +23,13 @@ from tap_forensics.tap.quota import (
     THREAT_FORENSICS,
     PoolStatus,
 )
-from tap_forensics.workers import Failed, Outcome, Rejected, Request, WorkerPool, fetch_all
+from tap_forensics.workers import Failed, Outcome, Rejected, Request, WorkerPool, announced, fetch_all
 
 Item = TypeVar("Item", bound=OpenItem)
 
 _PROGRESS_EVERY = 50
 # The part of a limit that threats covered by their campaign leave to those of the next runs.
 _RESERVE_DIVISOR = 6
-# Requests per worker that are announced with one commit.
-_GROUP_SIZE_PER_WORKER = 4
 
 
 @dataclass
@@ -114,27 +110,26 @@ def _blocked_pools(run: RunContext, client: TapClient) -> dict[str, Retryable]:
 
 
 def _next_step(work: _Work) -> Step | None:
-    forensics, quota, now = work.run.settings.forensics, work.client.quota, work.run.clock.now()
-    left: dict[str, int | None] = {}
-    for pool in FORENSICS_POOLS:
-        probe = quota.status(pool, now) is PoolStatus.PROBE
-        left[pool] = 0 if pool in work.closed else 1 if probe else quota.left(pool, now)
-    reserved = {pool: (quota.limit(pool) or 0) // _RESERVE_DIVISOR for pool in FORENSICS_POOLS}
-    waiting = replace(
-        work.waiting,
-        left=left,
-        reserved=reserved,
-        probe=bool(left[FORENSICS]) and quota.status(FORENSICS, now) is PoolStatus.PROBE,
-    )
-    step = next_step(waiting, forensics.campaign_first)
-    if step is None:
-        return None
-    if step.pool == CAMPAIGN_FORENSICS:
+    forensics, stats = work.run.settings.forensics, work.run.stats
+    step = next_step(_with_calls_left(work), forensics.campaign_first)
+    if step is None or step.pool == CAMPAIGN_FORENSICS:
         return step
-    answered = work.run.stats.threats_answered
-    requests = step.requests[: forensics.max_threats - answered]
-    work.run.stats.threats_chosen = answered + len(requests)
+    requests = step.requests[: forensics.max_threats - stats.threats_answered]
+    stats.threats_chosen = stats.threats_answered + len(requests)
     return Step(step.pool, requests) if requests else None
+
+
+def _with_calls_left(work: _Work) -> Waiting:
+    quota, now = work.client.quota, work.run.clock.now()
+    probes = {pool for pool in FORENSICS_POOLS if quota.status(pool, now) is PoolStatus.PROBE}
+    probes -= work.closed.keys()
+    left = {pool: 1 if pool in probes else quota.left(pool, now) for pool in FORENSICS_POOLS}
+    return replace(
+        work.waiting,
+        left=left | dict.fromkeys(work.closed, 0),
+        reserved={pool: (quota.limit(pool) or 0) // _RESERVE_DIVISOR for pool in FORENSICS_POOLS},
+        probe=FORENSICS in probes,
+    )
 
 
 def _fetch_step(work: _Work, step: Step) -> None:
@@ -159,9 +154,9 @@ def _fetch_step(work: _Work, step: Step) -> None:
 
 def _fetch(work: _Work, pool: WorkerPool, requests: list[Request], workers: int) -> None:
     writer = EvidenceWriter(work.run)
-    announced = _announced(work.run, requests, _GROUP_SIZE_PER_WORKER * workers)
+    in_groups = announced(requests, workers, lambda group: _announce(work.run, group))
     try:
-        with closing(fetch_all(pool, announced, workers)) as outcomes:
+        with closing(fetch_all(pool, in_groups, workers)) as outcomes:
             for outcome in outcomes:
                 writer.flush_if_due()
                 work.proven = pool.proven
@@ -173,15 +168,11 @@ def _fetch(work: _Work, pool: WorkerPool, requests: list[Request], workers: int)
     work.run.store.nothing_in_flight()
 
 
-def _announced(run: RunContext, requests: list[Request], group_size: int) -> Iterator[Request]:
-    """The requests one by one. A commit announces each group before its first request is made."""
-    remaining = iter(requests)
-    while group := list(islice(remaining, group_size)):
-        run.store.announce(
-            threats=[request.threat_id for request in group if not request.campaign],
-            campaigns=[request.campaign for request in group if request.campaign],
-        )
-        yield from group
+def _announce(run: RunContext, group: list[Request]) -> None:
+    run.store.announce(
+        threats=[request.threat_id for request in group if not request.campaign],
+        campaigns=[request.campaign for request in group if request.campaign],
+    )
 
 
 def _process(work: _Work, writer: EvidenceWriter, outcome: Outcome) -> None:
@@ -273,7 +264,7 @@ def _log_stop(work: _Work) -> Retryable | None:
     run, waiting = work.run, len(work.waiting.threats)
     more_allowed = run.stats.threats_answered < run.settings.forensics.max_threats
     if work.stop_reason is None and waiting and more_allowed:
-        no_calls = QuotaExceeded("no forensics calls are left for them within the limits of 24 hours")
+        no_calls = QuotaExceeded("no forensics calls are left within the limits of 24 hours")
         work.stop_reason = next(iter(work.closed.values()), no_calls)
     if work.stop_reason is None:
         return None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 
 from tap_forensics.clock import Deadline
 from tap_forensics.context import RunContext
@@ -15,9 +13,16 @@ from tap_forensics.storage.open_items import mark_summarized
 from tap_forensics.summaries.summary_writer import FetchedSummary, SummaryWriter, parse_summary
 from tap_forensics.tap.client import TapClient
 from tap_forensics.tap.quota import SUMMARIES, PoolStatus
-from tap_forensics.workers import Failed, Outcome, Rejected, Request, Skipped, WorkerPool, fetch_all
-
-_GROUP_SIZE_PER_WORKER = 4
+from tap_forensics.workers import (
+    Failed,
+    Outcome,
+    Rejected,
+    Request,
+    Skipped,
+    WorkerPool,
+    announced,
+    fetch_all,
+)
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,9 @@ def _select(run: RunContext, client: TapClient) -> list[Request]:
 
 
 def _fetch(work: _Work, requests: list[Request], workers: int) -> None:
-    announced = _announced(work.run, requests, _GROUP_SIZE_PER_WORKER * workers)
+    in_groups = announced(requests, workers, lambda group: _announce(work.run, group))
     try:
-        with closing(fetch_all(work.pool, announced, workers)) as outcomes:
+        with closing(fetch_all(work.pool, in_groups, workers)) as outcomes:
             for outcome in outcomes:
                 if outcome is not None:
                     _process(work, outcome)
@@ -85,12 +90,8 @@ def _fetch(work: _Work, requests: list[Request], workers: int) -> None:
     work.run.store.nothing_in_flight()
 
 
-def _announced(run: RunContext, requests: list[Request], group_size: int) -> Iterator[Request]:
-    """The requests one by one. A commit announces each group before its first request is made."""
-    remaining = iter(requests)
-    while group := list(islice(remaining, group_size)):
-        run.store.announce(summaries=[request.threat_id for request in group])
-        yield from group
+def _announce(run: RunContext, group: list[Request]) -> None:
+    run.store.announce(summaries=[request.threat_id for request in group])
 
 
 def _process(work: _Work, outcome: Outcome) -> None:

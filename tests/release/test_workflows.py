@@ -19,8 +19,8 @@ WORKFLOWS = sorted((GITHUB / "workflows").iterdir())
 def findings(folder: Path) -> str:
     """What its strictest persona finds, without asking GitHub; empty: nothing."""
     zizmor = Path(sys.executable).with_name("zizmor")
-    words = (zizmor, "--offline", "--persona", "auditor", "--format", "plain", "--quiet", folder)
-    completed = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
+    options = ("--offline", "--persona", "auditor", "--format", "plain", "--color", "never", "--quiet")
+    completed = subprocess.run((zizmor, *options, folder), capture_output=True, text=True, check=False)  # noqa: S603
     assert (completed.returncode == 0) == completed.stdout.startswith("No findings"), completed.stderr
     return "" if completed.returncode == 0 else completed.stdout
 

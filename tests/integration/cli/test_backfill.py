@@ -106,7 +106,7 @@ def test_it_goes_on_over_many_runs_where_one_is_not_enough(running: Site, now: d
 def test_where_calls_run_out_it_ends_with_3_and_says_why(running: Site, now: datetime) -> None:
     result = running.call("backfill", *span(now - 24 * HOUR, now - HOUR), TAP_FORENSICS_DAILY_LIMIT="12")
     assert result.exit_code == 3
-    assert "all 12 forensics calls of the last 24 hours are used" in result.stdout
+    assert "no forensics calls are left within the limits of 24 hours" in result.stdout
     assert running.state()["backlog"]
 
 
