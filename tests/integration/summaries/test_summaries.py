@@ -45,7 +45,7 @@ def test_each_threat_that_was_seen_gets_a_line_with_taps_own_fields() -> None:
             name = line.pop("_threatId")
             assert line == lab.world.summary(name, lab.clock.now())
         (name,) = lab.bucket.objects(f"{PREFIX}/")
-        assert name == f"{PREFIX}/tap_threat_summaries_20260304_100000.ndjson"
+        assert name == f"{PREFIX}/tap_threat_summaries_{stats.run_id}.ndjson"
         assert (stats.summaries, stats.summary_objects, stats.summary_calls) == (10, 1, 10)
         assert once_each(lab)
 
