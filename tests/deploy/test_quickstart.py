@@ -24,7 +24,7 @@ from tests.deploy.facts import (
     schedule_facts,
     trigger_facts,
 )
-from tests.deploy.google_cloud import PROJECT, PROJECT_ID, PROJECT_NUMBER, SUBSCRIPTION, Call, GoogleCloud
+from tests.deploy.google_cloud import PROJECT, PROJECT_ID, SUBSCRIPTION, Call, GoogleCloud
 from tests.deploy.quickstart import Quickstart
 from tests.support.events_lab import EVENTS
 from tests.support.tools import CHECKOUT
@@ -102,30 +102,34 @@ def test_a_second_run_changes_nothing(installed: tuple[Quickstart, list[Call]]) 
     assert [call for call in again if call.changes()] == []
 
 
-def test_the_address_of_a_proxy_is_a_mounted_secret(installed: tuple[Quickstart, list[Call]]) -> None:
-    calls = installed[0].run("--feed-service-account", "feed@example.com", "--proxy")
+def test_a_run_with_a_proxy_and_events_mends_the_bucket_and_keeps_its_lifecycle_rules(
+    installed: tuple[Quickstart, list[Call]],
+) -> None:
+    """The proxy's address is a mounted secret, and the folder of events has rights of its own."""
+    bucket = installed[0].cloud.things[f"storage/{FACTS['bucket']['name']}"]
+    rules = {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 30}}]}
+    bucket |= {"lifecycle": rules, "versioning": {"enabled": False}}
+    account = f"serviceAccount:{FACTS['function']['runs_as']}@{PROJECT_ID}.iam.gserviceaccount.com"
+    _, policy = installed[0].cloud.policy(f"storage/{FACTS['bucket']['name']}", None)
+    # As an earlier version of the script gave it.
+    policy["bindings"].append({"role": "roles/storage.objectUser", "members": [account]})
+    events = ("--set", f"EVENTS_PREFIX={EVENTS}")
+    calls = installed[0].run("--feed-service-account", "feed@example.com", "--proxy", *events)
+    given = roles(last(calls, f"/b/{FACTS['bucket']['name']}/iam"))
+    assert given == sorted(FACTS["roles"]["bucket"] + FACTS["roles_for_events"])
+    mended = installed[0].cloud.things[f"storage/{FACTS['bucket']['name']}"]
+    assert (mended["lifecycle"], mended["versioning"]) == (rules, {"enabled": True})
+    assert "its lifecycle rules stay as they are" in installed[0].output[-1]
     assert [call.body["payload"]["data"] for call in calls if call.path.endswith(":addVersion")] == ["IA=="]
     service = last(calls, f"/functions/{FACTS['function']['name']}")["serviceConfig"]
     assert service["environmentVariables"] == FACTS["environment"] | {
-        "HTTPS_PROXY_FILE": "/secrets/proxy/value"
+        "HTTPS_PROXY_FILE": "/secrets/proxy/value",
+        "EVENTS_PREFIX": EVENTS,
     }
     assert mounted(service) == FACTS["mounted"] | {"/secrets/proxy/value": f"{PROXY}:latest"}
     granted = roles(last(calls, f"/secrets/{PROXY}:setIamPolicy"))
     assert granted == FACTS["roles"]["tap-forensics-collector-secret"]
     assert f"versions add {PROXY} " in installed[0].output[-1]
-
-
-def test_a_folder_of_events_has_rights_of_its_own_and_rights_on_the_whole_bucket_are_taken_away(
-    installed: tuple[Quickstart, list[Call]],
-) -> None:
-    bucket = f"storage/{FACTS['bucket']['name']}"
-    account = f"serviceAccount:{FACTS['function']['runs_as']}@{PROJECT_ID}.iam.gserviceaccount.com"
-    _, policy = installed[0].cloud.policy(bucket, None)
-    # As an earlier version of the script gave it.
-    policy["bindings"].append({"role": "roles/storage.objectUser", "members": [account]})
-    calls = installed[0].run("--feed-service-account", "feed@example.com", "--set", f"EVENTS_PREFIX={EVENTS}")
-    given = roles(last(calls, f"/b/{FACTS['bucket']['name']}/iam"))
-    assert given == sorted(FACTS["roles"]["bucket"] + FACTS["roles_for_events"])
 
 
 def test_a_dry_run_changes_nothing_and_says_what_it_would_do(quickstart: Quickstart) -> None:
@@ -135,18 +139,11 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(quickstart: Quickst
         assert words in quickstart.output[-1].lower()
 
 
-def test_the_lifecycle_rules_of_a_bucket_that_is_there_are_not_replaced(quickstart: Quickstart) -> None:
-    rules = {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 30}}]}
-    here = {"projectNumber": PROJECT_NUMBER, "lifecycle": rules}
-    quickstart.cloud.create("storage", FACTS["bucket"]["name"], here)
-    quickstart.run("--dry-run")
-    assert "buckets update" in quickstart.output[-1]
-    assert "--lifecycle-file" not in quickstart.output[-1]
-    assert "its lifecycle rules stay as they are" in quickstart.output[-1]
-
-
-def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(quickstart: Quickstart) -> None:
-    quickstart.run()
+def test_uninstalling_leaves_the_bucket_and_twice_is_as_good_as_once(
+    installed: tuple[Quickstart, list[Call]],
+) -> None:
+    """The last test of what was installed."""
+    quickstart, _ = installed
     gone = [call.path for call in quickstart.run("--uninstall") if call.method == "DELETE"]
     assert not [path for path in gone if "/storage/" in path]
     assert {path.rsplit("/", 1)[1] for path in gone} >= {
