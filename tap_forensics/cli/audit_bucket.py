@@ -117,7 +117,7 @@ def _is_plain_file(info: ObjectInfo, feed: Feed) -> bool:
 
 
 def _opened(client: Client, bucket: str, info: ObjectInfo) -> BinaryIO:
-    """This version, also if it is replaced or deleted meanwhile."""
+    """This version, also if it is replaced or deleted since."""
     blob = client.bucket(bucket).blob(info.name, generation=info.generation)
     if info.size_bytes <= _WHOLE_BYTES:
         return io.BytesIO(blob.download_as_bytes(timeout=_TIMEOUT, retry=_RETRY))

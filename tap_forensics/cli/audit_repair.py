@@ -50,7 +50,7 @@ def _try(audit: Audit) -> str:
     if reason := _why_not_now(found):
         return reason
     try:
-        # Without a lease, which a single commit does not need: if a run starts meanwhile, this fails.
+        # Without a lease, which a single commit does not need: if a run starts in between, this fails.
         data = encode(_reopened(audit, found))
         bucket.replace(state_location(audit.settings).name, data, _JSON, found.generation)
     except Conflict:

@@ -180,7 +180,7 @@ def new_audit(
 
 
 def carry_out(audit: Audit, max_seconds: float) -> None:
-    """The order counts: what is collected meanwhile must not look as if it were missing.
+    """The order counts: what a run collects during the audit must not look as if it were missing.
 
     The state is read after TAP, and the bucket once more after the state: what the state calls collected was
     written before. Raises `RunFailed` or `Undecidable`.

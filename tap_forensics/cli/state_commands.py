@@ -69,7 +69,7 @@ def repair(context: CommandContext, yes: bool) -> Exit:
                 context, "There is no state and no evidence: the first run writes both."
             )
         _let_runs_notice(context, bucket, settings, corrupted)
-        # Runs may have written more meanwhile.
+        # Runs may have written more since.
         work = replace(work, now=context.clock.now())
         repaired = rebuild(work, context.print_status)
         context.print_status(_about(settings, repaired) + _perhaps_never(work, repaired))
