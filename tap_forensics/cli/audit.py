@@ -15,7 +15,7 @@ from tap_forensics.audit.lines import Undecidable
 from tap_forensics.cli.activity import activity
 from tap_forensics.cli.audit_repair import Repaired, reopen_missing
 from tap_forensics.cli.audit_work import Audit, Plan, Wishes, carry_out, find, make_plan, new_audit
-from tap_forensics.cli.context import CommandContext, Exit, cli_command
+from tap_forensics.cli.context import CommandContext, Exit, cli_command, wait_option
 from tap_forensics.cli.moments import Moment
 from tap_forensics.cli.terminal import many, print_fields, print_grid, safe_text
 from tap_forensics.config.settings import Settings
@@ -75,14 +75,7 @@ Exit codes: 0 complete; 1 something is missing, occurs twice, or cannot be read 
     show_default=True,
     help="Stop asking TAP after this time.",
 )
-@click.option(
-    "--wait",
-    type=click.FloatRange(0),
-    default=900,
-    metavar="SECONDS",
-    show_default=True,
-    help="How long --repair waits for a run that is at work.",
-)
+@wait_option("How long --repair waits for a run that is at work.")
 @cli_command
 def audit(context: CommandContext, html: Path | None, repair: bool, wait: float, **options: Any) -> Exit:
     """Compare what TAP shows of a past interval with the bucket: is everything there, once, and readable?

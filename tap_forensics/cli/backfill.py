@@ -11,7 +11,7 @@ from typing import Any
 import click
 from google.cloud.storage import Client
 
-from tap_forensics.cli.context import CommandContext, Exit, cli_command
+from tap_forensics.cli.context import CommandContext, Exit, cli_command, wait_option
 from tap_forensics.cli.moments import Moment
 from tap_forensics.cli.progress import watched_run
 from tap_forensics.cli.run import summary
@@ -74,14 +74,7 @@ Examples:
 @click.option("--to", "end", type=Moment(), help="End of the interval, at the latest the cursor.")
 @click.option("--resume", is_flag=True, help="Continue with what is open in the state; add no interval.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what it needs; change nothing.")
-@click.option(
-    "--wait",
-    type=click.FloatRange(0),
-    default=900,
-    metavar="SECONDS",
-    show_default=True,
-    help="How long to wait for a run that is at work.",
-)
+@wait_option("How long to wait for a run that is at work.")
 @cli_command
 def backfill(context: CommandContext, wait: float, dry_run: bool, **interval: Any) -> Exit:
     """Read a past interval within TAP's 7 days again: its threats, and its events with EVENTS_PREFIX.

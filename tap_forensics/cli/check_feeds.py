@@ -57,7 +57,9 @@ def _folder(bucket: str, kind: Kind, feeds: list[SecopsFeed], right: list[Secops
         yield wrong("feed", f"no feed reads {where} as {kind.log_type}", remedy)
     if len(right) > 1:
         names = ", ".join(_name(feed) for feed in right[:3])
-        yield wrong("feed", f"{len(right)} feeds read {where}: {names}", "keep one: each line comes twice")
+        yield wrong(
+            "feed", f"{len(right)} feeds read {where}: {names}", "keep one: each of them ingests every line"
+        )
 
 
 def _mismatch(feed: SecopsFeed, where: str, kind: Kind, *, missing: bool) -> Iterator[Finding]:
@@ -73,7 +75,9 @@ def _mismatch(feed: SecopsFeed, where: str, kind: Kind, *, missing: bool) -> Ite
         words = f"{_name(feed)} reads {_short(feed.uri)}, but the function writes to {where}"
         yield wrong("feed", words, "compare with GCS_BUCKET and the folder, letter by letter")
     elif feed.log_type == kind.log_type and feed.source == "API" and feed.state != "INACTIVE":
-        words = f"{_name(feed)} gets {kind.log_type} from TAP itself: the same events come twice"
+        words = (
+            f"{_name(feed)} gets {kind.log_type} from TAP itself: the same events are ingested a second time"
+        )
         yield warning("feed", words, "keep one of the two; on one service principal they share TAP's quota")
 
 

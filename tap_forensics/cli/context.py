@@ -28,6 +28,14 @@ from tap_forensics.storage.bucket import open_client
 _BUCKET_OF_A_FOLDER = "local-bucket"
 
 
+def wait_option(meaning: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--wait SECONDS`, for `lease_wait_seconds`."""
+    seconds = click.FloatRange(0)
+    return click.option(
+        "--wait", type=seconds, default=900, metavar="SECONDS", show_default=True, help=meaning
+    )
+
+
 class Exit(IntEnum):
     """The exit codes, as `tap-forensics --help` lists them."""
 

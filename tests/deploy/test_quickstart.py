@@ -102,7 +102,7 @@ def test_a_second_run_changes_nothing(installed: tuple[Quickstart, list[Call]]) 
     assert [call for call in again if call.changes()] == []
 
 
-def test_a_run_with_a_proxy_and_events_mends_the_bucket_and_keeps_its_lifecycle_rules(
+def test_a_run_with_a_proxy_and_events_corrects_the_bucket_and_keeps_its_lifecycle_rules(
     installed: tuple[Quickstart, list[Call]],
 ) -> None:
     """The proxy's address is a mounted secret, and the folder of events has rights of its own."""
@@ -117,8 +117,8 @@ def test_a_run_with_a_proxy_and_events_mends_the_bucket_and_keeps_its_lifecycle_
     calls = installed[0].run("--feed-service-account", "feed@example.com", "--proxy", *events)
     given = roles(last(calls, f"/b/{FACTS['bucket']['name']}/iam"))
     assert given == sorted(FACTS["roles"]["bucket"] + FACTS["roles_for_events"])
-    mended = installed[0].cloud.things[f"storage/{FACTS['bucket']['name']}"]
-    assert (mended["lifecycle"], mended["versioning"]) == (rules, {"enabled": True})
+    updated = installed[0].cloud.things[f"storage/{FACTS['bucket']['name']}"]
+    assert (updated["lifecycle"], updated["versioning"]) == (rules, {"enabled": True})
     assert "its lifecycle rules stay as they are" in installed[0].output[-1]
     assert [call.body["payload"]["data"] for call in calls if call.path.endswith(":addVersion")] == ["IA=="]
     service = last(calls, f"/functions/{FACTS['function']['name']}")["serviceConfig"]

@@ -1,4 +1,4 @@
-"""Three pools of forensics calls: a limit on one costs only that one, and no threat waits in vain."""
+"""Three pools of forensics calls: a limit closes only its own pool, and no threat waits without need."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.integration.kill_points.test_kill_points import (
     told_to_the_end,
 )
 from tests.integration.kill_points.test_lost_answers import AT_ONCE, Story, of_kind
-from tests.integration.kill_points.test_zombie import asleep
+from tests.integration.kill_points.test_zombie import assert_a_zombie_s_object_counts
 from tests.support.kill_points.orders import Act, Applies, nth
 from tests.support.kill_points.runner import Ending
 from tests.support.kill_points.scene import (
@@ -123,18 +123,4 @@ def test_a_lost_answer_to_a_write_of_summaries_or_campaigns_doubles_nothing(
 def test_a_zombie_s_object_under_the_next_name_counts_as_done(
     of_the_zombie: int, of_its_successor: int, writes: Applies, new_scene: NewScene
 ) -> None:
-    scene = new_scene(**ON)
-    with asleep(scene, writes, of_the_zombie) as zombie, scene.gate() as gate:
-        upload = gate.order(Act.HOLD, writes)
-        since = utc_now()
-        successor = scene.start(gate, batch_bytes=of_its_successor)
-        wanted = upload.wait_until_met()
-        landed = zombie.call_lands()
-        assert (landed.status, landed.object_name) == (200, wanted.object_name)
-        upload.release()
-        assert successor.end() is Ending.COMPLETE
-        left = scene.objects()
-        assert zombie.wakes() is Ending.FAILED
-    assert wanted.status == 412
-    assert scene.objects() == left
-    assert not scene.check(since), scene.log
+    assert_a_zombie_s_object_counts(new_scene(**ON), writes, of_the_zombie, of_its_successor)

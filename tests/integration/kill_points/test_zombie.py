@@ -120,12 +120,19 @@ def test_a_lease_that_is_asked_for_too_late_is_another_run_s(new_scene: NewScene
 def test_a_zombie_s_object_under_the_next_name_counts_as_done(
     batch: int, of_the_zombie: int, of_its_successor: int, new_scene: NewScene
 ) -> None:
-    """The batches of two runs have other bounds: what the one put together, the other has in several."""
+    """The batches of two runs differ: what one run wrote as one object, the other has in several."""
     scene = new_scene()
     if batch > 1:
         die_after_one_batch(scene)
-    with asleep(scene, writes_evidence, of_the_zombie) as zombie, scene.gate() as gate:
-        upload = gate.order(Act.HOLD, writes_evidence)
+    assert_a_zombie_s_object_counts(scene, writes_evidence, of_the_zombie, of_its_successor)
+
+
+def assert_a_zombie_s_object_counts(
+    scene: Scene, writes: Applies, of_the_zombie: int, of_its_successor: int
+) -> None:
+    """The zombie's object lands under the name that its successor is about to write."""
+    with asleep(scene, writes, of_the_zombie) as zombie, scene.gate() as gate:
+        upload = gate.order(Act.HOLD, writes)
         since = utc_now()
         successor = scene.start(gate, batch_bytes=of_its_successor)
         wanted = upload.wait_until_met()

@@ -114,8 +114,8 @@ def test_a_second_source_of_the_same_events_is_warned_of(site: Site, api: Secops
     details = {"feedSourceType": "API", "logType": f"{INSTANCE}/logTypes/{MAIL}"}
     api.feeds.append({"displayName": "TAP alerts", "details": details, "state": "SUCCEEDED"})
     assert [words for mark, words in found(site, "feed") if mark == "warning"] == [
-        "the feed “TAP alerts” gets PROOFPOINT_MAIL from TAP itself: the same events come twice "
-        "keep one of the two; on one service principal they share TAP's quota"
+        "the feed “TAP alerts” gets PROOFPOINT_MAIL from TAP itself: the same events are ingested "
+        "a second time keep one of the two; on one service principal they share TAP's quota"
     ]
     assert [mark for mark, _ in found(site, "feed", EVENTS_PREFIX="")] == ["ok"]
 
