@@ -51,7 +51,7 @@ others: $(VENV)/ready
 	  echo "Python $$version: not on this machine"; \
 	done
 
-# While you work: under a minute.
+# While you work: about a minute.
 quick: $(VENV)/ready
 	$(pytest) -q -m "not slow" --hypothesis-profile=quick tests/unit tests/properties
 

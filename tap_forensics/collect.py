@@ -164,6 +164,8 @@ def _fetch(run: RunContext, client: TapClient, deadline: Deadline) -> list[Retry
         try:
             reasons.append(fetch_summaries(run, client, summary_deadline))
         except AuthenticationFailed as error:
+            # Logged now: what comes after it may fail in another way.
+            run.log.warning("Threat summaries were refused: %s", error)
             refused = error
     if run.settings.forensics.enabled:
         reasons.append(drain(run, client, deadline))

@@ -20,7 +20,9 @@ from tap_forensics.cli.terminal import many
 from tap_forensics.clock import Clock, Deadline, floor_to_second, iso
 from tap_forensics.config.settings import Settings
 from tap_forensics.config.state_location import state_location
+from tap_forensics.discovery import event_writer
 from tap_forensics.discovery.event_writer import index_name
+from tap_forensics.forensics import evidence_writer
 from tap_forensics.storage import event_dedup
 from tap_forensics.storage.bucket import Bucket
 from tap_forensics.storage.state import State, run_time
@@ -216,15 +218,15 @@ def _knowledge(audit: Audit) -> Knowledge:
     state, cursor = found.state, found.state.last_event_time
     overlap = timedelta(minutes=audit.settings.windows.overlap_minutes)
     delivered, indexed_from = _index(audit, state)
-    signs = {reading.of_events: _sign_of_deletion(audit, reading, state) for reading in audit.feeds}
+    signs = {reading.feed.stem: _sign_of_deletion(audit, reading, state) for reading in audit.feeds}
     return Knowledge(
         state,
         # After a reset there is no cursor: the next run reads again whatever it can.
         cursor - overlap if cursor else audit.plan.interval.end,
         delivered,
         indexed_from,
-        signs.get(False, ""),
-        signs.get(True, ""),
+        signs.get(evidence_writer.STEM, ""),
+        signs.get(event_writer.STEM, ""),
     )
 
 

@@ -381,7 +381,7 @@ def _feed_faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Feeds need separate folders: a feed reads one log type, and everything under its prefix."""
     folders = {name: values[name] for name in FEED_FOLDERS if values[name] is not None}
     if values["FORENSICS"] is False and folders.keys() <= {"GCS_PREFIX"}:
-        yield "FORENSICS=off without EVENTS_PREFIX leaves nothing to collect: set EVENTS_PREFIX"
+        yield "FORENSICS=off without EVENTS_PREFIX or SUMMARIES_PREFIX leaves nothing to collect: set one"
     for (name, folder), (other_name, other) in itertools.combinations(folders.items(), 2):
         if _contains(folder, other) or _contains(other, folder):
             yield (

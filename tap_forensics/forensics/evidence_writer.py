@@ -252,7 +252,8 @@ class EvidenceWriter:
             for entry in batch.entries:
                 campaigns = [report.campaign_id for report in entry.reports if report.campaign_id]
                 threat_id = None if entry.campaign else entry.threat_id
-                _mark_delivered(self._run, state, threat_id, [*campaigns, *filter(None, [entry.campaign])])
+                delivered = {*campaigns, *filter(None, [entry.campaign])}
+                _mark_delivered(self._run, state, threat_id, sorted(delivered))
                 self._stats.threats_fetched += not entry.campaign
                 self._stats.campaign_reports += len(campaigns)
                 self._stats.threat_reports += len(entry.reports) - len(campaigns)

@@ -19,7 +19,7 @@ _NO_INDICATORS = {("screenshot", "url"), ("mutex", "path")}
 
 
 class Indicator(NamedTuple):
-    """`kind` is one of `KINDS`; `parts` is one text, or key and value name of a registry entry.
+    """`kind` is one of `INDICATOR_TYPES`; `parts` is one text, or key and value name of a registry entry.
 
     `field` is where it was found, such as `dns.ips`: many hosts may share such an address.
     """

@@ -63,7 +63,7 @@ class Report:
 
 @dataclass(frozen=True)
 class EventLine:
-    """One SIEM event of a `kind` of `tap_forensics.records.event_lines.KINDS`."""
+    """One SIEM event of a `kind` of `tap_forensics.records.event_lines.EVENT_TYPES`."""
 
     kind: str
     fields: dict[str, Any]

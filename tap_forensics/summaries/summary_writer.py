@@ -47,7 +47,6 @@ def parse_summary(response: TapResponse, request: Request) -> FetchedSummary | S
     line = msgspec.json.encode({**fields, "_threatId": request.threat_id}) + b"\n"
     if len(line) > LONGEST_LINE_BYTES:
         raise TooLarge(f"a threat summary with {len(line)} bytes is too large for a line")
-    response.release()
     return FetchedSummary(request, response.release, line)
 
 
@@ -86,6 +85,7 @@ class SummaryWriter:
         self.run.store.answered(fetched.request.threat_id)
         self.pending[fetched.request.threat_id] = fetched.line
         self.pending_bytes += len(fetched.line)
+        fetched.release()
         if self.pending_bytes >= self.run.batch_bytes:
             self.flush()
 

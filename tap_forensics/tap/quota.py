@@ -66,7 +66,7 @@ class Pool(msgspec.Struct, omit_defaults=True):
         return sum(counted_buckets(self.buckets, now).values())
 
     def answered(self, now: datetime) -> int:
-        """Of these, calls without a 429: a learned limit is compared with nothing else."""
+        """Of these, calls without a 429: only these are compared with a learned limit."""
         return max(0, self.used(now) - sum(counted_buckets(self.refused, now).values()))
 
     def probe_after(self) -> timedelta:

@@ -79,7 +79,7 @@ class ListedIndicator:
 
 
 def list_indicators(entries: Sequence[ThreatEntry], *, withdrawn: bool = False) -> list[ListedIndicator]:
-    """In the order of `KINDS`, then by number of reports.
+    """In the order of `INDICATOR_TYPES`, then by number of reports.
 
     Indicators of reports that TAP withdrew (false positive or cleared) are only listed with `withdrawn`,
     because people block what is listed. One report that is not withdrawn is enough.

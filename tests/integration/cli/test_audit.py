@@ -103,6 +103,16 @@ def test_a_repair_puts_back_what_is_missing_and_the_next_run_delivers_it(collect
     assert collected.call_json(*day())["complete"] is True
 
 
+def test_summaries_that_were_switched_on_later_do_not_excuse_a_missing_event(collected: Site) -> None:
+    remove_event(collected)
+    # The index would decide alone.
+    collected.bucket.delete(f"{STATE}.seen")
+    collected.env["SUMMARIES_PREFIX"] = "tap-summaries"
+    counts = found(collected.call_json(*day()))
+    assert counts["events_missing"] == 1
+    assert "events_undecided" not in counts
+
+
 def calls_in(state: dict[str, Any]) -> int:
     return sum(sum(pool.get("buckets", {}).values()) for pool in state["calls"].values())
 
